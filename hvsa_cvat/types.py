@@ -1,0 +1,142 @@
+"""The values that cross module borders. All frozen; arrays are never written after construction.
+
+Frame of reference: frame pixels of the video's own size unless a name says otherwise; x right, y
+down, pixel (0, 0) covers the square [0, 1] x [0, 1]. Sizes are (height, width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvsa_cvat.errors import ConfigError
+
+IGNORE = 255
+"""Label-map value of a pixel that nobody labelled; it trains nothing and scores nothing."""
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+Image = NDArray[np.uint8]
+"""uint8 (H, W, 3), RGB."""
+
+LabelMap = NDArray[np.uint8]
+"""uint8 (H, W), class indices, `IGNORE` where nothing is known."""
+
+SegmentMap = NDArray[np.int32]
+"""int32 (H, W), segment ids 0..n-1 of one frame, every id present."""
+
+Mask = NDArray[np.bool_]
+"""bool (H, W)."""
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The classes of one project; a class index is the position in `names`."""
+
+    names: tuple[str, ...]
+    ignore_index: int = IGNORE
+
+    def __post_init__(self) -> None:
+        if not self.names:
+            raise ConfigError("a label set needs at least one class")
+        if len(self.names) > IGNORE:
+            raise ConfigError(f"at most {IGNORE} classes fit a label map, not {len(self.names)}")
+        for name in self.names:
+            if not name.strip():
+                raise ConfigError("a class name is empty; check the commas of --classes")
+            if self.names.count(name) > 1:
+                raise ConfigError(f"class {name!r} is named twice")
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names)
+
+
+@dataclass(frozen=True, order=True)
+class Sample:
+    """s_t^n: segment n of frame t, the unit that a person is asked to annotate."""
+
+    frame: int
+    segment: int
+
+
+@dataclass(frozen=True)
+class Polygon:
+    """One drawn outline. A pixel belongs to it when its centre lies inside (even-odd)."""
+
+    label: int
+    points: NDArray[np.float64]
+    """float64 (N, 2) xy, frame pixels, open (the last point is not the first)."""
+    z_order: int = 0
+    """Higher is drawn later, so lies on top."""
+
+
+@dataclass(frozen=True)
+class Clicks:
+    """What an annotation cost, in mouse clicks (paper, section 4)."""
+
+    boundary: int = 0
+    """Vertices placed."""
+    classes: int = 0
+    """Class choices, one a polygon, or one for a sample of a single class."""
+
+    def __add__(self, other: Clicks) -> Clicks:
+        return Clicks(self.boundary + other.boundary, self.classes + other.classes)
+
+    @property
+    def total(self) -> int:
+        return self.boundary + self.classes
+
+
+@dataclass(frozen=True)
+class FrameAnnotation:
+    """What people answered about one frame: truth inside `segments`, `IGNORE` outside them."""
+
+    frame: int
+    segments: tuple[int, ...]
+    label_map: LabelMap
+
+
+@dataclass(frozen=True)
+class Answers:
+    """One request, answered."""
+
+    annotations: tuple[FrameAnnotation, ...]
+    """At most one a frame, in order of frames."""
+    clicks: dict[Sample, Clicks] = field(default_factory=dict)
+    """Clicks spent on each requested sample."""
+
+    @property
+    def total_clicks(self) -> int:
+        return sum(c.total for c in self.clicks.values())
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """O_{t->t'} and M_{t->t'}: where the pixels of frame `source` lie in frame `target`."""
+
+    source: int
+    target: int
+    flow: NDArray[np.float16]
+    """float16 (2, H, W): dx, dy in pixels of the map's own size."""
+    valid: Mask
+    """Forward-backward consistent and inside the target frame."""
+
+
+@dataclass(frozen=True)
+class FramePrediction:
+    """What the network says of one frame."""
+
+    frame: int
+    label_map: LabelMap
+    """At the frame's own size."""
+    uncertainty: NDArray[np.float32]
+    """float32 (N,): for each segment the sum over its pixels of 1 - (p_top1 - p_top2), Eq. 1."""
+    features: NDArray[np.float32]
+    """float32 (N, D): for each segment the mean of the backbone's feature map, Eq. 2."""
