@@ -1,0 +1,1 @@
+"""Outlines of label maps, and what drawing them costs."""
