@@ -1,0 +1,1 @@
+"""Label propagation along optical flow, the baseline without a network."""

@@ -1,0 +1,1 @@
+"""The video itself: its frames, the flow between them, and their segments."""
