@@ -1,0 +1,265 @@
+"""What a run leaves behind: its session in SQL, its artefacts as files, under one locked folder."""
+
+from __future__ import annotations
+
+import fcntl
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+import sqlalchemy as sa
+from numpy.typing import NDArray
+
+from hvsa_cvat.errors import HvsaError, SessionError
+from hvsa_cvat.files import atomic_write
+from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, Sample
+
+SCHEMA_VERSION = 1
+
+_metadata = sa.MetaData()
+
+_versions = sa.Table("schema_version", _metadata, sa.Column("version", sa.Integer, nullable=False))
+
+_sessions = sa.Table(
+    "sessions",
+    _metadata,
+    sa.Column("id", sa.String(200), primary_key=True),
+    sa.Column("video", sa.Text, nullable=False),
+    sa.Column("labels", sa.JSON, nullable=False),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("rounds_total", sa.Integer, nullable=False),
+)
+
+_rounds = sa.Table(
+    "rounds",
+    _metadata,
+    sa.Column("session", sa.ForeignKey("sessions.id"), primary_key=True),
+    sa.Column("number", sa.Integer, primary_key=True),
+    sa.Column("phase", sa.String(20), nullable=False),
+    sa.Column("queried", sa.JSON, nullable=False),
+    sa.Column("expected_clicks", sa.Float),
+    sa.Column("request", sa.Text),
+    sa.Column("clicks", sa.Integer),
+    sa.Column("seconds", sa.JSON, nullable=False),
+)
+
+
+_MEND = "restore it from a copy or start again in another folder"
+
+# What numpy and zipfile raise for a damaged or foreign file; RuntimeError is how zipfile refuses
+# flags that damage has set, TypeError what follows from a file that is no archive.
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    RuntimeError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+class Store:
+    """The folder of one run, held alone until it is closed. Use it in a `with` statement."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.database = root / "session.db"
+        with ExitStack() as opening:
+            opening.enter_context(_locked(root))
+            url = sa.URL.create("sqlite", database=str(self.database))
+            self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+            opening.callback(self._engine.dispose)
+            self._prepare()
+            self._resources = opening.pop_all()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the folder; safe to repeat."""
+        self._resources.close()
+
+    def path(self, *parts: str | int) -> Path:
+        """Where an artefact lies, e.g. `path("rounds", 2, "scores.npz")`."""
+        return self.root.joinpath(*map(str, parts))
+
+    def create(self, session: Session) -> None:
+        """Begin `session` in this folder."""
+        with self._transaction() as connection:
+            present = connection.scalar(sa.select(_sessions.c.id))
+            if present is not None:
+                raise SessionError(
+                    f"{self.root} already holds session {present!r}; resume it or choose "
+                    "another folder"
+                )
+            head = {k: v for k, v in session.to_json().items() if k != "rounds"}
+            connection.execute(sa.insert(_sessions), head)
+            _write_rounds(connection, session)
+
+    def save(self, session: Session) -> None:
+        """Replace what is stored of the rounds of `session`, as a whole or not at all."""
+        with self._transaction() as connection:
+            known = sa.select(_sessions.c.id).where(_sessions.c.id == session.id)
+            if connection.scalar(known) is None:
+                raise SessionError(
+                    f"{self.root} does not hold session {session.id!r}; choose its own folder"
+                )
+            connection.execute(sa.delete(_rounds).where(_rounds.c.session == session.id))
+            _write_rounds(connection, session)
+
+    def load(self) -> Session | None:
+        """The session as it was saved last, or None in a new folder."""
+        with self._transaction() as connection:
+            head = connection.execute(sa.select(_sessions)).mappings().first()
+            if head is None:
+                return None
+            columns = [c for c in _rounds.c if c is not _rounds.c.session]
+            mine = sa.select(*columns).where(_rounds.c.session == head["id"])
+            rounds = connection.execute(mine.order_by(_rounds.c.number)).mappings().all()
+        try:
+            return Session.from_json({**head, "rounds": rounds})
+        except (KeyError, TypeError, ValueError, HvsaError) as error:
+            raise SessionError(
+                f"{self.database} does not hold a whole session ({error}); restore it from a "
+                "copy or choose another folder"
+            ) from error
+
+    def save_answers(self, round_number: int, answers: Answers) -> None:
+        """Keep the answers of a round in `rounds/K/answers.npz`."""
+        maps = [a.label_map for a in answers.annotations]
+        segments = [s for a in answers.annotations for s in a.segments]
+        clicks = [(s.frame, s.segment, c.boundary, c.classes) for s, c in answers.clicks.items()]
+        with atomic_write(self._answers(round_number)) as path:
+            np.savez_compressed(
+                path,
+                frames=np.array([a.frame for a in answers.annotations], np.int32),
+                label_maps=np.stack(maps) if maps else np.empty((0, 0, 0), np.uint8),
+                segments=np.array(segments, np.int32),
+                segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
+                clicks=np.array(clicks, np.int64).reshape(-1, 4),
+            )
+
+    def load_answers(self, round_number: int) -> Answers:
+        columns = ("frames", "label_maps", "segments", "segment_counts", "clicks")
+        frames, maps, segments, counts, clicks = _read(self._answers(round_number), columns)
+        parts = np.split(segments, np.cumsum(counts)[:-1]) if len(counts) else []
+        return Answers(
+            tuple(
+                FrameAnnotation(int(frame), tuple(part.tolist()), label_map)
+                for frame, part, label_map in zip(frames, parts, maps, strict=True)
+            ),
+            {
+                Sample(f, s): Clicks(boundary, classes)
+                for f, s, boundary, classes in clicks.tolist()
+            },
+        )
+
+    def save_scores(self, round_number: int, scores: Pool) -> None:
+        """Keep what the network of a round says of all samples in `rounds/K/scores.npz`."""
+        with atomic_write(self._scores(round_number)) as path:
+            np.savez(
+                path,
+                frames=scores.frames,
+                segments=scores.segments,
+                uncertainty=scores.uncertainty,
+                features=scores.features,
+            )
+
+    def load_scores(self, round_number: int) -> Pool:
+        columns = ("frames", "segments", "uncertainty", "features")
+        frames, segments, uncertainty, features = _read(self._scores(round_number), columns)
+        return Pool(frames, segments, uncertainty, features)
+
+    def _answers(self, round_number: int) -> Path:
+        return self.path("rounds", round_number, "answers.npz")
+
+    def _scores(self, round_number: int) -> Path:
+        return self.path("rounds", round_number, "scores.npz")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        """All or nothing; what the database refuses becomes a `SessionError` naming its file."""
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            raise SessionError(
+                f"cannot use {self.database}: {error.orig}; free space or choose another folder"
+            ) from error
+        except sa.exc.DatabaseError as error:
+            raise SessionError(
+                f"{self.database} is not a session ({error.orig}); restore it from a copy or "
+                "choose another folder"
+            ) from error
+
+    def _prepare(self) -> None:
+        """Create the tables, or check that they are ours."""
+        with self._transaction() as connection:
+            present = set(sa.inspect(connection).get_table_names())
+            if not present:
+                _metadata.create_all(connection)
+                connection.execute(sa.insert(_versions), {"version": SCHEMA_VERSION})
+                return
+            if not present >= set(_metadata.tables):
+                raise SessionError(
+                    f"{self.database} was not made by hvsa-agent; choose another folder"
+                )
+            version = connection.scalar(sa.select(_versions.c.version))
+        if version is None or version > SCHEMA_VERSION:
+            raise SessionError(
+                f"{self.database} has schema version {version}, this hvsa-agent knows up to "
+                f"{SCHEMA_VERSION}; install the newer hvsa-agent that made it"
+            )
+
+
+def _write_rounds(connection: sa.Connection, session: Session) -> None:
+    rows = [{"session": session.id, **r.to_json()} for r in session.rounds]
+    connection.execute(sa.insert(_rounds), rows)
+
+
+@contextmanager
+def _locked(root: Path) -> Iterator[None]:
+    """Hold the folder `root` alone; the lock goes with the process, whatever ends it."""
+    lock: IO[str]
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = (root / ".lock").open("a")
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SessionError(f"cannot use {root}: {reason}; choose another folder") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise SessionError(
+                f"{root} is in use by another run; wait for it or choose another folder"
+            ) from error
+        yield
+
+
+def _read(path: Path, columns: tuple[str, ...]) -> list[NDArray[Any]]:
+    """The named arrays of an npz file."""
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return [archive[column] for column in columns]
+    except FileNotFoundError as error:
+        raise SessionError(f"{path} is missing; {_MEND}") from error
+    except _UNREADABLE as error:
+        raise SessionError(f"{path} is truncated or foreign; {_MEND}") from error
