@@ -1,0 +1,407 @@
+"""Dense optical flow between neighbouring frames: O_{t->t'} and M_{t->t'} for |t - t'| < 3."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch.nn import functional
+from torchvision.models import optical_flow
+
+from hvsa_cvat.errors import CheckpointError, ConfigError
+from hvsa_cvat.files import atomic_directory
+from hvsa_cvat.ports import FlowEstimator, Progress, silent
+from hvsa_cvat.types import Correspondence, Mask, Size
+from hvsa_cvat.video.frames import load_npy, npy_writer
+
+OFFSETS = (-2, -1, 1, 2)
+"""t' - t of the neighbours whose flow is kept."""
+
+CONSISTENT_BELOW = 1.0
+"""Pixels; a pixel is valid when flow there and back returns closer than this to its start."""
+
+FLOW_NAMES = ("auto", "dis", "raft-large", "raft-small")
+
+_CHUNK = 8
+"""Frames whose pairs are estimated in one call."""
+
+_FINITE = 60000.0
+"""Below the largest float16; anything near it is far outside every frame."""
+
+
+# Estimators
+
+
+class DisFlow:
+    """Dense inverse search (Kroeger et al. 2016), on luma, by OpenCV: quick without a GPU."""
+
+    _presets: dict[str, int] = {  # noqa: RUF012
+        "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+        "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+        "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+    }
+    _smallest = 16
+    """Pixels; OpenCV refuses images of less than 12."""
+
+    def __init__(self, preset: Literal["ultrafast", "fast", "medium"] = "medium") -> None:
+        self._preset = preset
+
+    @property
+    def name(self) -> str:
+        return f"dis-{self._preset}"
+
+    def estimate(
+        self, sources: NDArray[np.uint8], targets: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        height, width = sources.shape[1:3]
+        below, right = max(self._smallest - height, 0), max(self._smallest - width, 0)
+        # Not kept between calls: an instance works for one thread at a time.
+        method = cv2.DISOpticalFlow.create(self._presets[self._preset])
+
+        def luma(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            padded = cv2.copyMakeBorder(grey, 0, below, 0, right, cv2.BORDER_REPLICATE)
+            return np.asarray(padded, dtype=np.uint8)
+
+        flows = np.empty((len(sources), 2, height, width), dtype=np.float32)
+        for flow, source, target in zip(flows, sources, targets, strict=True):
+            both = method.calc(luma(source), luma(target), None)  # type: ignore[call-overload]
+            flow[...] = both[:height, :width].transpose(2, 0, 1)
+        return flows
+
+
+class RaftFlow:
+    """RAFT (Teed and Deng 2020) by torchvision, with its published weights or those of a file."""
+
+    _models: dict[str, Any] = {  # noqa: RUF012
+        "large": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.DEFAULT),
+        "small": (optical_flow.raft_small, optical_flow.Raft_Small_Weights.DEFAULT),
+    }
+    _stride = 8
+    _smallest = 128
+    """Pixels; the coarsest level of the correlation pyramid needs two cells of 64 pixels."""
+    _correlation_bytes = 2**30
+    """What the correlation pyramids of one batch may take."""
+
+    def __init__(
+        self, variant: Literal["large", "small"], weights: Path | None, device: str
+    ) -> None:
+        build, registered = self._models[variant]
+        if weights is None:
+            state, version = _published(registered), registered.name
+        else:
+            state, version = _read_state(weights), _digest(weights)
+        model = build()
+        try:
+            model.load_state_dict(state)
+        except (RuntimeError, TypeError, AttributeError) as error:
+            raise CheckpointError(
+                f"{weights or registered.url} holds no weights of RAFT {variant} as torchvision "
+                "names them; choose the fitting --flow, another --flow-weights FILE, or --flow dis"
+            ) from error
+        self._name = f"raft-{variant}-{version}"
+        self._model: torch.nn.Module = model.eval().to(device)
+        self._device = device
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @torch.inference_mode()
+    def estimate(
+        self, sources: NDArray[np.uint8], targets: NDArray[np.uint8]
+    ) -> NDArray[np.float32]:
+        height, width = sources.shape[1:3]
+        # Four levels of all pairs of cells, float32: 4/3 of the finest.
+        cells = self._padded(height) * self._padded(width) // self._stride**2
+        batch = max(1, self._correlation_bytes * 3 // (cells**2 * 16))
+        flows = np.empty((len(sources), 2, height, width), dtype=np.float32)
+        for i in range(0, len(sources), batch):
+            part = slice(i, i + batch)
+            flow = self._model(self._prepared(sources[part]), self._prepared(targets[part]))[-1]
+            flows[part] = flow[..., :height, :width].float().cpu().numpy()
+        return flows
+
+    def _prepared(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """float32 (B, 3, h, w) in [-1, 1], padded at the right and below to what RAFT takes."""
+        height, width = images.shape[1:3]
+        margins = (0, self._padded(width) - width, 0, self._padded(height) - height)
+        tensor = torch.from_numpy(np.array(images)).to(self._device).permute(0, 3, 1, 2)
+        return functional.pad(tensor.float() / 127.5 - 1, margins, mode="replicate").contiguous()
+
+    def _padded(self, side: int) -> int:
+        return max(self._smallest, -(-side // self._stride) * self._stride)
+
+
+def choose_flow(name: str, device: str, weights: Path | None) -> tuple[FlowEstimator, str]:
+    """The estimator called `name`, one of `FLOW_NAMES`, and a sentence that says which and why.
+
+    `auto` is RAFT large on a GPU, or wherever a weights file is given, and DIS otherwise: RAFT
+    takes seconds for a pair of frames on a CPU.
+    """
+    if name not in FLOW_NAMES:
+        raise ConfigError(f"no flow named {name!r}; choose one of {', '.join(FLOW_NAMES)}")
+    if name == "dis":
+        if weights is not None:
+            raise ConfigError("--flow dis takes no weights; leave out --flow-weights")
+        return DisFlow(), "Optical flow by DIS, as asked for."
+    if name == "raft-large":
+        return RaftFlow("large", weights, device), "Optical flow by RAFT (large), as asked for."
+    if name == "raft-small":
+        return RaftFlow("small", weights, device), "Optical flow by RAFT (small), as asked for."
+    if weights is not None:
+        raft = RaftFlow("large", weights, device)
+        return raft, f"Optical flow by RAFT (large), because weights are given in {weights}."
+    if not device.startswith("cuda"):
+        return DisFlow(), "Optical flow by DIS, because RAFT is slow without a GPU."
+    try:
+        raft = RaftFlow("large", None, device)
+    except CheckpointError as error:
+        return DisFlow(), f"Optical flow by DIS, because RAFT cannot be had: {error}."
+    return raft, "Optical flow by RAFT (large), because there is a GPU."
+
+
+def _published(weights: Any) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True)
+    except Exception as error:  # no network, no space, a damaged download
+        raise CheckpointError(
+            f"cannot get the published RAFT weights from {weights.url} into "
+            f"{torch.hub.get_dir()}: {_one_line(error)}; give them with --flow-weights FILE or "
+            "use --flow dis"
+        ) from error
+    return state
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
+        raise CheckpointError(
+            f"cannot read flow weights from {path}: {_one_line(error)}; give a state dict of "
+            "torchvision's RAFT with --flow-weights FILE or use --flow dis"
+        ) from error
+    return state
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:12]
+
+
+# Sampling
+
+
+def warp(values: NDArray[Any], flow: NDArray[np.floating[Any]]) -> NDArray[Any]:
+    """Backward sampling: `values` (H, W) or (H, W, C) of the target frame at x + flow(x).
+
+    `flow` is (2, H, W) in pixels. Floats are sampled bilinearly; integers and bool, which are
+    labels, from the nearest pixel. Outside the frame its border goes on; the valid mask says where.
+    """
+    if values.dtype.kind == "f":
+        return np.asarray(_sample(values.astype(np.float32, copy=False), flow), dtype=values.dtype)
+    height, width = values.shape[:2]
+    x, y = np.rint(_positions(flow)).astype(np.intp)
+    sampled: NDArray[Any] = values[y.clip(0, height - 1), x.clip(0, width - 1)]
+    return sampled
+
+
+def _positions(flow: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """float32 (2, H, W), the x and y that pixel centres reach; centres count from 0."""
+    height, width = flow.shape[1:]
+    moved = flow.astype(np.float32)
+    moved[0] += np.arange(width, dtype=np.float32)
+    moved[1] += np.arange(height, dtype=np.float32)[:, np.newaxis]
+    return moved
+
+
+def _sample(values: NDArray[np.float32], flow: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    x, y = _positions(flow)
+    sampled = cv2.remap(values, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(sampled, dtype=np.float32)
+
+
+def consistent(there: NDArray[np.float32], back: NDArray[np.float32]) -> Mask:
+    """M_{t->t'}(x) = 1[ ||O_{t->t'}(x) + O_{t'->t}(x + O_{t->t'}(x))||_2 < 1 px ] and
+    x + O_{t->t'}(x) inside the frame; flows are float32 (2, H, W)."""
+    height, width = there.shape[1:]
+    returned = np.stack([_sample(component, there) for component in back])
+    closed: Mask = ((there + returned) ** 2).sum(axis=0) < CONSISTENT_BELOW**2
+    x, y = _positions(there)
+    inside: Mask = (x >= -0.5) & (x < width - 0.5) & (y >= -0.5) & (y < height - 0.5)
+    return closed & inside
+
+
+# The flow of a whole video
+
+
+class FlowStore:
+    """The flow of one video at the network's size, memory-mapped."""
+
+    offsets = OFFSETS
+
+    def __init__(self, flow: NDArray[np.float16], valid: NDArray[np.bool_]) -> None:
+        """float16 (N, 4, 2, h, w), bool (N, 4, h, w), axis 1 in order of `OFFSETS`."""
+        self._flow = flow
+        self._valid = valid
+
+    def __len__(self) -> int:
+        return len(self._flow)
+
+    @property
+    def size(self) -> Size:
+        height, width = self._flow.shape[3:]
+        return height, width
+
+    def get(self, source: int, target: int) -> Correspondence | None:
+        """None where the frames are more than two apart, the same, or outside the video."""
+        inside = 0 <= source < len(self) and 0 <= target < len(self)
+        if not inside or target - source not in OFFSETS:
+            return None
+        i = OFFSETS.index(target - source)
+        return Correspondence(source, target, self._flow[source, i], self._valid[source, i])
+
+    def valid_share(self) -> dict[int, float]:
+        """For |t - t'| of 1 and 2 the share of pixels that pass the check; no entry without a
+        pair."""
+        shares = {}
+        for distance in (1, 2):
+            pairs = len(self) - distance
+            if pairs > 0:
+                both = [OFFSETS.index(distance), OFFSETS.index(-distance)]
+                valid = sum(int(self._valid[:, i].sum(dtype=np.int64)) for i in both)
+                shares[distance] = valid / (2 * pairs * self.size[0] * self.size[1])
+        return shares
+
+
+def compute_flow(
+    frames: NDArray[np.uint8],
+    estimator: FlowEstimator,
+    folder: Path,
+    progress: Progress = silent,
+    workers: int = 1,
+) -> FlowStore:
+    """Flow and validity of all neighbours of all frames, uint8 (N, h, w, 3) RGB.
+
+    Kept in `folder`, which is replaced as a whole, and taken from there when it was made by the
+    same estimator for frames of the same shape. `workers` threads call the estimator.
+    """
+    length, height, width = frames.shape[:3]
+    shape = (length, len(OFFSETS), 2, height, width)
+    if (kept := _load(folder, estimator.name, shape)) is not None:
+        return kept
+    with (
+        atomic_directory(folder) as temporary,
+        npy_writer(temporary / "flow.npy", shape, np.float16) as append_flow,
+        npy_writer(temporary / "valid.npy", (*shape[:2], *shape[3:]), np.bool_) as append_valid,
+    ):
+        for done, (flow, valid) in enumerate(_rows(frames, estimator, workers), 1):
+            append_flow(flow)
+            append_valid(valid)
+            progress("computing optical flow", done, length)
+        (temporary / "flow.json").write_text(json.dumps(_description(estimator.name, shape)))
+    store = _load(folder, estimator.name, shape)
+    if store is None:
+        raise ValueError(f"{folder} changed while optical flow was written")
+    return store
+
+
+def _description(name: str, shape: Sequence[int]) -> dict[str, Any]:
+    return {"estimator": name, "shape": list(shape), "offsets": list(OFFSETS)}
+
+
+def _load(folder: Path, name: str, shape: tuple[int, ...]) -> FlowStore | None:
+    try:
+        description = json.loads((folder / "flow.json").read_text())
+    except (OSError, ValueError):
+        return None
+    if description != _description(name, shape):
+        return None
+    flow = load_npy(folder / "flow.npy", shape, np.float16)
+    valid = load_npy(folder / "valid.npy", (*shape[:2], *shape[3:]), np.bool_)
+    return None if flow is None or valid is None else FlowStore(flow, valid)
+
+
+def _rows(
+    frames: NDArray[np.uint8], estimator: FlowEstimator, workers: int
+) -> Iterator[tuple[NDArray[np.float16], NDArray[np.bool_]]]:
+    """Per frame, in order, what `FlowStore` keeps of it."""
+    length, height, width = frames.shape[:3]
+    entry = (len(OFFSETS), height, width)
+    rows: dict[int, tuple[NDArray[np.float16], NDArray[np.bool_]]] = {}
+
+    def row(frame: int) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+        if frame not in rows:
+            flow = np.zeros((len(OFFSETS), 2, height, width), dtype=np.float16)
+            rows[frame] = flow, np.zeros(entry, dtype=np.bool_)
+        return rows[frame]
+
+    def pairs_from(start: int) -> list[Correspondence]:
+        pairs = [
+            (t, t + distance)
+            for t in range(start, min(start + _CHUNK, length))
+            for distance in (1, 2)
+            if t + distance < length
+        ]
+        return _both_ways(frames, pairs, estimator) if pairs else []
+
+    with _mapping(workers) as mapping:
+        starts = range(0, length, _CHUNK)
+        for start, pairs in zip(starts, mapping(pairs_from, starts), strict=True):
+            for pair in pairs:
+                flow, valid = row(pair.source)
+                i = OFFSETS.index(pair.target - pair.source)
+                flow[i], valid[i] = pair.flow, pair.valid
+            # Pairs that begin in later chunks touch later frames only.
+            for frame in range(start, min(start + _CHUNK, length)):
+                yield row(frame)
+                del rows[frame]
+
+
+@contextmanager
+def _mapping(workers: int) -> Iterator[Any]:
+    if workers > 1:
+        with ThreadPoolExecutor(workers) as pool:
+            yield pool.map
+    else:
+        yield map
+
+
+def _both_ways(
+    frames: NDArray[np.uint8], pairs: Sequence[tuple[int, int]], estimator: FlowEstimator
+) -> list[Correspondence]:
+    here, there = frames[[s for s, _ in pairs]], frames[[t for _, t in pairs]]
+    flows = estimator.estimate(np.concatenate([here, there]), np.concatenate([there, here]))
+    if not np.isfinite(flows).all():
+        raise CheckpointError(
+            f"the flow of {estimator.name} is not finite; its weights are broken, "
+            "give others with --flow-weights FILE or use --flow dis"
+        )
+    flows = flows.clip(-_FINITE, _FINITE)
+    found = []
+    for (source, target), forward, backward in zip(
+        pairs, flows[: len(pairs)], flows[len(pairs) :], strict=True
+    ):
+        for s, t, flow, opposite in (
+            (source, target, forward, backward),
+            (target, source, backward, forward),
+        ):
+            valid = consistent(flow, opposite)
+            found.append(Correspondence(s, t, flow.astype(np.float16), valid))
+    return found
