@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.annotation.polygons import Outline, corners, fill, outlines
+from hvsa_cvat.annotation.polygons import Outline, advance, corners, fill, outlines
 from hvsa_cvat.types import IGNORE, Clicks, LabelMap, Mask, Polygon, SegmentMap
 
 
@@ -109,7 +109,10 @@ def click_cost(
     rules: AnnotationRules,
     border_is_free: bool,
 ) -> NDArray[np.int64]:
-    """Clicks, of both kinds, for each of the `wanted` segments: int64 (len(wanted),)."""
+    """Clicks, of both kinds, for each of the `wanted` segments: int64 (len(wanted),).
+
+    A whole frame is the one segment of a map of zeros, its border not free.
+    """
     ids = np.asarray(wanted, dtype=np.intp)
     simple, mixed = _split(label_map, segments, ids, border_is_free)
     cost = np.zeros(segments.max() + 1, dtype=np.int64)
@@ -165,10 +168,10 @@ def _outside(outline: Outline, surrounded: SegmentMap) -> SegmentMap:
 
     Edge i runs from point i to the next. `surrounded` is the segment map with a margin of 1 pixel.
     """
-    step = np.roll(outline, -1, axis=0) - outline
-    outward = np.stack([-step[:, 1], step[:, 0]], axis=1)
-    pixel = (2 * outline + step + outward - 1) >> 1
-    outside: SegmentMap = surrounded[pixel[:, 1] + 1, pixel[:, 0] + 1]
+    step = advance(outline, 1) - outline
+    (x, y), (dx, dy) = outline.T, step.T
+    column, row = (2 * x + dx - dy - 1) >> 1, (2 * y + dy + dx - 1) >> 1
+    outside: SegmentMap = surrounded[row + 1, column + 1]
     return outside
 
 
@@ -185,8 +188,8 @@ def _simplify(
         return closed, len(closed)
     if on_border.all():
         return corners(outline), 0
-    start = int(np.flatnonzero(on_border & ~np.roll(on_border, -1))[0]) + 1
-    outline, on_border = np.roll(outline, -start, axis=0), np.roll(on_border, -start)
+    start = int(np.flatnonzero(on_border & ~advance(on_border, 1))[0]) + 1
+    outline, on_border = advance(outline, start), advance(on_border, start)
     looped = np.concatenate([outline, outline[:1]])
     cuts = [0, *(np.flatnonzero(on_border[1:] != on_border[:-1]) + 1).tolist(), len(outline)]
     pieces, charged = [], 0

@@ -7,6 +7,7 @@ Outlines run along pixel borders, so their vertices are integers: pixel (0, 0) h
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -21,6 +22,8 @@ Window = tuple[slice, slice]
 
 Outline = NDArray[np.int32]
 """int32 (N, 2) xy, pixel corners, open, the inside on the left hand (on a y-down screen)."""
+
+Closed = TypeVar("Closed", NDArray[np.int32], NDArray[np.bool_])
 
 
 def rasterise(polygons: Sequence[Polygon], size: Size, ignore: int = IGNORE) -> LabelMap:
@@ -101,12 +104,17 @@ def outline_of(mask: Mask) -> Outline:
     doubled = mask.repeat(2, axis=0).repeat(2, axis=1).view(np.uint8)
     contours, _ = cv2.findContours(doubled, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     points = (np.asarray(contours[0], dtype=np.int32).reshape(-1, 2) + 1) >> 1
-    outline: Outline = points[(points != np.roll(points, 1, axis=0)).any(axis=1)]
+    outline: Outline = points[(points != advance(points, 1)).any(axis=1)]
     return outline
 
 
 def corners(outline: Outline) -> Outline:
     """`outline` without the points at which it goes straight on."""
-    step = np.roll(outline, -1, axis=0) - outline
-    turning: Outline = outline[(step != np.roll(step, 1, axis=0)).any(axis=1)]
+    step = advance(outline, 1) - outline
+    turning: Outline = outline[(step != advance(step, -1)).any(axis=1)]
     return turning
+
+
+def advance(closed: Closed, steps: int) -> Closed:
+    """The closed sequence `closed`, begun `steps` later; `np.roll`, many times as fast."""
+    return np.concatenate([closed[steps:], closed[:steps]])
