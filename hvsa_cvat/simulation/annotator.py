@@ -1,0 +1,168 @@
+"""The simulated person: an annotation server that draws polygons around the truth.
+
+The paper's experiments are the ordinary loop with this server in CVAT's place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost, mimic_annotation
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.files import atomic_directory, atomic_write
+from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps, silent
+from hvsa_cvat.simulation.datasets import LabelMaps
+from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, LabelMap, LabelSet, Sample, SegmentMap
+
+_DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError)
+
+
+class SimulatedServer:
+    """An `AnnotationServer` that answers at once, from `truths`, by polygons.
+
+    Requests outlive the process: they lie in `folder/requests`, with the segments as they were
+    when they were asked for.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSet,
+        frames: FrameSource,
+        truths: LabelMaps,
+        rules: AnnotationRules,
+        folder: Path,
+    ) -> None:
+        if len(truths) != len(frames):
+            raise ValueError(f"{len(truths)} label maps for {len(frames)} frames")
+        self._labels = labels
+        self._frames = frames
+        self._truths = truths
+        self._rules = rules
+        self._folder = folder
+
+    def labels(self) -> LabelSet:
+        return self._labels
+
+    def frames(self) -> FrameSource:
+        return self._frames
+
+    def request(self, key: str, samples: Sequence[Sample], segments: SegmentMaps) -> str:
+        wanted = sorted(set(samples))
+        if len(wanted) != len(samples):
+            raise ValueError("a sample is requested twice")
+        for sample in wanted:
+            if not 0 <= sample.frame < len(self._frames):
+                raise ValueError(f"{sample} lies outside the video")
+            if not 0 <= sample.segment < segments.count(sample.frame):
+                raise ValueError(f"{sample} lies outside its frame")
+        request = hashlib.sha256(key.encode()).hexdigest()[:16]
+        pairs = [[sample.frame, sample.segment] for sample in wanted]
+        if self._path(request).exists():
+            if self._read(request)["samples"] != pairs:
+                raise SessionError(
+                    f"request {key!r} in {self._folder} asked for other samples; "
+                    "choose another folder"
+                )
+            return request
+        with atomic_directory(self._path(request)) as folder:
+            with zipfile.ZipFile(folder / "segments.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+                for frame in sorted({sample.frame for sample in wanted}):
+                    # One at a time: all of a long video at once would not fit the memory.
+                    with archive.open(f"{frame}.npy", "w", force_zip64=True) as file:
+                        np.lib.format.write_array(file, segments[frame], allow_pickle=False)
+            content = {"key": key, "samples": pairs, "border_is_free": segments.border_is_free}
+            (folder / "request.json").write_text(json.dumps(content))
+        return request
+
+    def collect(self, request: str) -> Answers:
+        content = self._read(request)
+        samples = [Sample(frame, segment) for frame, segment in content["samples"]]
+        annotations: list[FrameAnnotation] = []
+        clicks: dict[Sample, Clicks] = {}
+        for frame, group in groupby(samples, key=lambda sample: sample.frame):
+            wanted = tuple(sample.segment for sample in group)
+            drawn, spent = mimic_annotation(
+                self._truths[frame],
+                self._segments(request, frame),
+                wanted,
+                self._rules,
+                content["border_is_free"],
+            )
+            annotations.append(FrameAnnotation(frame, wanted, drawn))
+            clicks.update({Sample(frame, segment): spent[segment] for segment in wanted})
+        return Answers(tuple(annotations), clicks)
+
+    def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
+        """Write 8-bit PNG files of class indices, `rounds/K/label_maps/NAME.png`."""
+        with atomic_directory(self._folder / "rounds" / str(round_number) / "label_maps") as folder:
+            for frame, label_map in label_maps:
+                path = folder / f"{self._frames.names[frame]}.png"
+                PillowImage.fromarray(label_map).save(path)
+
+    def full_cost(self, progress: Progress = silent) -> int:
+        """Clicks of annotating every frame of the video as a whole: what shares of clicks refer to.
+
+        Kept in `folder/full_cost.json` for these truths and rules.
+        """
+        cache = self._folder / "full_cost.json"
+        digest = hashlib.sha256(json.dumps(asdict(self._rules)).encode())
+        for frame in range(len(self._truths)):
+            digest.update(self._truths[frame].tobytes())
+        known = _read_cache(cache)
+        if known.get("truths_and_rules") == digest.hexdigest():
+            return int(known["clicks"])
+        clicks = 0
+        for frame in range(len(self._truths)):
+            truth = self._truths[frame]
+            whole = np.zeros(truth.shape, np.int32)
+            clicks += int(click_cost(truth, whole, [0], self._rules, border_is_free=False)[0])
+            progress("counting clicks", frame + 1, len(self._truths))
+        with atomic_write(cache) as path:
+            path.write_text(json.dumps({"truths_and_rules": digest.hexdigest(), "clicks": clicks}))
+        return clicks
+
+    def _path(self, request: str) -> Path:
+        return self._folder / "requests" / request
+
+    def _read(self, request: str) -> dict[str, Any]:
+        path = self._path(request) / "request.json"
+        try:
+            content: dict[str, Any] = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            raise _lost(path) from error
+        return content
+
+    def _segments(self, request: str, frame: int) -> SegmentMap:
+        path = self._path(request) / "segments.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                segments: SegmentMap = archive[str(frame)]
+        except (OSError, EOFError, ValueError, KeyError, *_DAMAGED_ZIP) as error:
+            raise _lost(path) from error
+        return segments
+
+
+def _lost(path: Path) -> SessionError:
+    return SessionError(
+        f"{path} is missing or damaged; restore it from a copy or start again in another folder"
+    )
+
+
+def _read_cache(path: Path) -> dict[str, Any]:
+    """What was counted before; nothing where the file is missing or damaged."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

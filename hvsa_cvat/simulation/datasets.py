@@ -1,0 +1,110 @@
+"""Videos whose truth is known: one label map a frame, in a folder of PNG files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from PIL import Image as PillowImage
+
+from hvsa_cvat.errors import MediaError
+from hvsa_cvat.ports import FrameSource, Progress, silent
+from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
+from hvsa_cvat.video.frames import natural_key
+
+_STRETCHED_GREY = {"L;2": 85, "L;4": 17}
+"""Pillow stretches grey of 2 and 4 bits to 0..255, by these factors."""
+
+
+class LabelMaps(Protocol):
+    """The label map of every frame of a video; a list will do."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, frame: int, /) -> LabelMap: ...
+
+
+class LabelFolder:
+    """Label maps read when asked for, uint8 (H, W), unlabelled pixels as `IGNORE`."""
+
+    def __init__(self, paths: Sequence[Path], size: Size, labels: LabelSet) -> None:
+        self._paths = tuple(paths)
+        self._size = size
+        self._labels = labels
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, frame: int, /) -> LabelMap:
+        path = self._paths[frame]
+        label_map = _read_indices(path)
+        if label_map.shape != self._size:
+            (height, width), (h, w) = label_map.shape, self._size
+            raise MediaError(
+                f"{path} is {width}x{height} but the frames are {w}x{h}; "
+                "export labels and frames at one size"
+            )
+        if self._labels.ignore_index != IGNORE:
+            label_map[label_map == self._labels.ignore_index] = IGNORE
+        wrong = label_map[(label_map >= len(self._labels)) & (label_map != IGNORE)]
+        if wrong.size:
+            raise MediaError(
+                f"{path} holds class index {wrong.max()} but there are {len(self._labels)} classes "
+                f"(0 to {len(self._labels) - 1}, {self._labels.ignore_index} for unlabelled); "
+                "name all classes or mend the file"
+            )
+        return label_map
+
+
+def open_labels(folder: Path, frames: FrameSource, labels: LabelSet) -> LabelFolder:
+    """The label maps of `frames`: one PNG a frame, of the frame's name.
+
+    A video file does not name its frames; there the natural order of the files will do as well,
+    when there are as many as frames and none has a frame's name.
+    """
+    if not folder.is_dir():
+        raise MediaError(f"no folder of label maps at {folder}; check the path")
+    found = [p for p in folder.iterdir() if p.suffix.lower() == ".png" and p.name[0] != "."]
+    if not found:
+        raise MediaError(f"no PNG files in {folder}; expected one label map a frame")
+    files = {p.stem: p for p in sorted(found, key=lambda p: natural_key(p.name))}
+    names = list(frames.names)
+    numbered = names == [f"frame_{i:06d}" for i in range(len(names))]
+    if numbered and len(files) == len(names) and files.keys().isdisjoint(names):
+        return LabelFolder(list(files.values()), frames.size, labels)
+    counts = f"{folder} holds {len(files)} label maps for {len(names)} frames"
+    for name in names:
+        if name not in files:
+            raise MediaError(f"{counts}: {name}.png is missing; add it")
+    for stem, path in files.items():
+        if stem not in set(names):
+            raise MediaError(f"{counts}: {path.name} belongs to no frame; move it elsewhere")
+    return LabelFolder([files[name] for name in names], frames.size, labels)
+
+
+def check_labels(label_maps: LabelMaps, progress: Progress = silent) -> None:
+    """Read every label map once, so that a bad file shows before a long run starts."""
+    for frame in range(len(label_maps)):
+        label_maps[frame]
+        progress("checking labels", frame + 1, len(label_maps))
+
+
+def _read_indices(path: Path) -> LabelMap:
+    """uint8 (H, W) as stored: palette indices, not colours."""
+    try:
+        with PillowImage.open(path) as image:
+            mode = image.mode
+            stretched = _STRETCHED_GREY.get(str(image.tile[0].args), 1) if mode == "L" else 1
+            pixels = np.array(image)
+    except Exception as error:  # a damaged file makes Pillow raise nearly anything
+        raise MediaError(
+            f"cannot read the label map {path}: {error or type(error).__name__}; export it again"
+        ) from error
+    if mode not in ("1", "L", "P"):
+        kind = "16-bit values" if mode.startswith("I") else "colours"
+        raise MediaError(
+            f"{path} holds {kind}, not class indices; save it as 8-bit grey or with a palette"
+        )
+    return pixels.astype(np.uint8) // np.uint8(stretched)
