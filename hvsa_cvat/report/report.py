@@ -1,0 +1,303 @@
+"""From the plain values of a run to report.html. The page needs no network and no other file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import numpy as np
+from numpy.typing import NDArray
+
+from hvsa_cvat import __version__
+from hvsa_cvat.files import atomic_write
+from hvsa_cvat.metrics import Scores
+from hvsa_cvat.report import pictures as draw
+from hvsa_cvat.types import IGNORE, Image, LabelMap, LabelSet
+
+NONE = "\N{EN DASH}"
+"""Stands where a value is undefined."""
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round; number 0 is the network before the first answer."""
+
+    number: int
+    clicks: int
+    """Spent up to and with this round."""
+    clicks_percent: float | None
+    """The same as % of annotating every frame; None where that cost is not known."""
+    pixels_percent: float | None
+    """% of the video's pixels that people answered, up to and with this round."""
+    scores: Scores | None
+    """Of the predictions after learning from this round's answers; None without truth."""
+    seconds: dict[str, float]
+    """Duration of each phase."""
+    chosen: NDArray[np.int64]
+    """int64 (N,): samples chosen in each frame in this round."""
+
+
+@dataclass(frozen=True)
+class FramePicture:
+    """One frame to show. All arrays are of one size; what is None is not shown."""
+
+    name: str
+    image: Image
+    truth: LabelMap | None
+    before: LabelMap | None
+    """Prediction before the first answer."""
+    after: LabelMap | None
+    """Prediction after the last round."""
+    uncertainty: NDArray[np.float32] | None
+    """float32 (H, W), >= 0, any scale; bright is uncertain."""
+    chosen: NDArray[np.int8]
+    """int8 (H, W): 0 never chosen, k chosen in round k."""
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """All that the page shows."""
+
+    title: str
+    settings: dict[str, str]
+    labels: LabelSet
+    colours: NDArray[np.uint8]
+    """uint8 (C, 3) RGB, one a class; see `class_colours`."""
+    rounds: tuple[RoundReport, ...]
+    """In order of their numbers."""
+    pictures: tuple[FramePicture, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Panel:
+    """One picture of a frame with its caption."""
+
+    caption: str
+    alt: str
+    uri: str
+
+
+@dataclass(frozen=True)
+class _ClassRow:
+    """One class over the rounds, fractions."""
+
+    name: str
+    colour: str
+    iou: tuple[float | None, ...]
+    change: float | None
+    boundary_iou: float | None
+
+
+@dataclass(frozen=True)
+class _View:
+    """What the template reads besides the run itself."""
+
+    run: RunReport
+    version: str
+    headline: str
+    last: RoundReport | None
+    first_scored: RoundReport | None
+    last_scored: RoundReport | None
+    curves: tuple[_Panel, ...]
+    classes: tuple[_ClassRow, ...]
+    timelines: tuple[tuple[RoundReport, _Panel], ...]
+    busiest: int
+    phases: tuple[str, ...]
+    strips: tuple[tuple[str, tuple[_Panel, ...]], ...]
+    legend: tuple[tuple[str, str], ...]
+
+
+def write_report(run: RunReport, path: Path) -> None:
+    """Write the page; an existing one is replaced as a whole."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        percent=_percent,
+        points=_points,
+        seconds=_seconds,
+        duration=_duration,
+        count=_count,
+        css=_css,
+    )
+    environment.globals.update(NONE=NONE, round_colour=draw.round_colour)
+    page = environment.get_template("template.html.j2").render(view=_view(run))
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def _view(run: RunReport) -> _View:
+    scored = [r for r in run.rounds if r.scores is not None]
+    asked = [r for r in run.rounds if r.chosen.any()]
+    busiest = max((int(r.chosen.max()) for r in asked), default=0)
+    highest = max((_highest(p.uncertainty) for p in run.pictures), default=0.0)
+    return _View(
+        run=run,
+        version=__version__,
+        headline=_headline(run),
+        last=run.rounds[-1] if run.rounds else None,
+        first_scored=scored[0] if scored else None,
+        last_scored=scored[-1] if scored else None,
+        curves=tuple(_curves(scored)),
+        classes=tuple(_class_rows(run, scored)),
+        timelines=tuple((r, _timeline(r, busiest)) for r in asked),
+        busiest=busiest,
+        phases=tuple(dict.fromkeys(phase for r in run.rounds for phase in r.seconds)),
+        strips=tuple((p.name, tuple(_panels(p, run, highest))) for p in run.pictures),
+        legend=tuple(zip(run.labels, map(_css, run.colours), strict=True)),
+    )
+
+
+def _headline(run: RunReport) -> str:
+    """What was reached and for how many clicks, in words."""
+    if not run.rounds:
+        return "No round is finished yet."
+    last = run.rounds[-1]
+    spent = _count(last.clicks, "click")
+    if last.clicks_percent is not None:
+        spent += f", {last.clicks_percent:.1f} % of what annotating every frame would cost"
+    start = f"After {_count(last.number, 'round')} and {spent}, "
+    if last.number == 0:
+        start = "Before the first answer, "
+    if last.scores is None or last.scores.miou is None:
+        return f"{start}every frame has a mask. Without truth no score is defined."
+    sentence = f"{start}the masks of all frames reach a mean IoU of {100 * last.scores.miou:.1f} %."
+    first = run.rounds[0]
+    if first is not last and first.scores is not None and first.scores.miou is not None:
+        began = "before the first answer" if first.number == 0 else f"after round {first.number}"
+        sentence += f" It was {100 * first.scores.miou:.1f} % {began}."
+    return sentence
+
+
+def _curves(scored: list[RoundReport]) -> Iterable[_Panel]:
+    in_percent = all(r.clicks_percent is not None for r in scored)
+    x_label = "clicks, % of annotating every frame" if in_percent else "clicks"
+    lines = []
+    for title, name in (
+        ("mIoU", "miou"),
+        ("Boundary IoU", "boundary_iou"),
+        ("Temporal consistency", "temporal_consistency"),
+    ):
+        points = [
+            (r.clicks if r.clicks_percent is None or not in_percent else r.clicks_percent, 100 * y)
+            for r in scored
+            if (y := getattr(r.scores, name)) is not None
+        ]
+        if points:
+            lines.append((title, points))
+    # One range for all three, so that the pictures can be compared.
+    y_range = _range([y for _, points in lines for _, y in points])
+    for title, points in lines:
+        steps = ", ".join(f"{y:.1f} % at {x:g}" for x, y in points)
+        uri = draw.curve(points, title, x_label, y_range)
+        yield _Panel(title, f"{title} over {x_label}: {steps}", uri)
+
+
+def _range(values: list[float]) -> draw.Range:
+    """Of the axis, in tens of %, with room for the numbers above the points."""
+    low = max(0.0, 10 * math.floor((min(values, default=0) - 3) / 10))
+    high = min(100.0, 10 * math.ceil((max(values, default=100) + 3) / 10))
+    return low, high + 0.08 * (high - low)
+
+
+def _class_rows(run: RunReport, scored: list[RoundReport]) -> Iterable[_ClassRow]:
+    scores = [r.scores for r in scored if r.scores is not None]
+    if not scores:
+        return
+    for name, colour in zip(run.labels, run.colours, strict=True):
+        iou = tuple(s.iou[name] for s in scores)
+        first, last = iou[0], iou[-1]
+        change = None if first is None or last is None or len(iou) == 1 else last - first
+        yield _ClassRow(name, _css(colour), iou, change, scores[-1].boundary_iou_classes[name])
+
+
+def _timeline(round_report: RoundReport, busiest: int) -> _Panel:
+    number, chosen = round_report.number, round_report.chosen
+    frames = _count(int((chosen > 0).sum()), "frame")
+    what = f"{_count(int(chosen.sum()), 'sample')} in {frames}"
+    uri = draw.timeline(chosen, draw.round_colour(number), busiest)
+    return _Panel(what, f"Round {number}: {what} of {len(chosen)}", uri)
+
+
+def _panels(picture: FramePicture, run: RunReport, highest: float) -> Iterable[_Panel]:
+    """`highest` is the largest uncertainty of all pictures, so that they share one scale."""
+    image = draw.shrink_image(picture.image)
+    chosen = draw.shrink_map(picture.chosen)
+    truth = None if picture.truth is None else draw.shrink_map(picture.truth)
+    after = None if picture.after is None else draw.shrink_map(picture.after)
+
+    def panel(caption: str, array: Image) -> _Panel:
+        return _Panel(caption, f"Frame {picture.name}: {caption}", draw.data_uri(array))
+
+    rounds = [str(k) for k in np.unique(picture.chosen[picture.chosen > 0])]
+    asked = f"asked in round {', '.join(rounds)}" if rounds else "nothing asked here"
+    yield panel(f"Image, {asked}", draw.outline(image, chosen))
+    if picture.before is not None:
+        before = draw.shrink_map(picture.before)
+        yield panel("Prediction at the start", draw.overlay(image, before, run.colours))
+    if after is not None:
+        yield panel("Prediction at the end", draw.overlay(image, after, run.colours))
+    if picture.uncertainty is not None:
+        uncertainty = draw.shrink_map(picture.uncertainty)
+        yield panel("Uncertainty, bright is unsure", draw.heat(uncertainty, highest))
+    if truth is not None:
+        yield panel("Truth", draw.overlay(image, truth, run.colours))
+    if truth is not None and after is not None:
+        known = int((truth != IGNORE).sum())
+        wrong = 100 * int(draw.wrong_pixels(truth, after).sum()) / max(1, known)
+        caption = f"Wrong at the end: {wrong:.1f} % of the pixels"
+        yield panel(caption, draw.mistakes(image, truth, after))
+
+
+def _highest(uncertainty: NDArray[np.float32] | None) -> float:
+    return 0.0 if uncertainty is None else float(uncertainty.max())
+
+
+def _percent(fraction: float | None) -> str:
+    return NONE if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _points(change: float | None) -> str:
+    """A difference of two fractions in percentage points, with its sign."""
+    return NONE if change is None else f"{100 * change:+.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _seconds(rounds: Iterable[RoundReport], phase: str | None = None) -> float | None:
+    """Time of one phase, or of all, over some rounds; None where nothing was measured."""
+    measured = [
+        seconds
+        for r in rounds
+        for name, seconds in r.seconds.items()
+        if phase is None or name == phase
+    ]
+    return sum(measured) if measured else None
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return NONE
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
+
+
+def _count(number: int, noun: str = "") -> str:
+    """12,345, or with a noun: 1 click, 2 clicks."""
+    plural = "" if number == 1 or not noun else "s"
+    return f"{number:,} {noun}{plural}".rstrip()
+
+
+def _css(colour: NDArray[np.uint8]) -> str:
+    red, green, blue = (int(value) for value in colour)
+    return f"#{red:02x}{green:02x}{blue:02x}"
