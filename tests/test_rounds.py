@@ -58,10 +58,12 @@ def test_a_session_without_rounds_ends_with_the_pre_trained_network() -> None:
     assert predicted(session(0)).done
 
 
-def test_a_round_that_finds_nothing_to_ask_ends_the_session() -> None:
+def test_a_round_that_finds_nothing_to_ask_only_predicts() -> None:
     s = predicted(session()).finish_phase(Phase.SELECT, queried=[], expected_clicks=0.0)
-    assert s.done
-    assert s.current.number == 1
+    assert (s.current.number, s.current.phase) == (1, Phase.PREDICT)
+    s = predicted(s)
+    assert (s.current.number, s.current.phase) == (2, Phase.SELECT)
+    assert s.clicks == 0
 
 
 @pytest.mark.parametrize("phase", [p for p in Phase if p is not Phase.PREDICT])

@@ -110,7 +110,8 @@ class Session:
     def finish_phase(self, phase: Phase, seconds: float = 0.0, **made: Any) -> Session:
         """The session after the current phase, with what that phase made (see `Round`).
 
-        A SELECT that finds nothing to ask ends the session: what was published stays.
+        After a SELECT that finds nothing to ask, the round goes on at PREDICT with the network that
+        there is, so that every round has its label maps and its scores.
         """
         current = self.current
         if phase is not current.phase or phase is Phase.DONE:
@@ -129,7 +130,7 @@ class Session:
             **made,
         )
         if phase is Phase.SELECT and not finished.queried:
-            finished = replace(finished, phase=Phase.DONE)
+            finished = replace(finished, phase=Phase.PREDICT)
         rounds = (*self.rounds[:-1], finished)
         if phase is Phase.PUBLISH and current.number < self.rounds_total:
             rounds = (*rounds, Round(current.number + 1, Phase.SELECT))
