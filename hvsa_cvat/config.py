@@ -1,0 +1,129 @@
+"""Settings of a run, with the paper's numbers as defaults. Frozen, checked, JSON-able."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.types import Size
+
+Method = Literal["paper", "paper-exact", "finetune-only", "label-propagation"]
+Strategy = Literal["active", "random", "uniform"]
+Sampling = Literal["every-frame", "half-labeled"]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TrainingConfig(_Settings):
+    """How the network learns from the answers of a round (Eq. 3 to 6)."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    learning_rate: float = Field(0.004, gt=0)
+    """At the start of every round; poly decay to 0, power 0.9."""
+    momentum: float = Field(0.9, ge=0, lt=1)
+    """SGD only."""
+    weight_decay: float = Field(0.0005, ge=0)
+    epochs: int = Field(15, ge=1)
+    """Passes over all frames of the video, labeled or not."""
+    batch_pairs: int = Field(14, ge=1)
+    """Frame pairs in one optimizer step."""
+    sampling: Sampling = "every-frame"
+    """`every-frame`: each frame is an anchor once an epoch. `half-labeled`: the same, and as many
+    anchors again drawn from the frames that people labeled."""
+    consistency_weight: float = Field(1.0, ge=0)
+    """Lambda of Eq. 6; 0 trains on the labels alone."""
+    warmup: float = Field(0.0, ge=0, lt=1)
+    """Share of the steps over which the learning rate rises linearly from 0."""
+    flip: bool = False
+    """Mirror half of the pairs, with their labels and flow."""
+
+
+PAPER_EXACT = TrainingConfig()
+"""The numbers the paper prints, for HRNet-W48 with ImageNet and ScanNet weights."""
+
+PAPER = TrainingConfig(
+    optimizer="adamw",
+    learning_rate=2e-3,
+    weight_decay=0.01,
+    epochs=8,
+    batch_pairs=4,
+    sampling="half-labeled",
+    warmup=0.05,
+    flip=True,
+)
+"""The paper's losses with an optimizer and a sampling that also work for a small network."""
+
+FINETUNE_ONLY = PAPER.model_copy(update={"consistency_weight": 0.0})
+
+TRAINING: dict[Method, TrainingConfig | None] = {
+    "paper": PAPER,
+    "paper-exact": PAPER_EXACT,
+    "finetune-only": FINETUNE_ONLY,
+    "label-propagation": None,
+}
+"""What each method trains; label propagation trains nothing."""
+
+
+class RunConfig(_Settings):
+    """Everything that decides the outcome of a session, besides the video and the checkpoint."""
+
+    method: Method = "paper"
+    strategy: Strategy = "active"
+    granularity: str = "frame"
+    """As `video.segments.Granularity` parses it."""
+    budgets: tuple[float, ...]
+    """Clicks that may have been spent after each round, as fractions of annotating every frame."""
+    size: Size
+    """(height, width) in pixels at which network and flow work."""
+    seed: int = 0
+    flow: str = "auto"
+    epsilon: float = Field(1.0, ge=0)
+    """Tolerance of Ramer-Douglas-Peucker, in frame pixels."""
+    charge_junctions: bool = False
+    """Whether points where a class boundary meets the border of a sample cost a click."""
+
+    @property
+    def training(self) -> TrainingConfig | None:
+        return TRAINING[self.method]
+
+
+def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
+    """`6%` split evenly over the rounds, or `2%,5%,10%`: the total after each round."""
+    fractions = []
+    for part in text.split(","):
+        number = part.strip().removesuffix("%").strip()
+        try:
+            percent = float(number)
+        except ValueError:
+            raise ConfigError(
+                f"--budget {text!r}: {part!r} is not a percentage; write 6% or 2%,5%,10%"
+            ) from None
+        if not 0 < percent <= 100:
+            raise ConfigError(
+                f"--budget {text!r}: {part.strip()!r} must be over 0 % and at most 100 % "
+                "of the clicks of annotating every frame"
+            )
+        fractions.append(percent / 100)
+    if len(fractions) == 1:
+        if rounds < 1:
+            raise ConfigError(f"--rounds {rounds}: at least one round is needed")
+        return tuple(fractions[0] * (k + 1) / rounds for k in range(rounds))
+    if any(b <= a for a, b in pairwise(fractions)):
+        raise ConfigError(f"--budget {text!r}: the totals after each round must rise")
+    return tuple(fractions)
+
+
+def parse_size(text: str) -> Size:
+    """`192x256` -> (192, 256), height first."""
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        raise ConfigError(f"--size {text!r}: write HEIGHTxWIDTH in pixels, for example 192x256")
+    height, width = int(parts[0]), int(parts[1])
+    if min(height, width) < 32 or max(height, width) > 8192:
+        raise ConfigError(f"--size {text!r}: each side must be 32 to 8192 pixels")
+    return height, width

@@ -1,0 +1,166 @@
+"""Test-time fine-tuning on one video (paper, section 3.4)."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hvsa_cvat.config import TrainingConfig
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.files import atomic_write
+from hvsa_cvat.ports import Progress, silent
+from hvsa_cvat.segmentation.device import autocast
+from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.losses import labeled_cross_entropy, temporal_consistency
+from hvsa_cvat.segmentation.pairs import Pair, TrainingData, epoch_pairs, make_batch
+
+_POLY_POWER = 0.9
+
+_MirroredPairs = tuple[list[Pair], list[bool]]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a training leaves behind beside the weights."""
+
+    losses: tuple[float, ...]
+    """Mean loss of each epoch."""
+
+
+def learning_rate_factor(step: int, steps: int, warmup: float) -> float:
+    """Poly decay, power 0.9, after a linear rise over the first `warmup` share of the steps."""
+    rise = warmup * steps
+    decay = (1 - step / steps) ** _POLY_POWER
+    return float(decay * min(1.0, (step + 1) / rise)) if rise >= 1 else float(decay)
+
+
+def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """SGD or AdamW; nothing with one dimension (biases, batch norm) decays under AdamW."""
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(
+            network.parameters(),
+            config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+        )
+    parameters = list(network.parameters())
+    return torch.optim.AdamW(
+        [
+            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": config.weight_decay},
+            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+        ],
+        config.learning_rate,
+    )
+
+
+def train(
+    network: SegmentationNetwork,
+    config: TrainingConfig,
+    batches: Callable[[int], Sequence[T]],
+    loss: Callable[[T], Tensor],
+    state: Path | None = None,
+    progress: Progress = silent,
+) -> TrainingRun:
+    """Minimise `loss` over `batches(epoch)`, which must be equally many every epoch.
+
+    With `state` the last finished epoch is kept there, and a training that was killed goes on
+    after it, to the same result.
+    """
+    optimizer = make_optimizer(network, config)
+    losses = _resume(network, optimizer, state)
+    for epoch in range(len(losses), config.epochs):
+        network.train()
+        total = 0.0
+        items = batches(epoch)
+        for k, item in enumerate(items):
+            at, steps = epoch * len(items) + k, config.epochs * len(items)
+            rate = config.learning_rate * learning_rate_factor(at, steps, config.warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            value = loss(item)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            total += float(value.detach())
+            progress("train", at + 1, steps)
+        losses.append(total / len(items))
+        if state is not None and epoch + 1 < config.epochs:
+            content = {
+                "network": network.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "losses": losses,
+            }
+            with atomic_write(state) as temporary:
+                torch.save(content, temporary)
+    network.eval()
+    return TrainingRun(tuple(losses))
+
+
+def _resume(
+    network: SegmentationNetwork, optimizer: torch.optim.Optimizer, state: Path | None
+) -> list[float]:
+    if state is None or not state.exists():
+        return []
+    try:
+        content = torch.load(state, map_location="cpu", weights_only=True)
+        network.load_state_dict(content["network"])
+        optimizer.load_state_dict(content["optimizer"])
+        return [float(loss) for loss in content["losses"]]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise SessionError(
+            f"the training state {state} cannot be read; delete it to train this round anew"
+        ) from error
+
+
+def finetune(
+    network: SegmentationNetwork,
+    data: TrainingData,
+    config: TrainingConfig,
+    *,
+    seed: Sequence[int],
+    device: torch.device,
+    state: Path | None = None,
+    progress: Progress = silent,
+) -> TrainingRun:
+    """Fit `network` (in place) to the people's labels and to temporal consistency.
+
+    L = lambda L_tc + L_ce (Eq. 6) over pairs of all frames, labeled or not. The same seed gives
+    the same weights on a CPU, also when the training was interrupted.
+    """
+    if not data.targets:
+        raise ValueError("nothing to learn from: no frame has a label")
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    labeled = sorted(data.targets)
+
+    def batches(epoch: int) -> Sequence[_MirroredPairs]:
+        # seeded by the epoch, so that a resumed training sees the same pairs
+        rng = np.random.default_rng([*seed, epoch])
+        drawn = epoch_pairs(len(data.frames), labeled, config.sampling, config.batch_pairs, rng)
+        return [(pairs, ((rng.random(len(pairs)) < 0.5) & config.flip).tolist()) for pairs in drawn]
+
+    def loss(drawn: _MirroredPairs) -> Tensor:
+        batch = make_batch(data, *drawn)
+        images = batch.images.to(device, memory_format=torch.channels_last)
+        with autocast(device):
+            logits = network(images)
+        height, width = images.shape[-2:]
+        logits = network.logits_at(logits, (height, width))
+        value = labeled_cross_entropy(logits, batch.targets.to(device))
+        if config.consistency_weight > 0 and data.flow is not None:
+            probs = logits.softmax(dim=1)
+            pairs = len(batch.flow)
+            value = value + config.consistency_weight * temporal_consistency(
+                probs[:pairs], probs[pairs:], batch.flow.to(device), batch.valid.to(device)
+            )
+        return value
+
+    return train(network, config, batches, loss, state, progress)

@@ -1,0 +1,112 @@
+"""HRNet as a segmentation network: timm's backbone, the HRNetV2 head of Wang et al. (TPAMI 2020).
+
+Module names equal those of the official HRNet-Semantic-Segmentation code, so its state dicts load
+as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.hrnet import HighResolutionModule
+from torch import Tensor, nn
+
+from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.types import Size
+
+NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+"""RGB normalisation of ImageNet, in units of the full range 0..1."""
+
+
+class _ExactFusion(HighResolutionModule):
+    """One multi-resolution module whose branches meet at the exact size of the one they join.
+
+    timm upsamples by a fixed factor and nearest neighbour, which is the classification variant: it
+    answers differently and fails where a side is not divisible by 32.
+    """
+
+    align_corners: bool
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        branches = [branch(values) for branch, values in zip(self.branches, x, strict=True)]
+        fused = []
+        for i, layers in enumerate(self.fuse_layers):
+            total = branches[i]
+            for j, layer in enumerate(layers):
+                if j > i:
+                    size = branches[i].shape[-2:]
+                    total = total + resize(layer(branches[j]), size, self.align_corners)
+                elif j < i:
+                    total = total + layer(branches[j])
+            fused.append(self.fuse_act(total))
+        return fused
+
+
+def resize(values: Tensor, size: Size | torch.Size, align_corners: bool) -> Tensor:
+    """Bilinear, (B, C, h, w) -> (B, C, *size)."""
+    return F.interpolate(values, tuple(size), mode="bilinear", align_corners=align_corners)
+
+
+class SegmentationNetwork(nn.Module):
+    """Image to logits at a quarter of the input's size (rounded up), any input size.
+
+    The normalisation is part of the network: it takes RGB in 0..255.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, name: str, classes: int, *, align_corners: bool = False) -> None:
+        super().__init__()
+        if name not in NETWORKS:
+            raise ConfigError(f"no network {name!r}; choose one of {', '.join(NETWORKS)}")
+        self.name = name
+        self.classes = classes
+        self.align_corners = align_corners
+        backbone: Any = timm.create_model(name, pretrained=False, head="", num_classes=0)
+        for module in backbone.modules():
+            if type(module) is HighResolutionModule:
+                module.__class__ = _ExactFusion  # the same parameters under the same names
+                assert isinstance(module, _ExactFusion)
+                module.align_corners = align_corners
+                for i, layers in enumerate(module.fuse_layers):
+                    for j in range(i + 1, len(layers)):
+                        layers[j] = layers[j][:2]  # convolution and batch norm, no upsampling
+        self.backbone = backbone
+        self.feature_channels: int = sum(backbone.stage4_cfg["num_channels"])
+        classifier = nn.Conv2d(self.feature_channels, classes, 1)
+        nn.init.normal_(classifier.weight, std=0.01)
+        self.last_layer = nn.Sequential(
+            nn.Conv2d(self.feature_channels, self.feature_channels, 1),
+            nn.BatchNorm2d(self.feature_channels),
+            nn.ReLU(inplace=True),
+            classifier,
+        )
+        self.register_buffer("mean", 255 * torch.tensor(MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(STD)[:, None, None], persistent=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The backbone's feature map, without the head.
+
+        uint8 or float (B, 3, H, W) RGB in 0..255 -> (B, D, ceil(H/4), ceil(W/4)).
+        """
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        branches = self.backbone.forward_features(x)
+        size = branches[0].shape[-2:]
+        rest = [resize(branch, size, self.align_corners) for branch in branches[1:]]
+        return torch.cat([branches[0], *rest], dim=1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 or float (B, 3, H, W) RGB in 0..255 -> logits (B, C, ceil(H/4), ceil(W/4))."""
+        logits: Tensor = self.last_layer(self.features(images))
+        return logits
+
+    def logits_at(self, logits: Tensor, size: Size) -> Tensor:
+        """Logits of `forward` brought to `size` in float32, (B, C, H, W)."""
+        return resize(logits.float(), size, self.align_corners)

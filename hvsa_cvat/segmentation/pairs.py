@@ -1,0 +1,102 @@
+"""What one optimizer step sees: pairs of neighbouring frames, labels where people gave them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hvsa_cvat.config import Sampling
+from hvsa_cvat.types import IGNORE, LabelMap, Size
+from hvsa_cvat.video.flow import FlowStore
+
+Pair = tuple[int, int]
+"""An anchor frame t and its partner t' with |t - t'| < 3; (t, t) where a video has one frame."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """One video as fine-tuning sees it, everything at network size (h, w)."""
+
+    frames: NDArray[np.uint8]
+    """uint8 (N, h, w, 3) RGB."""
+    targets: Mapping[int, LabelMap]
+    """Frame -> uint8 (h, w); only frames that somebody labelled."""
+    flow: FlowStore | None
+    """None trains without temporal consistency."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B pairs as 2 B frames: all anchors, then all partners in the same order."""
+
+    images: Tensor
+    """uint8 (2B, 3, h, w) RGB."""
+    targets: Tensor
+    """int64 (2B, h, w), `IGNORE` where nobody labelled."""
+    flow: Tensor
+    """float32 (B, 2, h, w), O_{t->t'}."""
+    valid: Tensor
+    """bool (B, h, w), M_{t->t'}."""
+
+
+def epoch_pairs(
+    length: int,
+    labeled: Sequence[int],
+    sampling: Sampling,
+    batch_pairs: int,
+    rng: np.random.Generator,
+) -> list[list[Pair]]:
+    """The batches of one epoch; every frame of the video is an anchor at least once."""
+    everyone = iter(rng.permutation(length).tolist())
+    extra = 0 if sampling == "every-frame" or not labeled else batch_pairs // 2
+    batches = []
+    while fresh := list(islice(everyone, batch_pairs - extra)):
+        again = rng.choice(labeled, extra).tolist() if extra else []
+        batches.append([(t, _partner(t, length, rng)) for t in fresh + again])
+    return batches
+
+
+def _partner(frame: int, length: int, rng: np.random.Generator) -> int:
+    neighbours = [t for t in range(frame - 2, frame + 3) if t != frame and 0 <= t < length]
+    return int(rng.choice(neighbours)) if neighbours else frame
+
+
+def make_batch(data: TrainingData, pairs: Sequence[Pair], mirrored: Sequence[bool]) -> Batch:
+    """Gather `pairs`; the k-th is mirrored left to right, flow included, where `mirrored[k]`."""
+    height, width = data.frames.shape[1:3]
+    nothing = np.full((height, width), IGNORE, np.uint8)
+    flow = np.zeros((len(pairs), 2, height, width), np.float32)
+    valid = np.zeros((len(pairs), height, width), bool)
+    images, targets = [], []
+    for side in (0, 1):
+        for pair, mirror in zip(pairs, mirrored, strict=True):
+            step = -1 if mirror else 1
+            images.append(data.frames[pair[side]][:, ::step])
+            targets.append(data.targets.get(pair[side], nothing)[:, ::step])
+    for k, ((source, target), mirror) in enumerate(zip(pairs, mirrored, strict=True)):
+        found = data.flow.get(source, target) if data.flow is not None else None
+        if found is not None:
+            flow[k], valid[k] = found.flow, found.valid
+        if mirror:
+            flow[k] = flow[k, :, :, ::-1]
+            flow[k, 0] *= -1
+            valid[k] = valid[k, :, ::-1]
+    return Batch(
+        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
+        torch.from_numpy(np.stack(targets)).long(),
+        torch.from_numpy(flow),
+        torch.from_numpy(valid),
+    )
+
+
+def shrink_labels(label_map: LabelMap, size: Size) -> LabelMap:
+    """A label map at network size: the class of the pixel under each new pixel's centre."""
+    resized = cv2.resize(label_map, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, np.uint8)

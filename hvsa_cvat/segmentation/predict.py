@@ -1,0 +1,67 @@
+"""One pass of the network over a video: label maps, uncertainty, features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from hvsa_cvat.ports import Progress, silent
+from hvsa_cvat.segmentation.device import autocast
+from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.types import LabelMap, Size
+
+_BATCH = 8
+
+
+@dataclass(frozen=True)
+class DensePrediction:
+    """What the network says of every pixel of one frame."""
+
+    frame: int
+    label_map: LabelMap
+    """uint8 (H, W) at the frame's own size."""
+    uncertainty: NDArray[np.float32]
+    """float32 (H, W) at the frame's own size: 1 - (p_top1 - p_top2), 0 certain to 1 undecided."""
+    feature_map: NDArray[np.float32]
+    """float32 (D, ceil(h/4), ceil(w/4)): the backbone's features at network size (h, w)."""
+
+
+def predict(
+    network: SegmentationNetwork,
+    frames: NDArray[np.uint8],
+    size: Size,
+    *,
+    device: torch.device,
+    only: Sequence[int] | None = None,
+    progress: Progress = silent,
+) -> Iterator[DensePrediction]:
+    """Predict `frames` (uint8 (N, h, w, 3) RGB at network size), or the ones named in `only`.
+
+    Results come at `size`, one frame at a time; memory holds one batch.
+    """
+    wanted = list(range(len(frames))) if only is None else list(only)
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.eval()
+    for start in range(0, len(wanted), _BATCH):
+        chosen = wanted[start : start + _BATCH]
+        images = torch.from_numpy(np.stack([frames[t] for t in chosen])).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            with autocast(device):
+                features = network.features(images.to(device, memory_format=torch.channels_last))
+                logits = network.last_layer(features)
+            for k, frame in enumerate(chosen):
+                # frame by frame: a batch of probabilities at 1080p would fill the memory
+                probs = network.logits_at(logits[k : k + 1], size)[0].softmax(dim=0)
+                values, classes = probs.topk(min(2, len(probs)), dim=0)
+                second = values[1] if len(values) > 1 else torch.zeros_like(values[0])
+                yield DensePrediction(
+                    frame,
+                    classes[0].to(torch.uint8).cpu().numpy(),
+                    (1 - (values[0] - second)).cpu().numpy(),
+                    features[k].float().cpu().numpy(),
+                )
+                progress("predict", start + k + 1, len(wanted))
