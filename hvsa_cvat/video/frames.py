@@ -203,7 +203,8 @@ def _upright(frame: av.VideoFrame) -> Image:
 
 
 @contextmanager
-def _pillow(path: Path) -> Iterator[PillowImage.Image]:
+def opened_image(path: Path) -> Iterator[PillowImage.Image]:
+    """A Pillow image; whatever goes wrong while it is in use is a `MediaError` of this file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -219,14 +220,14 @@ def _pillow(path: Path) -> Iterator[PillowImage.Image]:
 
 
 def _image_size(path: Path) -> Size:
-    with _pillow(path) as image:
+    with opened_image(path) as image:
         width, height = image.size
         rotated = image.getexif().get(_EXIF_ORIENTATION) in _ROTATED
     return (width, height) if rotated else (height, width)
 
 
 def _read_image(path: Path) -> Image:
-    with _pillow(path) as image:
+    with opened_image(path) as image:
         upright = ImageOps.exif_transpose(image)
         if upright.mode == "F":
             raise MediaError(f"{path} holds floating-point pixels; save it with 8 or 16 bits")

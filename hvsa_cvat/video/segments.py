@@ -1,0 +1,317 @@
+"""Segment maps: how the frames are cut into the samples that people are asked about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from skimage.segmentation import slic
+from sklearn.cluster import AgglomerativeClustering
+
+from hvsa_cvat.errors import ConfigError, MediaError
+from hvsa_cvat.files import atomic_write
+from hvsa_cvat.ports import FrameSource, SegmentMaps
+from hvsa_cvat.types import SegmentMap, Size
+from hvsa_cvat.video.frames import opened_image
+
+Features = Callable[[int], NDArray[np.float32]]
+"""The backbone's feature map of a frame, float32 (D, h, w), spread over the whole frame."""
+
+_OVERSEGMENTATION = 4
+"""Superpixels per merged one before merging."""
+
+_FORMS = (
+    "frame, rectangle:16, rectangle:20x30 (height x width), superpixel:300, "
+    "superpixel-merged:300 or maps:DIR"
+)
+
+
+@dataclass(frozen=True)
+class Granularity:
+    """What a sample is: a whole frame, a rectangle, a superpixel, or a segment of given maps."""
+
+    kind: Literal["frame", "rectangle", "superpixel", "superpixel-merged", "maps"]
+    size: Size | None = None
+    """Of a rectangle, in pixels of the video."""
+    number: int | None = None
+    """Of superpixels in a frame, about."""
+    folder: Path | None = None
+    """Of given maps."""
+
+    @classmethod
+    def parse(cls, text: str) -> Granularity:
+        """The reverse of `str`."""
+        kind, _, value = text.strip().partition(":")
+        if kind == "frame" and text.strip() == "frame":
+            return cls("frame")
+        if kind == "rectangle" and (sides := re.fullmatch(r"(\d+)(?:x(\d+))?", value)):
+            height, width = int(sides[1]), int(sides[2] or sides[1])
+            if height and width:
+                return cls("rectangle", size=(height, width))
+        if kind in ("superpixel", "superpixel-merged") and re.fullmatch(r"\d+", value):
+            merged = kind == "superpixel-merged"
+            if number := int(value):
+                return cls("superpixel-merged" if merged else "superpixel", number=number)
+        if kind == "maps" and value:
+            return cls("maps", folder=Path(value))
+        raise ConfigError(f"granularity {text!r} is not one of {_FORMS}")
+
+    def __str__(self) -> str:
+        if self.size is not None:
+            height, width = self.size
+            return f"{self.kind}:{height}" + (f"x{width}" if width != height else "")
+        if self.number is not None:
+            return f"{self.kind}:{self.number}"
+        return self.kind if self.folder is None else f"{self.kind}:{self.folder}"
+
+
+def build_segments(
+    granularity: Granularity,
+    source: FrameSource,
+    folder: Path,
+    features: Features | None = None,
+) -> SegmentMaps:
+    """The segment maps of a video. Superpixels are computed when they are first asked for and
+    kept in `folder`, so that a segment stays itself from round to round."""
+    height, width = source.size
+    if granularity.size is not None:
+        rows, cols = granularity.size
+        if rows > height or cols > width:
+            raise ConfigError(
+                f"rectangles of {rows}x{cols} (height x width) do not fit into frames of "
+                f"{height}x{width}; choose smaller ones or the granularity frame"
+            )
+        return Rectangles(len(source), source.size, rows, cols)
+    if granularity.number is not None:
+        if granularity.number > height * width:
+            raise ConfigError(
+                f"{granularity} asks for more superpixels than a frame of {height}x{width} "
+                "(height x width) has pixels; choose fewer"
+            )
+        folder = folder / f"{granularity.kind}-{granularity.number}"
+        if granularity.kind == "superpixel":
+            return Superpixels(source, granularity.number, folder)
+        if features is None:
+            raise ValueError("merging superpixels needs the network's features")
+        return MergedSuperpixels(source, granularity.number, folder, features)
+    if granularity.folder is not None:
+        return MapFiles(granularity.folder, source.names, source.size)
+    return WholeFrames(len(source), source.size)
+
+
+class _Constant:
+    """One map for all frames."""
+
+    def __init__(self, length: int, segment_map: SegmentMap) -> None:
+        self._length = length
+        self._map = segment_map
+        self._map.flags.writeable = False
+        self._count = int(segment_map.max()) + 1
+
+    def __len__(self) -> int:
+        return self._length
+
+    def count(self, frame: int) -> int:
+        return self._count
+
+    def __getitem__(self, frame: int) -> SegmentMap:
+        if not -self._length <= frame < self._length:
+            raise IndexError(f"no frame {frame} in {self._length}")
+        return self._map
+
+
+class WholeFrames(_Constant):
+    """Every frame is one segment, and its border is the image's: nothing there is free."""
+
+    border_is_free = False
+
+    def __init__(self, length: int, size: Size) -> None:
+        super().__init__(length, np.zeros(size, dtype=np.int32))
+
+
+class Rectangles(_Constant):
+    """A grid from the top left in rows, `rows` x `cols` pixels a cell, cut at the border."""
+
+    border_is_free = True
+
+    def __init__(self, length: int, size: Size, rows: int, cols: int) -> None:
+        height, width = size
+        across = -(-width // cols)
+        y, x = np.arange(height) // rows, np.arange(width) // cols
+        super().__init__(length, (y[:, np.newaxis] * across + x).astype(np.int32))
+
+
+class _Found:
+    """Maps that are found one by one; the last is kept."""
+
+    border_is_free = True
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._counts: dict[int, int] = {}
+        self._last: tuple[int, SegmentMap] | None = None
+
+    def __len__(self) -> int:
+        return self._length
+
+    def count(self, frame: int) -> int:
+        if frame not in self._counts:
+            self._counts[frame] = int(self[frame].max()) + 1
+        return self._counts[frame]
+
+    def __getitem__(self, frame: int) -> SegmentMap:
+        frame = range(self._length)[frame]
+        if self._last is None or self._last[0] != frame:
+            self._last = frame, self._find(frame)
+        return self._last[1]
+
+    def _find(self, frame: int) -> SegmentMap:
+        raise NotImplementedError
+
+
+class Superpixels(_Found):
+    """About `number` SLIC superpixels a frame (Achanta et al. 2012), each connected."""
+
+    def __init__(self, source: FrameSource, number: int, folder: Path) -> None:
+        super().__init__(len(source))
+        self._source = source
+        self._number = number
+        self._folder = folder
+
+    def _find(self, frame: int) -> SegmentMap:
+        path = self._folder / f"{frame:06d}.npz"
+        stored = _stored(path)
+        if stored is None or stored.shape != self._source.size:
+            stored = self._compute(frame)
+            with atomic_write(path) as temporary:
+                np.savez_compressed(temporary, segments=stored)
+        return stored
+
+    def _compute(self, frame: int) -> SegmentMap:
+        return self._slic(frame, self._number)
+
+    def _slic(self, frame: int, number: int) -> SegmentMap:
+        return _relabelled(slic(self._source[frame], n_segments=number, start_label=0))
+
+
+class MergedSuperpixels(Superpixels):
+    """Small SLIC superpixels merged into connected segments that look alike to the network.
+
+    In the spirit of DMMSS-FCN, which merges superpixels by learned similarity: Ward's criterion
+    on unit-length mean features merges neighbours until `number` are left.
+    """
+
+    def __init__(self, source: FrameSource, number: int, folder: Path, features: Features) -> None:
+        super().__init__(source, number, folder)
+        self._features = features
+
+    def _compute(self, frame: int) -> SegmentMap:
+        height, width = self._source.size
+        fine = self._slic(frame, min(_OVERSEGMENTATION * self._number, height * width))
+        if fine.max() < self._number:
+            return fine
+        means = _mean_features(fine, self._features(frame))
+        clusters = AgglomerativeClustering(
+            n_clusters=self._number, connectivity=_adjacency(fine), linkage="ward"
+        ).fit_predict(means)
+        return _relabelled(clusters[fine])
+
+
+class MapFiles(_Found):
+    """Maps given as files, one a frame under the frame's name: .png of 8 or 16 bits, .png of
+    24 bits with id = R + 256 G + 65536 B, or .npy of integers. Any ids; they are renumbered."""
+
+    def __init__(self, folder: Path, names: Sequence[str], size: Size) -> None:
+        super().__init__(len(names))
+        self._size = size
+        self._paths = []
+        for name in names:
+            choices = [folder / f"{name}.png", folder / f"{name}.npy"]
+            path = next((p for p in choices if p.is_file()), None)
+            if path is None:
+                raise MediaError(
+                    f"no segment map {choices[0]} or {choices[1].name}; every frame needs one"
+                )
+            self._paths.append(path)
+
+    def _find(self, frame: int) -> SegmentMap:
+        path = self._paths[frame]
+        ids = _npy_ids(path) if path.suffix == ".npy" else _png_ids(path)
+        if ids.shape != self._size:
+            found, frames = ("x".join(map(str, shape)) for shape in (ids.shape, self._size))
+            raise MediaError(
+                f"{path} has the size {found}, the frames {frames} (height x width); "
+                "make the map at the video's own size"
+            )
+        return _relabelled(ids)
+
+
+def _relabelled(ids: NDArray[Any]) -> SegmentMap:
+    """Ids 0..n-1 in the order of the old ones."""
+    return np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.int32)
+
+
+def _stored(path: Path) -> SegmentMap | None:
+    try:
+        with np.load(path) as archive:
+            return np.asarray(archive["segments"], dtype=np.int32)
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
+
+
+def _mean_features(segments: SegmentMap, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32 (n, D), of length one: each segment's mean over its pixels, which take the
+    features of the cell (of h x w) that they lie in."""
+    depth, h, w = features.shape
+    height, width = segments.shape
+    y, x = np.arange(height) * h // height, np.arange(width) * w // width
+    cells = y[:, np.newaxis] * w + x
+    pixels = np.ones(segments.size, dtype=np.float32)
+    pooling = sparse.coo_array(
+        (pixels, (segments.ravel(), cells.ravel())), shape=(segments.max() + 1, h * w)
+    ).tocsr()
+    # A sum has the direction of the mean.
+    sums = pooling @ features.reshape(depth, -1).T
+    norms = np.linalg.norm(sums, axis=1, keepdims=True)
+    return np.asarray(sums / np.maximum(norms, 1e-12), dtype=np.float32)
+
+
+def _adjacency(segments: SegmentMap) -> sparse.coo_array:
+    """Symmetric (n, n): which segments share a side of a pixel."""
+    pairs = np.concatenate(
+        [
+            np.stack([segments[1:], segments[:-1]], axis=-1).reshape(-1, 2),
+            np.stack([segments[:, 1:], segments[:, :-1]], axis=-1).reshape(-1, 2),
+        ]
+    )
+    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    n = int(segments.max()) + 1
+    one_way = sparse.coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
+    return one_way.maximum(one_way.T).tocoo()
+
+
+def _npy_ids(path: Path) -> NDArray[Any]:
+    try:
+        ids: NDArray[Any] = np.load(path)
+    except (OSError, ValueError, EOFError) as error:
+        raise MediaError(f"cannot read the segment map {path}: {error}; save it again") from error
+    if ids.dtype.kind not in "iu":
+        raise MediaError(f"{path} holds {ids.dtype} values; segment ids must be integers")
+    return ids
+
+
+def _png_ids(path: Path) -> NDArray[Any]:
+    with opened_image(path) as image:
+        if image.mode not in ("1", "L", "P", "RGB") and not image.mode.startswith("I"):
+            raise MediaError(
+                f"{path} is a {image.mode} image; save segment ids as 8, 16 or 24 bits (RGB)"
+            )
+        ids = np.asarray(image).astype(np.int64)
+    return ids @ np.array([1, 256, 65536]) if ids.ndim == 3 else ids
