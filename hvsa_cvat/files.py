@@ -54,8 +54,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o777 & ~_umask())
         if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+            # aside first: a process killed here leaves the old folder or the new, never half
+            old = temporary.with_name(f"{temporary.name}-old")
+            path.replace(old)
+            temporary.replace(path)
+            shutil.rmtree(old)
+        else:
+            temporary.replace(path)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:

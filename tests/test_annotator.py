@@ -140,7 +140,7 @@ def read(path: Path) -> list[list[int]]:
 
 def test_predictions_are_published_as_a_whole(tmp_path: Path) -> None:
     s = server(tmp_path)
-    folder = tmp_path / "rounds" / "2" / "label_maps"
+    folder = tmp_path / "published"
     s.publish(2, [(0, truths()[0]), (1, truths()[0])])
     s.publish(2, iter([(1, truths()[1])]))
     assert [p.name for p in folder.iterdir()] == ["b.png"]
@@ -153,7 +153,7 @@ def test_predictions_are_published_as_a_whole(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         s.publish(2, stopped())
     assert [p.name for p in folder.iterdir()] == ["b.png"]
-    assert [p.name for p in folder.parent.iterdir()] == ["label_maps"]
+    assert [p.name for p in folder.parent.iterdir()] == ["published"]
 
 
 def test_the_cost_of_all_frames_is_counted_once(tmp_path: Path) -> None:

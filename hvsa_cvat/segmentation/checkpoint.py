@@ -6,8 +6,6 @@ Nothing here unpickles code.
 from __future__ import annotations
 
 import json
-import pickle
-import struct
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,8 +19,6 @@ from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.segmentation.hrnet import MEAN, NETWORKS, STD, SegmentationNetwork
 from hvsa_cvat.types import LabelSet, Size
-
-_FORMAT = "hvsa-checkpoint-1"
 
 _BY_STAGE4_WIDTH = {16: "hrnet_w18_small", 18: "hrnet_w18", 32: "hrnet_w32", 48: "hrnet_w48"}
 
@@ -49,9 +45,13 @@ def save_checkpoint(network: SegmentationNetwork, info: CheckpointInfo, path: Pa
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
     }
-    metadata = {"format": _FORMAT, "info": json.dumps(asdict(info))}
+    # one entry, because safetensors writes several in any order
+    metadata = {"info": json.dumps(asdict(info))}
     with atomic_write(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        try:
+            safetensors.torch.save_file(tensors, temporary, metadata=metadata)
+        except safetensors.SafetensorError as error:  # what it makes of a full disk
+            raise OSError(str(error)) from error
 
 
 def read_info(path: Path) -> CheckpointInfo:
@@ -63,14 +63,14 @@ def read_info(path: Path) -> CheckpointInfo:
         raise CheckpointError(
             f"no checkpoint {path}; make one with `hvsa-agent pretrain`"
         ) from None
-    except (safetensors.SafetensorError, OSError, struct.error) as error:
+    except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
             f"checkpoint {path} is truncated or not a safetensors file ({error}); "
             "copy it again or make it anew"
         ) from error
-    if metadata.get("format") != _FORMAT:
+    if "info" not in metadata:
         raise CheckpointError(
-            f"checkpoint {path} was not written by hvsa-agent (no {_FORMAT!r} in its metadata); "
+            f"checkpoint {path} was not written by hvsa-agent; "
             "give an official HRNet state dict as .pth, or make one with `hvsa-agent pretrain`"
         )
     try:
@@ -79,7 +79,9 @@ def read_info(path: Path) -> CheckpointInfo:
             fields[name] = tuple(fields[name])
         info = CheckpointInfo(**fields)
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path} has broken metadata ({error})") from error
+        raise CheckpointError(
+            f"checkpoint {path} has broken metadata ({error}); copy it again or make it anew"
+        ) from error
     if info.network not in NETWORKS:
         raise CheckpointError(
             f"checkpoint {path} holds network {info.network!r}; this version knows "
@@ -135,10 +137,11 @@ def load_official(
     """
     tensors = _read_state_dict(path)
     width = tensors.get("stage4.0.branches.0.0.conv1.weight")
-    name = _BY_STAGE4_WIDTH.get(width.shape[0]) if width is not None else None
+    name = _BY_STAGE4_WIDTH.get(len(width)) if width is not None and width.ndim else None
     if name is None:
         raise CheckpointError(
-            f"{path} is not the state dict of an HRNet W48, W32, W18 or W18-small (v1)"
+            f"checkpoint {path} is not the state dict of an HRNet W48, W32, W18 or W18-small (v1); "
+            "give one of these"
         )
     network = new_network(name, len(labels), align_corners=align_corners, seed=seed)
     renamed = {
@@ -178,17 +181,17 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint {path}") from None
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"no checkpoint {path}; check the name") from None
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise CheckpointError(
             f"checkpoint {path} is truncated, or holds more than weights; give a plain state dict"
         ) from error
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(
-        isinstance(value, Tensor) for value in content.values()
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
     ):
-        raise CheckpointError(f"checkpoint {path} is not a state dict")
+        raise CheckpointError(f"checkpoint {path} holds more than weights; give a plain state dict")
     # training wrappers put their own name in front
     return {
         key.removeprefix("module.").removeprefix("model."): value for key, value in content.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,7 +99,10 @@ def train(
                 "losses": losses,
             }
             with atomic_write(state) as temporary:
-                torch.save(content, temporary)
+                try:
+                    torch.save(content, temporary)
+                except RuntimeError as error:  # what PyTorch makes of a full disk
+                    raise OSError("PyTorch could not finish the file") from error
     network.eval()
     return TrainingRun(tuple(losses))
 
@@ -115,7 +117,7 @@ def _resume(
         network.load_state_dict(content["network"])
         optimizer.load_state_dict(content["optimizer"])
         return [float(loss) for loss in content["losses"]]
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise SessionError(
             f"the training state {state} cannot be read; delete it to train this round anew"
         ) from error

@@ -84,9 +84,9 @@ def pretrain(
 
     def batches(epoch: int) -> Sequence[tuple[list[int], np.random.Generator]]:
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(length).tolist()
-        starts = range(0, length, config.batch_pairs)
-        return [(order[k : k + config.batch_pairs], rng) for k in starts]
+        # equal parts: a last step of one frame gives batch norm next to nothing to learn from
+        parts = np.array_split(rng.permutation(length), -(-length // config.batch_pairs))
+        return [(part.tolist(), rng) for part in parts]
 
     def loss(item: tuple[list[int], np.random.Generator]) -> Tensor:
         chosen, rng = item

@@ -104,8 +104,8 @@ class SimulatedServer:
         return Answers(tuple(annotations), clicks)
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
-        """Write 8-bit PNG files of class indices, `rounds/K/label_maps/NAME.png`."""
-        with atomic_directory(self._folder / "rounds" / str(round_number) / "label_maps") as folder:
+        """Write 8-bit PNG files of class indices, `published/NAME.png`."""
+        with atomic_directory(self._folder / "published") as folder:
             for frame, label_map in label_maps:
                 path = folder / f"{self._frames.names[frame]}.png"
                 PillowImage.fromarray(label_map).save(path)

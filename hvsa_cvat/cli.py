@@ -1,0 +1,478 @@
+"""`hvsa-agent`: the only place that reads options, prints, and wires the parts together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from hvsa_cvat import __version__
+from hvsa_cvat.config import Method, RunConfig, Strategy, parse_budgets, parse_size
+from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.ports import Progress
+from hvsa_cvat.segmentation.checkpoint import (
+    CheckpointInfo,
+    load_checkpoint,
+    load_imagenet_backbone,
+    new_network,
+    save_checkpoint,
+)
+from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.segmentation.hrnet import NETWORKS
+from hvsa_cvat.segmentation.pretrain import pretrain as train_from_labels
+from hvsa_cvat.segmentation.pretrain import pretraining
+from hvsa_cvat.simulation.datasets import check_labels, open_labels
+from hvsa_cvat.simulation.experiment import Experiment, RoundMetrics, run_experiment
+from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
+from hvsa_cvat.video.flow import FLOW_NAMES, choose_flow
+from hvsa_cvat.video.frames import open_frames
+from hvsa_cvat.video.segments import Granularity
+
+_OUT = Console()
+_ERR = Console(stderr=True)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _Misuse(click.ClickException):
+    exit_code = 2
+
+
+class _Group(click.Group):
+    """Errors for people become one line on stderr and an exit code; nothing else is caught."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HvsaError as error:
+            kind = _Misuse if error.exit_code == _Misuse.exit_code else click.ClickException
+            raise kind(" ".join(str(error).split())) from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Dense video segmentation from few clicks."""
+
+
+def _run_options(command: F) -> F:
+    """The options that `simulate` and `demo` share."""
+    options = [
+        click.option(
+            "--granularity",
+            default="frame",
+            show_default=True,
+            help="What people are asked for: frame, rectangle:16 (or HxW), superpixel:300, "
+            "superpixel-merged:300, or maps:DIR with one segment map a frame.",
+        ),
+        click.option(
+            "--strategy",
+            type=click.Choice(get_args(Strategy)),
+            default="active",
+            show_default=True,
+            help="How samples are chosen; uniform (evenly spaced) goes with frames.",
+        ),
+        click.option(
+            "--method",
+            type=click.Choice(get_args(Method)),
+            default="paper",
+            show_default=True,
+            help="paper: the paper's losses with settings that suit small networks too; "
+            "paper-exact: the paper's own settings; finetune-only: without temporal "
+            "consistency; label-propagation: no training at all.",
+        ),
+        click.option(
+            "--budget",
+            default="6%",
+            show_default=True,
+            help="Clicks, in % of annotating every frame: a total that is split evenly over the "
+            "rounds, or the totals after each round (2%,5%,10%).",
+        ),
+        click.option("--rounds", type=int, default=3, show_default=True),
+        click.option(
+            "--epsilon",
+            type=click.FloatRange(min=0),
+            default=1.0,
+            show_default=True,
+            help="How far, in pixels, a drawn outline may lie from the true one.",
+        ),
+        click.option(
+            "--charge-junctions/--free-junctions",
+            default=False,
+            show_default=True,
+            help="Whether the points where an outline meets the border of a rectangle or "
+            "superpixel cost a click.",
+        ),
+        click.option(
+            "--flow",
+            type=click.Choice(FLOW_NAMES),
+            default="auto",
+            show_default=True,
+            help="Optical flow; auto takes RAFT on a GPU and DIS elsewhere.",
+        ),
+        click.option(
+            "--flow-weights",
+            type=click.Path(path_type=Path),
+            help="State dict of torchvision's RAFT, for machines without a model hub.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+        _device_option,
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_device_option = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
+)
+
+_classes_option = click.option(
+    "--classes",
+    required=True,
+    help="Class names in order of their indices, comma separated, or a text file with one a line.",
+)
+
+_size_option = click.option(
+    "--size",
+    help="HEIGHTxWIDTH in pixels at which network and optical flow work; default: the frames' own.",
+)
+
+
+@main.command()
+@click.argument("video", type=click.Path(path_type=Path))
+@click.option(
+    "--labels",
+    "labels_folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with the true label map of every frame: 8-bit PNG of class indices, 255 unknown.",
+)
+@_classes_option
+@click.option(
+    "--checkpoint",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The network of round 0: made by `hvsa-agent pretrain`, or an official HRNet .pth.",
+)
+@_size_option
+@click.option(
+    "--align-corners/--no-align-corners",
+    default=True,
+    show_default=True,
+    help="How an official .pth was trained; ours know.",
+)
+@_run_options
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the run; given again, the run there goes on.",
+)
+def simulate(
+    video: Path,
+    labels_folder: Path,
+    classes: str,
+    checkpoint: Path,
+    size: str | None,
+    align_corners: bool,
+    out: Path,
+    **options: Any,
+) -> None:
+    """Run the whole loop on a labelled VIDEO (a file or a folder of frames), with a simulated
+    annotator who draws polygons around the true labels.
+
+    \b
+    Example:
+      hvsa-agent simulate frames/ --labels labels/ --classes road,car,sky \\
+        --checkpoint pretrained.safetensors --granularity rectangle:16 \\
+        --budget 2%,5%,10% --size 192x256 --out runs/first
+    """
+    with _bars() as progress:
+        _simulate(
+            video=video,
+            labels_folder=labels_folder,
+            labels=_parse_classes(classes),
+            checkpoint=checkpoint,
+            size=parse_size(size) if size else None,
+            align_corners=align_corners,
+            out=out,
+            progress=progress,
+            **options,
+        )
+
+
+@main.command()
+@_run_options
+@click.option(
+    "--out",
+    default=Path("runs/demo"),
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of the run; given again, the run there goes on.",
+)
+def demo(out: Path, **options: Any) -> None:
+    """Run the loop on the clip that comes with the package, on any machine, in a few minutes."""
+    with as_file(files("hvsa_cvat") / "data" / "demo") as folder, _bars() as progress:
+        _simulate(
+            video=folder / "images",
+            labels_folder=folder / "labels",
+            labels=_parse_classes(str(folder / "classes.txt")),
+            checkpoint=folder / "pretrained.safetensors",
+            size=None,
+            align_corners=True,
+            out=out,
+            progress=progress,
+            **options,
+        )
+
+
+@main.command()
+@click.argument("frames_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--labels",
+    "labels_folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with the label map of every frame: 8-bit PNG of class indices, 255 unknown.",
+)
+@_classes_option
+@click.option(
+    "--network", type=click.Choice(NETWORKS), default="hrnet_w18_small", show_default=True
+)
+@_size_option
+@click.option("--epochs", type=click.IntRange(min=1), default=120, show_default=True)
+@click.option(
+    "--batch", type=click.IntRange(min=2), default=8, show_default=True, help="Frames a step."
+)
+@click.option(
+    "--init",
+    default="random",
+    show_default=True,
+    help="Where the weights start: random, imagenet (needs the model hub), or a checkpoint FILE.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@_device_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="*.safetensors")
+def pretrain(
+    frames_dir: Path,
+    labels_folder: Path,
+    classes: str,
+    network: str,
+    size: str | None,
+    epochs: int,
+    batch: int,
+    init: str,
+    seed: int,
+    device: str,
+    out: Path,
+) -> None:
+    """Train the network that round 1 starts from, on labelled frames of any kind.
+
+    \b
+    Example:
+      hvsa-agent pretrain frames/ --labels labels/ --classes road,car,sky \\
+        --size 192x256 --out pretrained.safetensors
+    """
+    labels = _parse_classes(classes)
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
+    chosen = choose_device(device)
+    with _bars() as progress:
+        frames = open_frames(frames_dir, progress)
+        label_maps = open_labels(labels_folder, frames, labels)
+        check_labels(label_maps, progress)
+        at = parse_size(size) if size else _own_size(frames.size)
+        if init in ("random", "imagenet"):
+            net = new_network(network, len(labels), seed=seed)
+            if init == "imagenet":
+                load_imagenet_backbone(net)
+        else:
+            net, line = load_checkpoint(Path(init), labels, seed=seed)
+            _OUT.print(escape(line))
+
+        # decoding costs as much as a quarter of a training step; 1 GiB holds a small set
+        @lru_cache(maxsize=max(1, 2**30 // (4 * frames.size[0] * frames.size[1])))
+        def read(frame: int) -> tuple[Image, LabelMap]:
+            return frames[frame], label_maps[frame]
+
+        run = train_from_labels(
+            net,
+            read,
+            len(frames),
+            at,
+            pretraining(epochs, batch),
+            seed=seed,
+            device=chosen,
+            progress=progress,
+        )
+        info = CheckpointInfo(net.name, labels.names, at, net.align_corners, 0)
+        save_checkpoint(net, info, out)
+    _OUT.print(
+        f"{escape(str(out))}: {net.name}, {len(labels)} classes, {len(frames)} frames, "
+        f"{epochs} epochs, mean loss of the last one {run.losses[-1]:.3f}"
+    )
+
+
+def _simulate(
+    *,
+    video: Path,
+    labels_folder: Path,
+    labels: LabelSet,
+    checkpoint: Path,
+    size: Size | None,
+    align_corners: bool,
+    out: Path,
+    progress: Progress,
+    granularity: str,
+    strategy: Strategy,
+    method: Method,
+    budget: str,
+    rounds: int,
+    epsilon: float,
+    charge_junctions: bool,
+    flow: str,
+    flow_weights: Path | None,
+    seed: int,
+    device: str,
+) -> None:
+    budgets = parse_budgets(budget, rounds)
+    kind = Granularity.parse(granularity)
+    if strategy == "uniform" and kind.kind != "frame":
+        raise ConfigError(
+            f"--strategy uniform spaces whole frames evenly; it does not go with "
+            f"--granularity {granularity}"
+        )
+    chosen = choose_device(device)
+    frames = open_frames(video, progress)
+    truths = open_labels(labels_folder, frames, labels)
+    check_labels(truths, progress)
+    _, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
+    _OUT.print(escape(line))
+    estimator, line = choose_flow(flow, chosen.type, flow_weights)
+    _OUT.print(escape(line))
+    config = RunConfig(
+        method=method,
+        strategy=strategy,
+        granularity=str(kind),
+        budgets=budgets,
+        size=size or _own_size(frames.size),
+        seed=seed,
+        flow=flow,
+        epsilon=epsilon,
+        charge_junctions=charge_junctions,
+    )
+    experiment = Experiment(
+        video=video.name if video.name != "images" else video.resolve().parent.name,
+        frames=frames,
+        truths=truths,
+        labels=labels,
+        config=config,
+        checkpoint=checkpoint,
+        flow=estimator,
+        device=chosen,
+        align_corners=align_corners,
+    )
+    table = _round_table()
+
+    def tell(metrics: RoundMetrics) -> None:
+        table.add_row(*_round_row(metrics))
+        _OUT.print(
+            f"round {metrics.round}: {metrics.clicks_percent:.1f} % of clicks, "
+            f"mIoU {_percent(metrics.miou)}"
+        )
+
+    run_experiment(experiment, out, clock=time.perf_counter, progress=progress, tell=tell)
+    _OUT.print(table)
+    _OUT.print(f"Report: {escape(str(out / 'report.html'))}", soft_wrap=True)
+    _OUT.print(f"Numbers: {escape(str(out / 'metrics.json'))}", soft_wrap=True)
+
+
+def _round_table() -> Table:
+    table = Table()
+    for column in (
+        "round",
+        "clicks",
+        "% of full\nannotation",
+        "mIoU %",
+        "pixel\naccuracy %",
+        "Boundary\nIoU %",
+        "TC %",
+        "seconds",
+    ):
+        table.add_column(column, justify="right")
+    return table
+
+
+def _round_row(metrics: RoundMetrics) -> list[str]:
+    return [
+        str(metrics.round),
+        str(metrics.clicks),
+        f"{metrics.clicks_percent:.2f}",
+        _percent(metrics.miou),
+        _percent(metrics.pixel_accuracy),
+        _percent(metrics.boundary_iou),
+        _percent(metrics.temporal_consistency),
+        f"{sum(metrics.seconds.values()):.1f}",
+    ]
+
+
+def _percent(fraction: float | None) -> str:
+    return "–" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def _parse_classes(text: str) -> LabelSet:
+    """Comma separated names, or a file with one a line."""
+    path = Path(text)
+    if "," not in text and path.suffix == ".txt":
+        try:
+            names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(
+                f"--classes {text!r}: the file cannot be read; give a text file with one class "
+                "a line, or names separated by commas"
+            ) from error
+    else:
+        names = [name.strip() for name in text.split(",")]
+    return LabelSet(tuple(names))
+
+
+def _own_size(size: Size) -> Size:
+    """The frames' own size, which a network takes as it is when it is not tiny."""
+    height, width = size
+    return max(height, 32), max(width, 32)
+
+
+@contextmanager
+def _bars() -> Iterator[Progress]:
+    """Progress bars on stderr, one a step; a step that is done makes room for the next."""
+    bars = Bars(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=_ERR,
+        transient=True,
+    )
+    shown: dict[str, Any] = {}
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step not in shown:
+            shown[step] = bars.add_task(step)
+        bars.update(shown[step], completed=done, total=total)
+        if done >= total:
+            bars.remove_task(shown.pop(step))
+
+    with bars:
+        yield progress

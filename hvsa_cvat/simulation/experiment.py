@@ -1,0 +1,364 @@
+"""The paper's experiment: the whole loop on a video whose truth is known, scored every round."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hvsa_cvat import __version__
+from hvsa_cvat.annotation.clicks import AnnotationRules
+from hvsa_cvat.config import RunConfig
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.files import atomic_write
+from hvsa_cvat.metrics import Scores, score_video
+from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
+from hvsa_cvat.report import FramePicture, RoundReport, RunReport, class_colours, write_report
+from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.session.phases import (
+    Bench,
+    Clock,
+    advance,
+    label_map_path,
+    load_network,
+    read_label_map,
+)
+from hvsa_cvat.session.rounds import Phase, Round, Session
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.simulation.annotator import SimulatedServer
+from hvsa_cvat.simulation.datasets import LabelMaps
+from hvsa_cvat.types import LabelSet, Sample
+from hvsa_cvat.video.flow import compute_flow
+from hvsa_cvat.video.frames import resized_frames
+from hvsa_cvat.video.segments import Granularity, build_segments
+
+_PICTURES = 6
+
+
+class RoundMetrics(Scores):
+    """One round in `metrics.json`; scores are fractions, round 0 is the pre-trained network."""
+
+    round: int
+    clicks: int
+    """Spent up to and with this round."""
+    clicks_percent: float
+    """The same, in % of annotating every frame of the video."""
+    pixels_percent: float
+    """Pixels in the samples answered so far, in % of the video."""
+    samples: int
+    """Samples answered so far."""
+    seconds: dict[str, float]
+    """Of each phase."""
+
+
+class RunMetrics(BaseModel):
+    """`metrics.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: dict[str, Any]
+    preparation_seconds: dict[str, float]
+    rounds: tuple[RoundMetrics, ...]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A video with its truth, and how to run the loop on it."""
+
+    video: str
+    """What the video is called in the report."""
+    frames: FrameSource
+    truths: LabelMaps
+    labels: LabelSet
+    config: RunConfig
+    checkpoint: Path
+    flow: FlowEstimator
+    device: torch.device
+    align_corners: bool = True
+    """Of a checkpoint that does not say (an official state dict)."""
+
+
+def run_experiment(
+    experiment: Experiment,
+    out: Path,
+    *,
+    clock: Clock,
+    progress: Progress,
+    tell: Callable[[RoundMetrics], None],
+) -> RunMetrics:
+    """Run the loop in `out`, or go on with the run that lies there; `tell` hears of each round.
+
+    Leaves `metrics.json`, `rounds/K/label_maps/NAME.png` and `report.html`.
+    """
+    # a checkpoint that cannot be used must show before anything is computed
+    load_checkpoint(
+        experiment.checkpoint, experiment.labels, align_corners=experiment.align_corners
+    )
+    with Store(out) as store:
+        session = _open_session(store, experiment)
+        server = SimulatedServer(
+            experiment.labels,
+            experiment.frames,
+            experiment.truths,
+            AnnotationRules(experiment.config.epsilon, experiment.config.charge_junctions),
+            store.path("annotator"),
+        )
+        bench, preparation = _prepare(experiment, store, server, clock, progress)
+        told: list[RoundMetrics] = []
+        while True:
+            for done in session.rounds[len(told) :]:
+                if done.phase is Phase.DONE:
+                    told.append(_round_metrics(session, done, store, bench, experiment))
+                    tell(told[-1])
+                    metrics = RunMetrics(
+                        settings=_settings(experiment, bench),
+                        preparation_seconds=preparation,
+                        rounds=tuple(told),
+                    )
+                    with atomic_write(store.path("metrics.json")) as path:
+                        path.write_text(metrics.model_dump_json(indent=2) + "\n")
+            moved = advance(session, server, store, bench, clock)
+            if moved is None:
+                break
+            session = moved
+        write_report(_report(experiment, session, store, bench, metrics), out / "report.html")
+        return metrics
+
+
+def _open_session(store: Store, experiment: Experiment) -> Session:
+    config = _identity(experiment)
+    known = store.load()
+    if known is not None:
+        if known.config == config:
+            return known
+        other = [
+            f"{name} was {known.config.get(name)!r} and is now {value!r}"
+            for name, value in config.items()
+            if known.config.get(name) != value
+        ]
+        raise SessionError(
+            f"{store.root} holds a run with other settings ({'; '.join(other)}); "
+            "give the same settings to resume it, or another --out"
+        )
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
+    session = Session(
+        id=digest[:12],
+        video=experiment.video,
+        labels=experiment.labels,
+        config=config,
+        rounds_total=len(experiment.config.budgets),
+    )
+    store.create(session)
+    return session
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    """All that decides the outcome, as JSON; a run is resumed under the same only."""
+    names = "\n".join(experiment.frames.names)
+    return {
+        **experiment.config.model_dump(mode="json"),
+        "flow": experiment.flow.name,
+        "classes": list(experiment.labels),
+        "frames": [len(experiment.frames), *experiment.frames.size],
+        "names": hashlib.sha256(names.encode()).hexdigest()[:12],
+        "checkpoint": hashlib.sha256(experiment.checkpoint.read_bytes()).hexdigest()[:12],
+        "align_corners": experiment.align_corners,
+    }
+
+
+def _settings(experiment: Experiment, bench: Bench) -> dict[str, Any]:
+    training = experiment.config.training
+    return {
+        "video": experiment.video,
+        **_identity(experiment),
+        "training": training.model_dump(mode="json") if training else None,
+        "device": str(experiment.device),
+        "full_clicks": bench.full_clicks,
+        "version": __version__,
+    }
+
+
+def _prepare(
+    experiment: Experiment,
+    store: Store,
+    server: SimulatedServer,
+    clock: Clock,
+    progress: Progress,
+) -> tuple[Bench, dict[str, float]]:
+    """Everything that is computed once a video, and the seconds it took when it was computed."""
+    config, seconds, start = experiment.config, {}, clock()
+
+    def lap(what: str) -> None:
+        nonlocal start
+        seconds[what] = clock() - start
+        start = clock()
+
+    frames = resized_frames(experiment.frames, config.size, store.path("frames.npy"), progress)
+    lap("frames")
+    flow = compute_flow(frames, experiment.flow, store.path("flow"), progress, workers=2)
+    lap("flow")
+    full_clicks = server.full_cost(progress)
+    lap("full_cost")
+
+    def features(frame: int) -> NDArray[np.float32]:
+        return next(
+            predict(network, frames, experiment.frames.size, device=experiment.device, only=[frame])
+        ).feature_map
+
+    network, _ = load_checkpoint(
+        experiment.checkpoint,
+        experiment.labels,
+        align_corners=experiment.align_corners,
+        seed=config.seed,
+    )
+    bench = Bench(
+        config=config,
+        labels=experiment.labels,
+        source=experiment.frames,
+        frames=frames,
+        flow=flow,
+        segments=build_segments(
+            Granularity.parse(config.granularity),
+            experiment.frames,
+            store.path("segments"),
+            features,
+        ),
+        checkpoint=experiment.checkpoint,
+        align_corners=experiment.align_corners,
+        full_clicks=full_clicks,
+        device=experiment.device,
+        progress=progress,
+    )
+    kept = store.path("preparation.json")
+    if not kept.exists():
+        with atomic_write(kept) as path:
+            path.write_text(json.dumps(seconds))
+    return bench, json.loads(kept.read_text())
+
+
+def _round_metrics(
+    session: Session, done: Round, store: Store, bench: Bench, experiment: Experiment
+) -> RoundMetrics:
+    """Score the label maps of a finished round; kept beside them, so that it is done once."""
+    kept = store.path("rounds", done.number, "metrics.json")
+    try:
+        return RoundMetrics.model_validate_json(kept.read_text())
+    except (OSError, ValidationError):
+        pass  # not scored yet
+    rounds = session.rounds[: done.number + 1]
+    queried = [sample for one in rounds for sample in one.queried]
+    clicks = sum(one.clicks or 0 for one in rounds)
+    height, width = bench.source.size
+    names = bench.source.names
+    scores = score_video(
+        (read_label_map(label_map_path(store, done.number, name)) for name in names),
+        (experiment.truths[frame] for frame in range(len(names))),
+        experiment.labels,
+        lambda frame: bench.flow.get(frame, frame + 1),
+    )
+    metrics = RoundMetrics(
+        **scores.model_dump(),
+        round=done.number,
+        clicks=clicks,
+        clicks_percent=100 * clicks / bench.full_clicks,
+        pixels_percent=100 * _pixels(queried, bench) / (height * width * len(names)),
+        samples=len(queried),
+        seconds=dict(done.seconds),
+    )
+    with atomic_write(kept) as path:
+        path.write_text(metrics.model_dump_json(indent=2) + "\n")
+    return metrics
+
+
+def _by_frame(samples: list[Sample]) -> Mapping[int, list[int]]:
+    segments: dict[int, list[int]] = {}
+    for sample in samples:
+        segments.setdefault(sample.frame, []).append(sample.segment)
+    return segments
+
+
+def _pixels(samples: list[Sample], bench: Bench) -> int:
+    return sum(
+        int(np.isin(bench.segments[frame], segments).sum())
+        for frame, segments in _by_frame(samples).items()
+    )
+
+
+def _report(
+    experiment: Experiment, session: Session, store: Store, bench: Bench, metrics: RunMetrics
+) -> RunReport:
+    config, length = experiment.config, len(bench.source)
+    rounds = []
+    for one, done in zip(metrics.rounds, session.rounds, strict=True):
+        frames = np.array([sample.frame for sample in done.queried], np.int64)
+        rounds.append(
+            RoundReport(
+                number=one.round,
+                clicks=one.clicks,
+                clicks_percent=one.clicks_percent,
+                pixels_percent=one.pixels_percent,
+                scores=Scores(**{name: getattr(one, name) for name in Scores.model_fields}),
+                seconds=one.seconds,
+                chosen=np.bincount(frames, minlength=length),
+            )
+        )
+    size, shown = config.size, ", ".join(f"{100 * budget:.3g} %" for budget in config.budgets)
+    return RunReport(
+        title=f"{experiment.video}: {config.method}, {config.strategy} {config.granularity}",
+        settings={
+            "video": f"{experiment.video}, {length} frames of "
+            f"{bench.source.size[1]}x{bench.source.size[0]}",
+            "method": config.method,
+            "strategy": config.strategy,
+            "granularity": config.granularity,
+            "budget after each round": f"{shown} of {bench.full_clicks} clicks",
+            "network size": f"{size[1]}x{size[0]}",
+            "checkpoint": experiment.checkpoint.name,
+            "optical flow": experiment.flow.name,
+            "device": str(experiment.device),
+            "seed": str(config.seed),
+        },
+        labels=experiment.labels,
+        colours=class_colours(len(experiment.labels)),
+        rounds=tuple(rounds),
+        pictures=tuple(_pictures(experiment, session, store, bench)),
+    )
+
+
+def _pictures(
+    experiment: Experiment, session: Session, store: Store, bench: Bench
+) -> list[FramePicture]:
+    length, last = len(bench.source), session.current.number
+    chosen = np.unique(np.linspace(0, length - 1, min(length, _PICTURES)).astype(int)).tolist()
+    network = load_network(store, bench, last)
+    dense = predict(network, bench.frames, bench.source.size, device=bench.device, only=chosen)
+    pictures = []
+    for prediction in dense:
+        frame = prediction.frame
+        name = bench.source.names[frame]
+        asked = np.zeros(bench.source.size, np.int8)
+        for done in session.rounds:
+            wanted = [sample.segment for sample in done.queried if sample.frame == frame]
+            if wanted:
+                asked[np.isin(bench.segments[frame], wanted)] = done.number
+        pictures.append(
+            FramePicture(
+                name=name,
+                image=bench.source[frame],
+                truth=experiment.truths[frame],
+                before=read_label_map(label_map_path(store, 0, name)),
+                after=read_label_map(label_map_path(store, last, name)),
+                uncertainty=prediction.uncertainty,
+                chosen=asked,
+            )
+        )
+    return pictures
