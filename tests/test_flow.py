@@ -66,7 +66,7 @@ def numbered(length: int, size=(6, 10)) -> NDArray[np.uint8]:
     return frames
 
 
-@pytest.mark.parametrize("preset", ["ultrafast", "fast", "medium"])
+@pytest.mark.parametrize("preset", ["fast", "medium", "fine"])
 def test_dis_follows_the_content(preset):
     frames = moving(2, dx=3, dy=-2)
     flow = DisFlow(preset).estimate(frames[:1], frames[1:])
@@ -237,7 +237,7 @@ def test_unreachable_published_weights(tmp_path, monkeypatch):
         RaftFlow("large", None, "cpu")
     assert "\n" not in str(caught.value)
     estimator, why = choose_flow("auto", "cuda", None)
-    assert estimator.name == "dis-medium"
+    assert estimator.name == "dis-fine"
     assert "RAFT cannot be had" in why
     damaged = tmp_path / "hub" / "checkpoints" / "raft_small_C_T_V2-01064c6d.pth"
     damaged.parent.mkdir(parents=True)
@@ -250,10 +250,10 @@ def test_unreachable_published_weights(tmp_path, monkeypatch):
 def test_choice_of_flow(raft_file):
     estimator, why = choose_flow("auto", "cpu", None)
     assert (estimator.name, why) == (
-        "dis-medium",
+        "dis-fine",
         "Optical flow by DIS, because RAFT is slow without a GPU.",
     )
-    assert choose_flow("dis", "cuda", None)[0].name == "dis-medium"
+    assert choose_flow("dis", "cuda", None)[0].name == "dis-fine"
     small, why = choose_flow("raft-small", "cpu", raft_file)
     assert small.name.startswith("raft-small")
     assert why == "Optical flow by RAFT (small), as asked for."
