@@ -30,7 +30,6 @@ class DensePrediction:
     """float32 (D, ceil(h/4), ceil(w/4)): the backbone's features at network size (h, w)."""
 
 
-@torch.inference_mode()  # as a decorator: a `with` would hold between the results too
 def predict(
     network: SegmentationNetwork,
     frames: NDArray[np.uint8],
@@ -50,18 +49,21 @@ def predict(
     for start in range(0, len(wanted), _BATCH):
         chosen = wanted[start : start + _BATCH]
         images = torch.from_numpy(np.stack([frames[t] for t in chosen])).permute(0, 3, 1, 2)
-        with autocast(device):
+        # no result leaves from inside: the mode would hold for whoever takes it
+        with torch.inference_mode(), autocast(device):
             features = network.features(images.to(device, memory_format=torch.channels_last))
             logits = network.last_layer(features)
         for k, frame in enumerate(chosen):
             # frame by frame: a batch of probabilities at 1080p would fill the memory
-            probs = network.logits_at(logits[k : k + 1], size)[0].softmax(dim=0)
-            values, classes = probs.topk(min(2, len(probs)), dim=0)
-            second = values[1] if len(values) > 1 else torch.zeros_like(values[0])
-            yield DensePrediction(
-                frame,
-                classes[0].to(torch.uint8).cpu().numpy(),
-                (1 - (values[0] - second)).cpu().numpy(),
-                features[k].float().cpu().numpy(),
-            )
+            with torch.inference_mode():
+                probs = network.logits_at(logits[k : k + 1], size)[0].softmax(dim=0)
+                values, classes = probs.topk(min(2, len(probs)), dim=0)
+                second = values[1] if len(values) > 1 else torch.zeros_like(values[0])
+                prediction = DensePrediction(
+                    frame,
+                    classes[0].to(torch.uint8).cpu().numpy(),
+                    (1 - (values[0] - second)).cpu().numpy(),
+                    features[k].float().cpu().numpy(),
+                )
+            yield prediction
             progress("predict", start + k + 1, len(wanted))

@@ -44,7 +44,10 @@ def augment(
     # source of each target pixel; slack is negative where the zoomed frame is the smaller one
     top = rng.uniform(min(slack_y, 0), max(slack_y, 0))
     left = rng.uniform(min(slack_x, 0), max(slack_x, 0))
-    matrix = np.array([[scale_x, 0, -left], [0, scale_y, -top]])
+    # pixels scale about the corner of the first one, which lies half a pixel before its centre
+    matrix = np.array(
+        [[scale_x, 0, (scale_x - 1) / 2 - left], [0, scale_y, (scale_y - 1) / 2 - top]]
+    )
     if rng.random() < 0.5:
         matrix = np.array([[-1, 0, size[1] - 1], [0, 1, 0]]) @ np.vstack([matrix, [0, 0, 1]])
     shape = (size[1], size[0])
