@@ -1,0 +1,137 @@
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from hvsa_cvat.config import (
+    FINETUNE_ONLY,
+    PAPER,
+    PAPER_EXACT,
+    RunConfig,
+    TrainingConfig,
+    parse_budgets,
+    parse_size,
+)
+from hvsa_cvat.errors import ConfigError
+
+
+def test_one_budget_is_split_evenly_over_the_rounds() -> None:
+    assert parse_budgets("6%", 3) == pytest.approx((0.02, 0.04, 0.06))
+    assert parse_budgets("100", 1) == (1.0,)
+
+
+def test_several_budgets_are_the_totals_after_each_round() -> None:
+    assert parse_budgets("2%, 5 %,10", 3) == pytest.approx((0.02, 0.05, 0.1))
+
+
+@pytest.mark.parametrize(
+    "text", ["", "%", "six%", "6%%", "nan", "inf", "0%", "-1%", "101%", "2%,,5%", "5%,2%", "5%,5%"]
+)
+def test_unusable_budgets_are_named(text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_budgets(text, 3)
+
+    assert repr(text) in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_code == 2
+
+
+def test_no_round_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--rounds 0"):
+        parse_budgets("6%", 0)
+
+
+@settings(deadline=None)
+@given(st.floats(0.01, 100), st.integers(1, 20))
+def test_split_budgets_rise_to_the_whole(percent: float, rounds: int) -> None:
+    budgets = parse_budgets(f"{percent}%", rounds)
+
+    assert len(budgets) == rounds
+    assert list(budgets) == sorted(set(budgets))
+    assert budgets[-1] == pytest.approx(percent / 100)
+
+
+def test_sizes_are_height_by_width() -> None:
+    assert parse_size("192x256") == (192, 256)
+    assert parse_size("32X8192") == (32, 8192)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "192", "192x", "x256", "192x256x3", "192*256", "-64x64", "64.0x64", "31x64", "64x8193",
+     "9²x64"],
+)  # fmt: skip
+def test_unusable_sizes_are_named(text: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        parse_size(text)
+
+    assert repr(text) in str(raised.value)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=12))
+def test_any_text_is_a_size_or_a_config_error(text: str) -> None:
+    try:
+        height, width = parse_size(text)
+    except ConfigError:
+        return
+    assert 32 <= min(height, width) <= max(height, width) <= 8192
+
+
+def test_run_config_survives_json() -> None:
+    config = RunConfig(
+        method="finetune-only",
+        strategy="random",
+        granularity="rectangle:16",
+        budgets=(0.02, 0.05),
+        size=(192, 256),
+        seed=3,
+        flow="dis",
+        epsilon=2.0,
+        charge_junctions=True,
+    )
+
+    again = RunConfig.model_validate_json(config.model_dump_json())
+
+    assert again == config
+    assert again.budgets == (0.02, 0.05)
+    assert again.size == (192, 256)
+
+
+def test_run_config_refuses_what_it_does_not_know() -> None:
+    with pytest.raises(ValidationError, match="extra"):
+        RunConfig.model_validate({"budgets": [0.1], "size": [32, 32], "epochs": 3})
+    with pytest.raises(ValidationError, match="method"):
+        RunConfig.model_validate({"budgets": [0.1], "size": [32, 32], "method": "magic"})
+
+
+def test_settings_do_not_change() -> None:
+    config = RunConfig(budgets=(0.1,), size=(32, 32))
+
+    with pytest.raises(ValidationError, match="frozen"):
+        config.seed = 1  # type: ignore[misc]
+
+
+def test_methods_and_their_training() -> None:
+    def training(method: str) -> TrainingConfig | None:
+        return RunConfig.model_validate(
+            {"budgets": [0.1], "size": [32, 32], "method": method}
+        ).training
+
+    assert training("paper") == PAPER
+    assert training("paper-exact") == PAPER_EXACT
+    assert training("finetune-only") == FINETUNE_ONLY
+    assert training("label-propagation") is None
+    own = TrainingConfig(epochs=2)
+    given = RunConfig(method="finetune-only", training=own, budgets=(0.1,), size=(32, 32))
+    assert given.training == own
+    assert RunConfig.model_validate_json(given.model_dump_json()) == given
+    # the ablation differs in lambda alone
+    assert PAPER.model_copy(update={"consistency_weight": 0.0}) == FINETUNE_ONLY
+
+
+def test_paper_exact_are_the_numbers_of_the_paper() -> None:
+    assert PAPER_EXACT.optimizer == "sgd"
+    assert (PAPER_EXACT.learning_rate, PAPER_EXACT.momentum) == (0.004, 0.9)
+    assert (PAPER_EXACT.epochs, PAPER_EXACT.batch_pairs) == (15, 14)
+    assert (PAPER_EXACT.sampling, PAPER_EXACT.consistency_weight) == ("every-frame", 1.0)

@@ -1,0 +1,206 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from hvsa_cvat.segmentation.pairs import TrainingData, epoch_pairs, make_batch, shrink_labels
+from hvsa_cvat.types import IGNORE
+from hvsa_cvat.video.flow import OFFSETS, FlowStore
+
+lengths = st.integers(1, 40)
+batch_sizes = st.integers(1, 9)
+seeds = st.integers(0, 1000)
+
+
+def labels(*rows: str) -> np.ndarray:
+    """`.` where nobody labelled."""
+    return np.array(
+        [[IGNORE if mark == "." else int(mark) for mark in row] for row in rows], np.uint8
+    )
+
+
+def video(
+    length: int = 3, size: tuple[int, int] = (2, 3), seed: int = 0, flow: bool = True
+) -> TrainingData:
+    rng = np.random.default_rng(seed)
+    store = FlowStore(
+        rng.normal(size=(length, len(OFFSETS), 2, *size)).astype(np.float16),
+        rng.random((length, len(OFFSETS), *size)) < 0.5,
+    )
+    return TrainingData(
+        rng.integers(0, 256, (length, *size, 3), np.uint8),
+        {1: rng.integers(0, 4, size, np.uint8)},
+        store if flow else None,
+    )
+
+
+# Drawing pairs
+
+
+@settings(deadline=None)
+@given(lengths, batch_sizes, seeds)
+def test_every_frame_is_an_anchor_once_an_epoch(length: int, batch: int, seed: int) -> None:
+    batches = epoch_pairs(length, [0], "every-frame", batch, np.random.default_rng(seed))
+
+    assert sorted(t for pairs in batches for t, _ in pairs) == list(range(length))
+    assert len(batches) == -(-length // batch)
+    assert all(len(pairs) == batch for pairs in batches[:-1])
+
+
+@settings(deadline=None)
+@given(lengths, batch_sizes, seeds, st.sampled_from(["every-frame", "half-labeled"]))
+def test_partners_are_near_and_inside_the_video(
+    length: int, batch: int, seed: int, sampling: str
+) -> None:
+    batches = epoch_pairs(length, [length - 1], sampling, batch, np.random.default_rng(seed))  # type: ignore[arg-type]
+
+    for t, partner in (pair for pairs in batches for pair in pairs):
+        assert 0 <= partner < length
+        assert abs(t - partner) in ({1, 2} if length > 1 else {0})
+
+
+@settings(deadline=None)
+@given(lengths, st.integers(2, 9), seeds)
+def test_half_labeled_adds_labeled_anchors_and_keeps_every_frame(
+    length: int, batch: int, seed: int
+) -> None:
+    labeled = list(range(0, length, 5))
+
+    batches = epoch_pairs(length, labeled, "half-labeled", batch, np.random.default_rng(seed))
+
+    anchors = Counter(t for pairs in batches for t, _ in pairs)
+    again = anchors - Counter(range(length))
+    assert set(anchors) == set(range(length))
+    assert set(again) <= set(labeled)
+    assert again.total() == len(batches) * (batch // 2)
+    assert all(len(pairs) == batch for pairs in batches[:-1])
+
+
+def test_half_labeled_without_labels_is_every_frame() -> None:
+    one, other = np.random.default_rng(3), np.random.default_rng(3)
+
+    assert epoch_pairs(7, [], "half-labeled", 4, one) == epoch_pairs(7, [], "every-frame", 4, other)
+
+
+@pytest.mark.parametrize("sampling", ["every-frame", "half-labeled"])
+def test_epochs_have_equally_many_batches_of_other_pairs(sampling) -> None:
+    epochs = [
+        epoch_pairs(11, [2, 7], sampling, 4, np.random.default_rng(seed)) for seed in range(20)
+    ]
+
+    assert len({len(batches) for batches in epochs}) == 1
+    assert epochs[0] != epochs[1]
+    assert epochs[0] == epoch_pairs(11, [2, 7], sampling, 4, np.random.default_rng(0))
+    # over the epochs each frame meets all of its neighbours
+    met = {pair for batches in epochs for pairs in batches for pair in pairs if pair[0] == 5}
+    assert met == {(5, 3), (5, 4), (5, 6), (5, 7)}
+
+
+# Gathering them
+
+
+def test_a_batch_is_all_anchors_then_all_partners() -> None:
+    data = video()
+
+    batch = make_batch(data, [(0, 1), (2, 0)], [False, False])
+
+    assert batch.images.dtype == torch.uint8
+    for image, frame in zip(batch.images, (0, 2, 1, 0), strict=True):
+        assert np.array_equal(image.numpy(), data.frames[frame].transpose(2, 0, 1))
+    assert batch.targets.dtype == torch.int64
+    assert np.array_equal(batch.targets[2].numpy(), data.targets[1])
+    assert (batch.targets[[0, 1, 3]] == IGNORE).all()
+    for k, pair in enumerate([(0, 1), (2, 0)]):
+        found = data.flow.get(*pair)
+        assert np.array_equal(batch.flow[k].numpy(), found.flow)
+        assert np.array_equal(batch.valid[k].numpy(), found.valid)
+    assert (batch.flow.dtype, batch.valid.dtype) == (torch.float32, torch.bool)
+
+
+def test_a_pair_without_flow_is_valid_nowhere() -> None:
+    for data, pair in ((video(flow=False), (0, 1)), (video(length=1), (0, 0))):
+        batch = make_batch(data, [pair], [False])
+
+        assert not batch.valid.any()
+        assert not batch.flow.any()
+
+
+def test_a_mirrored_pair_by_hand() -> None:
+    # the pixel at the left end moves one to the right and one down
+    frames = np.zeros((2, 1, 3, 3), np.uint8)
+    frames[0, 0, 0] = 200
+    flow = np.zeros((2, len(OFFSETS), 2, 1, 3), np.float16)
+    flow[0, OFFSETS.index(1), :, 0, 0] = (1, 1)
+    valid = np.zeros((2, len(OFFSETS), 1, 3), bool)
+    valid[0, OFFSETS.index(1), 0, 0] = True
+    data = TrainingData(frames, {0: labels("01.")}, FlowStore(flow, valid))
+
+    batch = make_batch(data, [(0, 1)], [True])
+
+    assert batch.images[0, 0].tolist() == [[0, 0, 200]]
+    assert batch.targets[0].tolist() == [[IGNORE, 1, 0]]
+    assert batch.flow[0].tolist() == [[[0, 0, -1]], [[0, 0, 1]]]
+    assert batch.valid[0].tolist() == [[False, False, True]]
+
+
+@settings(deadline=None)
+@given(st.integers(1, 4), st.integers(1, 5), seeds)
+def test_mirroring_twice_is_no_mirroring(height: int, width: int, seed: int) -> None:
+    data = video(2, (height, width), seed)
+
+    plain = make_batch(data, [(0, 1), (1, 0)], [False, False])
+    mirror = make_batch(data, [(0, 1), (1, 0)], [True, False])
+
+    sign = torch.tensor([-1.0, 1.0])[:, None, None]
+    assert torch.equal(mirror.images[[0, 2]].flip(-1), plain.images[[0, 2]])
+    assert torch.equal(mirror.targets[[0, 2]].flip(-1), plain.targets[[0, 2]])
+    assert torch.equal(mirror.flow[0].flip(-1) * sign, plain.flow[0])
+    assert torch.equal(mirror.valid[0].flip(-1), plain.valid[0])
+    # the pair beside it stays as it is
+    assert torch.equal(mirror.images[[1, 3]], plain.images[[1, 3]])
+    assert torch.equal(mirror.flow[1], plain.flow[1])
+
+
+def test_a_batch_does_not_write_into_the_video() -> None:
+    data = video()
+    before = data.frames.copy(), data.targets[1].copy(), data.flow.get(0, 1).flow.copy()
+
+    batch = make_batch(data, [(0, 1)], [True])
+    for values in (batch.images, batch.targets, batch.flow):
+        values.zero_()
+
+    assert np.array_equal(data.frames, before[0])
+    assert np.array_equal(data.targets[1], before[1])
+    assert np.array_equal(data.flow.get(0, 1).flow, before[2])
+
+
+# Labels at network size
+
+
+def test_labels_shrink_to_the_pixel_under_the_centre() -> None:
+    full = labels("000111", "0.0111", "000222", "333222", "333222", "333222")
+
+    assert np.array_equal(shrink_labels(full, (2, 2)), labels(".1", "32"))
+    assert np.array_equal(shrink_labels(full, (6, 6)), full)
+    assert np.array_equal(shrink_labels(labels("01"), (1, 4)), labels("0011"))
+
+
+@settings(deadline=None)
+@given(
+    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9))),
+    st.tuples(st.integers(1, 12), st.integers(1, 12)),
+)
+def test_a_shrunk_label_is_the_one_at_its_centre(full: np.ndarray, size: tuple[int, int]) -> None:
+    small = shrink_labels(full, size)
+
+    assert small.shape == size
+    assert small.dtype == np.uint8
+    rows, columns = ((2 * np.arange(n) + 1) * m for n, m in zip(size, full.shape, strict=True))
+    # a centre that lies exactly between two pixels may take either
+    clear = (rows % (2 * size[0]) != 0)[:, None] & (columns % (2 * size[1]) != 0)
+    centres = full[rows // (2 * size[0])][:, columns // (2 * size[1])]
+    assert np.array_equal(small[clear], centres[clear])
