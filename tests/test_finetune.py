@@ -20,7 +20,7 @@ from hvsa_cvat.segmentation.finetune import (
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.segmentation.predict import predict
-from hvsa_cvat.types import IGNORE
+from hvsa_cvat.types import IGNORE, Correspondence
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 
 CPU = torch.device("cpu")
@@ -189,6 +189,32 @@ def test_consistency_alone_moves_the_weights() -> None:
     assert not torch.equal(network.last_layer[3].weight, untouched.last_layer[3].weight)
     assert run_without.losses == (0.0,)
     assert torch.equal(without.last_layer[3].weight, untouched.last_layer[3].weight)
+
+
+class Watched(FlowStore):
+    """Remembers the pairs whose flow was asked for."""
+
+    def __init__(self, size: tuple[int, int], length: int) -> None:
+        super().__init__(
+            np.zeros((length, len(OFFSETS), 2, *size), np.float16),
+            np.ones((length, len(OFFSETS), *size), bool),
+        )
+        self.pairs: list[tuple[int, int]] = []
+
+    def get(self, source: int, target: int) -> Correspondence | None:
+        self.pairs.append((source, target))
+        return super().get(source, target)
+
+
+def test_every_epoch_sees_all_frames_in_other_pairs() -> None:
+    data, _ = moving_stripe(6)
+    watched = Watched(SIZE, 6)
+
+    trained(settings(epochs=2), TrainingData(data.frames, data.targets, watched))
+
+    first, second = watched.pairs[:6], watched.pairs[6:]
+    assert sorted(t for t, _ in first) == sorted(t for t, _ in second) == list(range(6))
+    assert sorted(first) != sorted(second)
 
 
 @pytest.mark.parametrize(("sampling", "steps"), [("every-frame", 2), ("half-labeled", 3)])
