@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
@@ -86,14 +86,22 @@ class RunConfig(_Settings):
     """Tolerance of Ramer-Douglas-Peucker, in frame pixels."""
     charge_junctions: bool = False
     """Whether points where a class boundary meets the border of a sample cost a click."""
+    training: TrainingConfig | None = None
+    """The method's own (see `TRAINING`) unless given; None after all where a method trains none."""
 
-    @property
-    def training(self) -> TrainingConfig | None:
-        return TRAINING[self.method]
+    @model_validator(mode="before")
+    @classmethod
+    def _as_the_method_trains(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("training") is None:
+            method: Method = values.get("method", "paper")
+            return {**values, "training": TRAINING.get(method)}
+        return values
 
 
 def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
     """`6%` split evenly over the rounds, or `2%,5%,10%`: the total after each round."""
+    if rounds < 1:
+        raise ConfigError(f"--rounds {rounds}: at least one round is needed")
     fractions = []
     for part in text.split(","):
         number = part.strip().removesuffix("%").strip()
@@ -110,8 +118,6 @@ def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
             )
         fractions.append(percent / 100)
     if len(fractions) == 1:
-        if rounds < 1:
-            raise ConfigError(f"--rounds {rounds}: at least one round is needed")
         return tuple(fractions[0] * (k + 1) / rounds for k in range(rounds))
     if any(b <= a for a, b in pairwise(fractions)):
         raise ConfigError(f"--budget {text!r}: the totals after each round must rise")
@@ -121,7 +127,7 @@ def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
 def parse_size(text: str) -> Size:
     """`192x256` -> (192, 256), height first."""
     parts = text.lower().split("x")
-    if len(parts) != 2 or not all(part.isdigit() for part in parts):
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--size {text!r}: write HEIGHTxWIDTH in pixels, for example 192x256")
     height, width = int(parts[0]), int(parts[1])
     if min(height, width) < 32 or max(height, width) > 8192:
