@@ -20,6 +20,7 @@ from rich.table import Table
 from hvsa_cvat import __version__
 from hvsa_cvat.config import Method, RunConfig, Strategy, parse_budgets, parse_size
 from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.files import check_writable
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.segmentation.checkpoint import (
     CheckpointInfo,
@@ -36,7 +37,7 @@ from hvsa_cvat.simulation.datasets import check_labels, open_labels
 from hvsa_cvat.simulation.experiment import Experiment, RoundMetrics, run_experiment
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
 from hvsa_cvat.video.flow import FLOW_NAMES, choose_flow
-from hvsa_cvat.video.frames import open_frames
+from hvsa_cvat.video.frames import open_frames, open_images
 from hvsa_cvat.video.segments import Granularity
 
 _OUT = Console()
@@ -290,10 +291,15 @@ def pretrain(
         raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
     chosen = choose_device(device)
     with _bars() as progress:
-        frames = open_frames(frames_dir, progress)
-        label_maps = open_labels(labels_folder, frames, labels)
-        check_labels(label_maps, progress)
+        frames = open_images(frames_dir, progress)
+        if size is None and len(set(frames.sizes)) > 1:
+            raise ConfigError(
+                f"the frames in {frames_dir} have several sizes; choose one by --size"
+            )
         at = parse_size(size) if size else _own_size(frames.size)
+        label_maps = open_labels(labels_folder, frames, labels, frames.sizes)
+        check_labels(label_maps, progress)
+        check_writable(out)
         if init in ("random", "imagenet"):
             net = new_network(network, len(labels), seed=seed)
             if init == "imagenet":
@@ -303,7 +309,7 @@ def pretrain(
             _OUT.print(escape(line))
 
         # decoding costs as much as a quarter of a training step; 1 GiB holds a small set
-        @lru_cache(maxsize=max(1, 2**30 // (4 * frames.size[0] * frames.size[1])))
+        @lru_cache(maxsize=max(1, 2**30 // max(4 * h * w for h, w in frames.sizes)))
         def read(frame: int) -> tuple[Image, LabelMap]:
             return frames[frame], label_maps[frame]
 
@@ -357,7 +363,6 @@ def _simulate(
     chosen = choose_device(device)
     frames = open_frames(video, progress)
     truths = open_labels(labels_folder, frames, labels)
-    check_labels(truths, progress)
     _, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
     _OUT.print(escape(line))
     estimator, line = choose_flow(flow, chosen.type, flow_weights)

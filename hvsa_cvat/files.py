@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import tempfile
@@ -10,6 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hvsa_cvat.errors import HvsaError
+
+_PARTIAL = "-partial-"
+"""In the names of files and folders that are still being written."""
 
 
 def _cannot_write(path: Path, error: OSError) -> HvsaError:
@@ -26,7 +30,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(
-            prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent
+            prefix=f".{path.stem}{_PARTIAL}", suffix=path.suffix, dir=path.parent
         )
         os.close(handle)
     except OSError as error:
@@ -47,7 +51,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a folder; a folder already at `path` is replaced as a whole."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}{_PARTIAL}", dir=path.parent))
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
@@ -65,6 +69,26 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what writers that were killed left below `folder`, where nobody else may write now."""
+    for path in sorted(folder.rglob(f".*{_PARTIAL}*")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_writable(path: Path) -> None:
+    """Fail now, and not after hours of work, where the file `path` could not be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def _umask() -> int:

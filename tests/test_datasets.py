@@ -121,7 +121,7 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
     bad = tmp_path / "b.png"
     save(bad, indices("00 00"))
     maps = open_labels(tmp_path, Frames(), LABELS)
-    with pytest.raises(MediaError, match=r"b\.png is 2x2 but the frames are 3x2"):
+    with pytest.raises(MediaError, match=r"b\.png is 2x2 but its frame is 3x2"):
         check_labels(maps)
     save(bad, indices("007 113"))
     with pytest.raises(MediaError, match=r"b\.png holds class index 7 but there are 3 classes"):

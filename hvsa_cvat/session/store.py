@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from hvsa_cvat.errors import HvsaError, SessionError
-from hvsa_cvat.files import atomic_write
+from hvsa_cvat.files import atomic_write, remove_partial
 from hvsa_cvat.selection.strategy import Pool
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, Sample
@@ -77,8 +77,11 @@ class Store:
             opening.enter_context(_locked(root))
             url = sa.URL.create("sqlite", database=str(self.database))
             self._engine = sa.create_engine(url, poolclass=sa.NullPool)
+            sa.event.listen(self._engine, "connect", _leave_transactions_to_us)
+            sa.event.listen(self._engine, "begin", _begin)
             opening.callback(self._engine.dispose)
             self._prepare()
+            remove_partial(root)
             self._resources = opening.pop_all()
 
     def __enter__(self) -> Store:
@@ -227,6 +230,15 @@ class Store:
                 f"{self.database} has schema version {version}, this hvsa-agent knows up to "
                 f"{SCHEMA_VERSION}; install the newer hvsa-agent that made it"
             )
+
+
+def _leave_transactions_to_us(connection: Any, record: object) -> None:
+    # sqlite3 would commit each CREATE TABLE by itself, and a full disk leave some of them
+    connection.isolation_level = None
+
+
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
 
 
 def _write_rounds(connection: sa.Connection, session: Session) -> None:

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from hvsa_cvat.errors import MediaError
 from hvsa_cvat.ports import FrameSource, Progress, silent
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
-from hvsa_cvat.video.frames import natural_key
+from hvsa_cvat.video.frames import list_files
 
 _STRETCHED_GREY = {"L;2": 85, "L;4": 17}
 """Pillow stretches grey of 2 and 4 bits to 0..255, by these factors."""
@@ -29,9 +29,9 @@ class LabelMaps(Protocol):
 class LabelFolder:
     """Label maps read when asked for, uint8 (H, W), unlabelled pixels as `IGNORE`."""
 
-    def __init__(self, paths: Sequence[Path], size: Size, labels: LabelSet) -> None:
+    def __init__(self, paths: Sequence[Path], sizes: Sequence[Size], labels: LabelSet) -> None:
         self._paths = tuple(paths)
-        self._size = size
+        self._sizes = tuple(sizes)
         self._labels = labels
 
     def __len__(self) -> int:
@@ -40,10 +40,10 @@ class LabelFolder:
     def __getitem__(self, frame: int, /) -> LabelMap:
         path = self._paths[frame]
         label_map = _read_indices(path)
-        if label_map.shape != self._size:
-            (height, width), (h, w) = label_map.shape, self._size
+        if label_map.shape != self._sizes[frame]:
+            (height, width), (h, w) = label_map.shape, self._sizes[frame]
             raise MediaError(
-                f"{path} is {width}x{height} but the frames are {w}x{h}; "
+                f"{path} is {width}x{height} but its frame is {w}x{h}; "
                 "export labels and frames at one size"
             )
         if self._labels.ignore_index != IGNORE:
@@ -58,22 +58,27 @@ class LabelFolder:
         return label_map
 
 
-def open_labels(folder: Path, frames: FrameSource, labels: LabelSet) -> LabelFolder:
+def open_labels(
+    folder: Path, frames: FrameSource, labels: LabelSet, sizes: Sequence[Size] | None = None
+) -> LabelFolder:
     """The label maps of `frames`: one PNG a frame, of the frame's name.
+
+    `sizes`, one a frame, where the frames are no video and have several.
 
     A video file does not name its frames; there the natural order of the files will do as well,
     when there are as many as frames and none has a frame's name.
     """
     if not folder.is_dir():
         raise MediaError(f"no folder of label maps at {folder}; check the path")
-    found = [p for p in folder.iterdir() if p.suffix.lower() == ".png" and p.name[0] != "."]
+    found = [p for p in list_files(folder) if p.suffix.lower() == ".png"]
     if not found:
         raise MediaError(f"no PNG files in {folder}; expected one label map a frame")
-    files = {p.stem: p for p in sorted(found, key=lambda p: natural_key(p.name))}
+    files = {p.stem: p for p in found}
     names = list(frames.names)
+    sizes = sizes or [frames.size] * len(names)
     numbered = names == [f"frame_{i:06d}" for i in range(len(names))]
     if numbered and len(files) == len(names) and files.keys().isdisjoint(names):
-        return LabelFolder(list(files.values()), frames.size, labels)
+        return LabelFolder(list(files.values()), sizes, labels)
     counts = f"{folder} holds {len(files)} label maps for {len(names)} frames"
     for name in names:
         if name not in files:
@@ -81,14 +86,17 @@ def open_labels(folder: Path, frames: FrameSource, labels: LabelSet) -> LabelFol
     for stem, path in files.items():
         if stem not in set(names):
             raise MediaError(f"{counts}: {path.name} belongs to no frame; move it elsewhere")
-    return LabelFolder([files[name] for name in names], frames.size, labels)
+    return LabelFolder([files[name] for name in names], sizes, labels)
 
 
 def check_labels(label_maps: LabelMaps, progress: Progress = silent) -> None:
     """Read every label map once, so that a bad file shows before a long run starts."""
+    known = False
     for frame in range(len(label_maps)):
-        label_maps[frame]
+        known = bool((label_maps[frame] != IGNORE).any()) or known
         progress("checking labels", frame + 1, len(label_maps))
+    if not known:
+        raise MediaError("the labels know no pixel of any frame; export them again")
 
 
 def _read_indices(path: Path) -> LabelMap:

@@ -35,13 +35,15 @@ from hvsa_cvat.session.phases import (
 from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
-from hvsa_cvat.simulation.datasets import LabelMaps
+from hvsa_cvat.simulation.datasets import LabelMaps, check_labels
 from hvsa_cvat.types import LabelSet, Sample
 from hvsa_cvat.video.flow import compute_flow
 from hvsa_cvat.video.frames import resized_frames
 from hvsa_cvat.video.segments import Granularity, build_segments
 
 _PICTURES = 6
+
+_NONE = np.empty((0, 0, 0), np.float32)
 
 
 class RoundMetrics(Scores):
@@ -99,10 +101,7 @@ def run_experiment(
 
     Leaves `metrics.json`, `rounds/K/label_maps/NAME.png` and `report.html`.
     """
-    # a checkpoint that cannot be used must show before anything is computed
-    load_checkpoint(
-        experiment.checkpoint, experiment.labels, align_corners=experiment.align_corners
-    )
+    _check(experiment, out, progress)
     with Store(out) as store:
         session = _open_session(store, experiment)
         server = SimulatedServer(
@@ -132,6 +131,19 @@ def run_experiment(
             session = moved
         write_report(_report(experiment, session, store, bench, metrics), out / "report.html")
         return metrics
+
+
+def _check(experiment: Experiment, out: Path, progress: Progress) -> None:
+    """What cannot be used must show before anything is computed or written."""
+    load_checkpoint(
+        experiment.checkpoint, experiment.labels, align_corners=experiment.align_corners
+    )
+    check_labels(experiment.truths, progress)
+    granularity = Granularity.parse(experiment.config.granularity)
+    segments = build_segments(granularity, experiment.frames, out / "segments", lambda frame: _NONE)
+    if granularity.kind == "maps":
+        for frame in range(len(experiment.frames)):
+            segments.count(frame)
 
 
 def _open_session(store: Store, experiment: Experiment) -> Session:
@@ -169,18 +181,27 @@ def _identity(experiment: Experiment) -> dict[str, Any]:
         "flow": experiment.flow.name,
         "classes": list(experiment.labels),
         "frames": [len(experiment.frames), *experiment.frames.size],
+        "content": _content(experiment),
         "names": hashlib.sha256(names.encode()).hexdigest()[:12],
         "checkpoint": hashlib.sha256(experiment.checkpoint.read_bytes()).hexdigest()[:12],
         "align_corners": experiment.align_corners,
     }
 
 
+def _content(experiment: Experiment) -> str:
+    """Tells videos apart by a few frames and their labels."""
+    digest = hashlib.sha256()
+    last = len(experiment.frames) - 1
+    for frame in sorted({0, last // 2, last}):
+        digest.update(experiment.frames[frame].tobytes())
+        digest.update(experiment.truths[frame].tobytes())
+    return digest.hexdigest()[:12]
+
+
 def _settings(experiment: Experiment, bench: Bench) -> dict[str, Any]:
-    training = experiment.config.training
     return {
         "video": experiment.video,
         **_identity(experiment),
-        "training": training.model_dump(mode="json") if training else None,
         "device": str(experiment.device),
         "full_clicks": bench.full_clicks,
         "version": __version__,

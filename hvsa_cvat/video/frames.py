@@ -38,10 +38,28 @@ def open_frames(path: Path, progress: Progress = silent) -> FrameSource:
     not in the middle of a round.
     """
     if path.is_dir():
-        return _ImageFolder(path, progress)
+        return ImageFolder(path, progress, same_size=True)
     if path.is_file():
         return _VideoFile(path, progress)
     raise MediaError(f"no video and no folder of images at {path}; check the path")
+
+
+def open_images(folder: Path, progress: Progress = silent) -> ImageFolder:
+    """Images of any sizes, in natural order of their names: to train on, not a video."""
+    if not folder.is_dir():
+        raise MediaError(f"no folder of images at {folder}; check the path")
+    return ImageFolder(folder, progress, same_size=False)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """The files in a folder, hidden ones left out, in natural order of their names."""
+    try:
+        found = [p for p in folder.iterdir() if p.is_file() and not p.name.startswith(".")]
+    except OSError as error:
+        raise MediaError(
+            f"cannot read the folder {folder}: {error.strerror}; check its permissions"
+        ) from error
+    return sorted(found, key=lambda p: natural_key(p.name))
 
 
 def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
@@ -51,16 +69,16 @@ def natural_key(text: str) -> tuple[tuple[str | int, ...], str]:
     return tuple(int(part) if i % 2 else part for i, part in enumerate(parts)), text
 
 
-class _ImageFolder:
-    def __init__(self, folder: Path, progress: Progress) -> None:
-        files = (p for p in folder.iterdir() if p.is_file() and not p.name.startswith("."))
-        images = [p for p in files if p.suffix.lower() in IMAGE_SUFFIXES]
-        if not images:
+class ImageFolder:
+    """A `FrameSource` when all sizes are the same."""
+
+    def __init__(self, folder: Path, progress: Progress, *, same_size: bool) -> None:
+        self._paths = [p for p in list_files(folder) if p.suffix.lower() in IMAGE_SUFFIXES]
+        if not self._paths:
             raise MediaError(
                 f"no images in {folder}; expected files ending in "
                 f"{', '.join(sorted(IMAGE_SUFFIXES))}"
             )
-        self._paths = sorted(images, key=lambda p: natural_key(p.name))
         self._names = tuple(p.stem for p in self._paths)
         first_of: dict[str, Path] = {}
         for p in self._paths:
@@ -69,10 +87,13 @@ class _ImageFolder:
                     f"{folder}: {first.name} and {p.name} would both be frame {p.stem!r}; "
                     "rename or remove one"
                 )
-        self._size = _image_size(self._paths[0])
+        sizes: list[Size] = []
         for done, p in enumerate(self._paths, 1):
-            _check_size(p, _image_size(p), self._size, self._paths[0].name)
+            sizes.append(_image_size(p))
+            if same_size:
+                _check_size(p, sizes[-1], sizes[0], self._paths[0].name)
             progress("reading images", done, len(self._paths))
+        self.sizes = tuple(sizes)
 
     @property
     def names(self) -> Sequence[str]:
@@ -80,7 +101,7 @@ class _ImageFolder:
 
     @property
     def size(self) -> Size:
-        return self._size
+        return self.sizes[0]
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -88,7 +109,8 @@ class _ImageFolder:
     def __getitem__(self, frame: int) -> Image:
         path = self._paths[frame]
         image = _read_image(path)
-        _check_size(path, image.shape[:2], self._size, self._paths[0].name)
+        if image.shape[:2] != self.sizes[frame]:
+            raise MediaError(f"{path} changed while it was in use; start again")
         return image
 
 
