@@ -1,0 +1,16 @@
+from pathlib import Path
+
+import pytest
+import tiny
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> tiny.Clip:
+    """Six frames of 48x64 pixels with three classes; nobody writes to it."""
+    return tiny.write_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network of random weights for the clip; nobody writes to it."""
+    return tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")

@@ -1,0 +1,166 @@
+"""The parts of the phases that can be told by hand; the loop as a whole is in test_loop."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from hvsa_cvat.config import PAPER, PAPER_EXACT, RunConfig
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.ports import silent
+from hvsa_cvat.session.phases import (
+    Bench,
+    advance,
+    all_answers,
+    cost_correction,
+    label_map_path,
+    merge_answers,
+    network_path,
+    read_label_map,
+)
+from hvsa_cvat.session.rounds import Phase, Round, Session
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, Sample
+from hvsa_cvat.video.segments import WholeFrames
+
+
+def drawn(text: str) -> np.ndarray:
+    """`.` is a pixel that nobody labelled."""
+    rows = [[IGNORE if c == "." else int(c) for c in row] for row in text.split()]
+    return np.array(rows, np.uint8)
+
+
+def session(*rounds: Round) -> Session:
+    first = Round(0, Phase.DONE)
+    return Session("s", "clip", tiny.LABELS, {}, 9, (first, *rounds))
+
+
+def asked(number: int, expected: float | None, clicks: int | None) -> Round:
+    return Round(number, Phase.DONE, (Sample(0, number),), expected, "r", clicks)
+
+
+def bench(checkpoint: Path, clip: tiny.Clip) -> Bench:
+    what = tiny.experiment(clip, checkpoint)
+    return Bench(
+        config=what.config,
+        labels=what.labels,
+        source=what.frames,
+        frames=np.zeros((6, 48, 64, 3), np.uint8),
+        flow=None,  # type: ignore[arg-type]
+        segments=WholeFrames(6, (48, 64)),
+        checkpoint=checkpoint,
+        align_corners=True,
+        full_clicks=100,
+        device=what.device,
+        progress=silent,
+    )
+
+
+def test_before_the_first_answer_the_prior_corrects() -> None:
+    assert cost_correction(session(), 0.5) == 0.5
+    assert cost_correction(session(asked(1, 12.0, None)), 0.5) == 0.5
+
+
+def test_answers_correct_the_cost() -> None:
+    # expected 10 under the factor 0.5, so the estimate was 20; it cost 30
+    one = asked(1, 10.0, 30)
+    assert cost_correction(session(one), 0.5) == 1.5
+    # expected 30 under the factor 1.5, so the estimate was 20 again; 30 + 10 clicks for 20 + 20
+    two = asked(2, 30.0, 10)
+    assert cost_correction(session(one, two), 0.5) == 1.0
+
+
+def test_rounds_that_ask_nothing_do_not_correct() -> None:
+    one, nothing, two = asked(1, 10.0, 30), Round(2, Phase.DONE, (), 0.0), asked(3, 30.0, 10)
+    assert cost_correction(session(one, nothing, two), 0.5) == 1.0
+    assert cost_correction(session(asked(1, 10.0, 0)), 0.5) == 0.5
+
+
+def test_later_answers_hold_where_they_label() -> None:
+    answers = [
+        FrameAnnotation(4, (2,), drawn("00. 00.")),
+        FrameAnnotation(1, (0,), drawn("111 111")),
+        FrameAnnotation(4, (0, 2), drawn(".12 ...")),
+    ]
+    merged = merge_answers(answers)
+    assert list(merged) == [1, 4]
+    assert merged[4].frame == 4
+    assert merged[4].segments == (0, 2)
+    assert merged[4].label_map.tolist() == drawn("012 00.").tolist()
+    assert merged[1] is answers[1]
+    assert answers[0].label_map.tolist() == drawn("00. 00.").tolist()
+    assert merge_answers([]) == {}
+
+
+def test_all_answers_are_those_of_every_answered_round(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        for number, text in ((1, "0. .."), (3, ".1 ..")):
+            annotation = FrameAnnotation(2, (number,), drawn(text))
+            clicks = {Sample(2, number): Clicks(3, 1)}
+            store.save_answers(number, Answers((annotation,), clicks))
+        waiting = Round(4, Phase.ANNOTATE, (Sample(0, 0),), 4.0, "r")
+        nothing = Round(2, Phase.DONE, (), 0.0)
+        now = session(asked(1, 4.0, 4), nothing, asked(3, 4.0, 4), waiting)
+        found = all_answers(now, store)
+        assert list(found) == [2]
+        assert found[2].segments == (1, 3)
+        assert found[2].label_map.tolist() == drawn("01 ..").tolist()
+
+
+def test_a_round_that_trained_nothing_keeps_the_network(
+    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    with Store(tmp_path) as store:
+        here = bench(checkpoint, clip)
+        assert network_path(store, here, 0) == checkpoint
+        assert network_path(store, here, 3) == checkpoint
+        trained = store.path("rounds", 2, "network.safetensors")
+        trained.parent.mkdir(parents=True)
+        trained.touch()
+        assert network_path(store, here, 1) == checkpoint
+        assert network_path(store, here, 2) == trained
+        assert network_path(store, here, 4) == trained
+
+
+def test_label_maps_that_are_gone(tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        path = label_map_path(store, 2, "a0")
+        assert path == tmp_path / "rounds/2/label_maps/a0.png"
+        with pytest.raises(SessionError, match=r"a0\.png is missing or damaged; restore"):
+            read_label_map(path)
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no image")
+        with pytest.raises(SessionError, match=r"a0\.png is missing or damaged; restore"):
+            read_label_map(path)
+
+
+class Slow:
+    """A server whose people are still at work."""
+
+    def collect(self, request: str) -> None:
+        assert request == "r"
+
+
+def test_waiting_changes_nothing(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
+    with Store(tmp_path) as store:
+        waiting = session(Round(1, Phase.ANNOTATE, (Sample(0, 0),), 4.0, "r"))
+        store.create(waiting)
+        here = bench(checkpoint, clip)
+        clock = tiny.ticking()
+        assert advance(waiting, Slow(), store, here, clock) is None  # type: ignore[arg-type]
+        assert store.load() == waiting
+        done = replace(waiting, rounds=(Round(0, Phase.DONE),))
+        assert advance(done, Slow(), store, here, clock) is None  # type: ignore[arg-type]
+
+
+def test_the_method_says_how_to_train() -> None:
+    settings = {"budgets": (0.1,), "size": (48, 64)}
+    assert RunConfig(**settings).training == PAPER
+    assert RunConfig(**settings, method="paper-exact").training == PAPER_EXACT
+    assert RunConfig(**settings, method="label-propagation").training is None
+    assert RunConfig(**settings, training=tiny.QUICK).training == tiny.QUICK
+    stored = RunConfig(**settings, method="finetune-only").model_dump(mode="json")
+    assert stored["training"]["consistency_weight"] == 0
+    assert RunConfig(**stored) == RunConfig(**settings, method="finetune-only")
