@@ -119,7 +119,7 @@ PRETRAIN = Style(
 TEST = Style(
     name="test",
     walls=Finish(
-        ("damask", "brick", "plain", "plain", "plain"),
+        ("damask", "damask", "brick", "plain", "plain"),
         (((0.02, 0.12), (0.3, 0.55), (0.45, 0.8)), ((0.3, 0.55), (0.2, 0.45), (0.35, 0.7))),
     ),
     ceilings=Finish(("plain", "concrete"), (((0.06, 0.15), (0.05, 0.15), (0.7, 0.92)),)),
@@ -136,14 +136,14 @@ TEST = Style(
         (((0.9, 1.1), (0.35, 0.75), (0.3, 0.7)), ((0.1, 0.4), (0.3, 0.65), (0.35, 0.7))),
     ),
     accents=Finish(("plain", "dots", "marble"), (((0.0, 1.0), (0.3, 0.9), (0.3, 0.95)),)),
-    modern=0.65,
-    stretch=(0.85, 1.25),
+    modern=0.75,
+    stretch=(0.8, 1.3),
     screen_on=0.5,
     dusk=0.4,
     lighting=Lighting(
-        (0.2, 0.34), (0.6, 1.0), (0.3, 0.8), (0.8, 2.4), (-0.5, 0.8), (0.22, 0.32), (0.03, 0.08)
+        (0.15, 0.27), (0.6, 1.0), (0.3, 0.8), (1.0, 3.0), (-0.8, 1.1), (0.17, 0.27), (0.03, 0.08)
     ),
-    sensor=Sensor((2.0, 4.0), (0.4, 0.8), 0.5, 0.3),
+    sensor=Sensor((3.0, 5.5), (0.5, 0.9), 0.6, 0.3),
 )
 
 STYLES = {style.name: style for style in (PRETRAIN, TEST)}
