@@ -2,6 +2,10 @@ from pathlib import Path
 
 import pytest
 import tiny
+import torch
+
+# arrays this small gain nothing from threads, which on a busy machine wait for each other
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
