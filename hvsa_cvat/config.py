@@ -39,8 +39,6 @@ class TrainingConfig(_Settings):
     """Lambda of Eq. 6; 0 trains on the labels alone."""
     warmup: float = Field(0.0, ge=0, lt=1)
     """Share of the steps over which the learning rate rises linearly from 0."""
-    flip: bool = False
-    """Mirror half of the pairs, with their labels and flow."""
 
 
 PAPER_EXACT = TrainingConfig()
@@ -54,7 +52,6 @@ PAPER = TrainingConfig(
     batch_pairs=4,
     sampling="half-labeled",
     warmup=0.05,
-    flip=True,
 )
 """The paper's losses with an optimizer and a sampling that also work for a small network."""
 

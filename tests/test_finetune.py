@@ -153,7 +153,7 @@ def test_two_labelled_frames_teach_the_whole_video() -> None:
 
 
 def test_the_seed_decides_the_weights() -> None:
-    config = settings(flip=True, epochs=2)
+    config = settings(epochs=2)
 
     network, run = trained(config)
     again, run_again = trained(config)
@@ -264,7 +264,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(
     tmp_path: Path, optimizer: str, kill_at: list[int]
 ) -> None:
     # two steps an epoch
-    config = settings(optimizer=optimizer, epochs=3, batch_pairs=2, flip=True, warmup=0.5)
+    config = settings(optimizer=optimizer, epochs=3, batch_pairs=2, warmup=0.5)
     state = tmp_path / "state.pt"
     expected, expected_run = trained(config)
 

@@ -106,7 +106,7 @@ def test_epochs_have_equally_many_batches_of_other_pairs(sampling) -> None:
 def test_a_batch_is_all_anchors_then_all_partners() -> None:
     data = video()
 
-    batch = make_batch(data, [(0, 1), (2, 0)], [False, False])
+    batch = make_batch(data, [(0, 1), (2, 0)])
 
     assert batch.images.dtype == torch.uint8
     for image, frame in zip(batch.images, (0, 2, 1, 0), strict=True):
@@ -123,53 +123,17 @@ def test_a_batch_is_all_anchors_then_all_partners() -> None:
 
 def test_a_pair_without_flow_is_valid_nowhere() -> None:
     for data, pair in ((video(flow=False), (0, 1)), (video(length=1), (0, 0))):
-        batch = make_batch(data, [pair], [False])
+        batch = make_batch(data, [pair])
 
         assert not batch.valid.any()
         assert not batch.flow.any()
-
-
-def test_a_mirrored_pair_by_hand() -> None:
-    # the pixel at the left end moves one to the right and one down
-    frames = np.zeros((2, 1, 3, 3), np.uint8)
-    frames[0, 0, 0] = 200
-    flow = np.zeros((2, len(OFFSETS), 2, 1, 3), np.float16)
-    flow[0, OFFSETS.index(1), :, 0, 0] = (1, 1)
-    valid = np.zeros((2, len(OFFSETS), 1, 3), bool)
-    valid[0, OFFSETS.index(1), 0, 0] = True
-    data = TrainingData(frames, {0: labels("01.")}, FlowStore(flow, valid))
-
-    batch = make_batch(data, [(0, 1)], [True])
-
-    assert batch.images[0, 0].tolist() == [[0, 0, 200]]
-    assert batch.targets[0].tolist() == [[IGNORE, 1, 0]]
-    assert batch.flow[0].tolist() == [[[0, 0, -1]], [[0, 0, 1]]]
-    assert batch.valid[0].tolist() == [[False, False, True]]
-
-
-@settings(deadline=None)
-@given(st.integers(1, 4), st.integers(1, 5), seeds)
-def test_mirroring_twice_is_no_mirroring(height: int, width: int, seed: int) -> None:
-    data = video(2, (height, width), seed)
-
-    plain = make_batch(data, [(0, 1), (1, 0)], [False, False])
-    mirror = make_batch(data, [(0, 1), (1, 0)], [True, False])
-
-    sign = torch.tensor([-1.0, 1.0])[:, None, None]
-    assert torch.equal(mirror.images[[0, 2]].flip(-1), plain.images[[0, 2]])
-    assert torch.equal(mirror.targets[[0, 2]].flip(-1), plain.targets[[0, 2]])
-    assert torch.equal(mirror.flow[0].flip(-1) * sign, plain.flow[0])
-    assert torch.equal(mirror.valid[0].flip(-1), plain.valid[0])
-    # the pair beside it stays as it is
-    assert torch.equal(mirror.images[[1, 3]], plain.images[[1, 3]])
-    assert torch.equal(mirror.flow[1], plain.flow[1])
 
 
 def test_a_batch_does_not_write_into_the_video() -> None:
     data = video()
     before = data.frames.copy(), data.targets[1].copy(), data.flow.get(0, 1).flow.copy()
 
-    batch = make_batch(data, [(0, 1)], [True])
+    batch = make_batch(data, [(0, 1)])
     for values in (batch.images, batch.targets, batch.flow):
         values.zero_()
 

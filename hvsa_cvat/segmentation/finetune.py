@@ -22,8 +22,6 @@ from hvsa_cvat.segmentation.pairs import Pair, TrainingData, epoch_pairs, make_b
 
 _POLY_POWER = 0.9
 
-_MirroredPairs = tuple[list[Pair], list[bool]]
-
 T = TypeVar("T")
 
 
@@ -143,14 +141,13 @@ def finetune(
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     labeled = sorted(data.targets)
 
-    def batches(epoch: int) -> Sequence[_MirroredPairs]:
+    def batches(epoch: int) -> Sequence[list[Pair]]:
         # seeded by the epoch, so that a resumed training sees the same pairs
         rng = np.random.default_rng([*seed, epoch])
-        drawn = epoch_pairs(len(data.frames), labeled, config.sampling, config.batch_pairs, rng)
-        return [(pairs, ((rng.random(len(pairs)) < 0.5) & config.flip).tolist()) for pairs in drawn]
+        return epoch_pairs(len(data.frames), labeled, config.sampling, config.batch_pairs, rng)
 
-    def loss(drawn: _MirroredPairs) -> Tensor:
-        batch = make_batch(data, *drawn)
+    def loss(pairs: list[Pair]) -> Tensor:
+        batch = make_batch(data, pairs)
         images = batch.images.to(device, memory_format=torch.channels_last)
         with autocast(device):
             logits = network(images)
@@ -159,9 +156,9 @@ def finetune(
         value = labeled_cross_entropy(logits, batch.targets.to(device))
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
-            pairs = len(batch.flow)
+            count = len(pairs)
             value = value + config.consistency_weight * temporal_consistency(
-                probs[:pairs], probs[pairs:], batch.flow.to(device), batch.valid.to(device)
+                probs[:count], probs[count:], batch.flow.to(device), batch.valid.to(device)
             )
         return value
 

@@ -68,29 +68,22 @@ def _partner(frame: int, length: int, rng: np.random.Generator) -> int:
     return int(rng.choice(neighbours)) if neighbours else frame
 
 
-def make_batch(data: TrainingData, pairs: Sequence[Pair], mirrored: Sequence[bool]) -> Batch:
-    """Gather `pairs`; the k-th is mirrored left to right, flow included, where `mirrored[k]`."""
+def make_batch(data: TrainingData, pairs: Sequence[Pair]) -> Batch:
+    """Gather `pairs`; no flow, and no valid pixel, where none was computed."""
     height, width = data.frames.shape[1:3]
     nothing = np.full((height, width), IGNORE, np.uint8)
     flow = np.zeros((len(pairs), 2, height, width), np.float32)
     valid = np.zeros((len(pairs), height, width), bool)
-    images, targets = [], []
-    for side in (0, 1):
-        for pair, mirror in zip(pairs, mirrored, strict=True):
-            step = -1 if mirror else 1
-            images.append(data.frames[pair[side]][:, ::step])
-            targets.append(data.targets.get(pair[side], nothing)[:, ::step])
-    for k, ((source, target), mirror) in enumerate(zip(pairs, mirrored, strict=True)):
+    for k, (source, target) in enumerate(pairs):
         found = data.flow.get(source, target) if data.flow is not None else None
         if found is not None:
             flow[k], valid[k] = found.flow, found.valid
-        if mirror:
-            flow[k] = flow[k, :, :, ::-1]
-            flow[k, 0] *= -1
-            valid[k] = valid[k, :, ::-1]
+    order = [source for source, _ in pairs] + [target for _, target in pairs]
+    images = np.stack([data.frames[frame] for frame in order])
+    targets = np.stack([data.targets.get(frame, nothing) for frame in order])
     return Batch(
-        torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2),
-        torch.from_numpy(np.stack(targets)).long(),
+        torch.from_numpy(images).permute(0, 3, 1, 2),
+        torch.from_numpy(targets).long(),
         torch.from_numpy(flow),
         torch.from_numpy(valid),
     )
