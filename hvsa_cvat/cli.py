@@ -79,7 +79,7 @@ def _run_options(command: F) -> F:
         ),
         click.option(
             "--strategy",
-            type=click.Choice(get_args(Strategy)),
+            type=click.Choice([one.value for one in Strategy]),
             default="active",
             show_default=True,
             help="How samples are chosen; uniform (evenly spaced) goes with frames.",
@@ -342,7 +342,7 @@ def _simulate(
     out: Path,
     progress: Progress,
     granularity: str,
-    strategy: Strategy,
+    strategy: str,
     method: Method,
     budget: str,
     rounds: int,
@@ -355,7 +355,7 @@ def _simulate(
 ) -> None:
     budgets = parse_budgets(budget, rounds)
     kind = Granularity.parse(granularity)
-    if strategy == "uniform" and kind.kind != "frame":
+    if strategy == Strategy.UNIFORM and kind.kind != "frame":
         raise ConfigError(
             f"--strategy uniform spaces whole frames evenly; it does not go with "
             f"--granularity {granularity}"
@@ -369,7 +369,7 @@ def _simulate(
     _OUT.print(escape(line))
     config = RunConfig(
         method=method,
-        strategy=strategy,
+        strategy=Strategy(strategy),
         granularity=str(kind),
         budgets=budgets,
         size=size or _own_size(frames.size),

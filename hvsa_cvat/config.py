@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -11,8 +12,15 @@ from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
 
 Method = Literal["paper", "paper-exact", "finetune-only", "label-propagation"]
-Strategy = Literal["active", "random", "uniform"]
 Sampling = Literal["every-frame", "half-labeled"]
+
+
+class Strategy(StrEnum):
+    """How samples are chosen: by uncertainty and diversity, at random, or evenly spaced."""
+
+    ACTIVE = "active"
+    RANDOM = "random"
+    UNIFORM = "uniform"
 
 
 class _Settings(BaseModel):
@@ -70,7 +78,7 @@ class RunConfig(_Settings):
     """Everything that decides the outcome of a session, besides the video and the checkpoint."""
 
     method: Method = "paper"
-    strategy: Strategy = "active"
+    strategy: Strategy = Strategy.ACTIVE
     granularity: str = "frame"
     """As `video.segments.Granularity` parses it."""
     budgets: tuple[float, ...]

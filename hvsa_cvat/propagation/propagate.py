@@ -92,11 +92,9 @@ def propagate(
             progress("propagating labels", frame + 1, length)
 
 
-def fill(propagated: Propagated, prediction: LabelMap, least: float = 0.0) -> LabelMap:
-    """The propagated labels, and the network's where none reaches or confidence is below
-    `least`."""
-    trusted = (propagated.label_map != IGNORE) & (propagated.confidence >= least)
-    return np.where(trusted, propagated.label_map, prediction)
+def fill(propagated: Propagated, prediction: LabelMap) -> LabelMap:
+    """The propagated labels, and the network's where none reaches."""
+    return np.where(propagated.label_map != IGNORE, propagated.label_map, prediction)
 
 
 def _merged(

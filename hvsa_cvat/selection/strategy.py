@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hvsa_cvat.config import Strategy
 from hvsa_cvat.selection.diversity import nearest_members
 from hvsa_cvat.types import FramePrediction, Sample
 
@@ -22,12 +22,6 @@ ESTIMATE_SAMPLES = 2000
 
 REFILLS = 24
 """Times that a budget left over is spent on more members; twice as many are drawn each time."""
-
-
-class Strategy(StrEnum):
-    ACTIVE = "active"
-    RANDOM = "random"
-    UNIFORM = "uniform"
 
 
 @dataclass(frozen=True)

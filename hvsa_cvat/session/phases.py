@@ -27,7 +27,7 @@ from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
-from hvsa_cvat.selection.strategy import Pool, Query, Strategy, select
+from hvsa_cvat.selection.strategy import Pool, Query, select
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, FrameAnnotation, FramePrediction, LabelMap, LabelSet, Sample
@@ -184,7 +184,7 @@ def _select(session: Session, store: Store, bench: Bench) -> tuple[list[Sample],
     query = Query(
         budget=allowed - session.clicks,
         expected_cost=expected_cost,
-        strategy=Strategy(bench.config.strategy),
+        strategy=bench.config.strategy,
         diversity_only=number == 1,
         labeled_frames=tuple(sorted({sample.frame for sample in session.queried})),
         length=len(bench.source),
