@@ -98,14 +98,10 @@ def advance(
     return session
 
 
-def cost_correction(session: Session, prior: float) -> float:
-    """Actual over estimated clicks so far, by which the next estimates are multiplied.
-
-    Estimates come from the network's own label maps, whose outlines are smoother or noisier than a
-    person's. Before the first answer `prior` stands in.
-    """
+def cost_correction(session: Session) -> float:
+    """Actual over estimated clicks so far, by which the next estimates are multiplied."""
     actual = estimated = 0.0
-    factor = prior
+    factor = 1.0
     for done in session.rounds:
         if done.clicks and done.expected_clicks:
             actual += done.clicks
@@ -176,7 +172,7 @@ def _select(session: Session, store: Store, bench: Bench) -> tuple[list[Sample],
     pool = store.load_scores(number - 1).without(session.queried)
     if allowed <= session.clicks:
         return [], 0.0
-    factor = cost_correction(session, _prior_correction(store, bench))
+    factor = cost_correction(session) * _scale(number - 1, store, bench)
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
         return factor * _estimated_clicks(samples, number - 1, store, bench)
@@ -213,14 +209,18 @@ def _estimated_clicks(
     return costs
 
 
-def _prior_correction(store: Store, bench: Bench) -> float:
-    """What annotating all frames costs, over what the pre-trained network makes of it."""
+def _scale(round_number: int, store: Store, bench: Bench) -> float:
+    """What annotating all frames costs, over what the label maps of a round make of it.
+
+    Predicted outlines are smoother than a person's, propagated ones rougher, and it changes from
+    round to round.
+    """
     length = len(bench.source)
     frames = np.unique(np.linspace(0, length - 1, min(length, _COST_FRAMES)).astype(int))
     whole = np.zeros(bench.source.size, np.int32)
     estimated = [
         click_cost(
-            read_label_map(label_map_path(store, 0, bench.source.names[frame])),
+            read_label_map(label_map_path(store, round_number, bench.source.names[frame])),
             whole,
             [0],
             bench.rules,
