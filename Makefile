@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-gpu lint format rooms results clean
+.PHONY: demo test test-slow test-gpu lint format demo-data clean
 
 # everything the project needs, installed once and again when pyproject.toml changes
 $(VENV)/installed: pyproject.toml
@@ -30,6 +30,18 @@ lint: $(VENV)/installed
 format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# the clip and the checkpoint of the demo, as they lie in hvsa_cvat/data/demo (about 20 minutes)
+demo-data: $(VENV)/installed
+	$(BIN)/python -m benchmarks.rooms --distribution test --clips 1 --frames 60 --size 144x192 \
+		--seed 11 --format jpg --out build/rooms/test
+	$(BIN)/python -m benchmarks.rooms --distribution pretrain --views 400 --size 144x192 \
+		--seed 1 --out build/rooms/pretrain
+	cp -r build/rooms/test/clip_000/images build/rooms/test/clip_000/labels \
+		build/rooms/test/classes.txt hvsa_cvat/data/demo/
+	OMP_NUM_THREADS=1 $(BIN)/hvsa-agent pretrain build/rooms/pretrain/images \
+		--labels build/rooms/pretrain/labels --classes build/rooms/pretrain/classes.txt \
+		--size 144x192 --epochs 60 --seed 0 --out hvsa_cvat/data/demo/pretrained.safetensors
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

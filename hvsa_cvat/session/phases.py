@@ -172,10 +172,12 @@ def _select(session: Session, store: Store, bench: Bench) -> tuple[list[Sample],
     pool = store.load_scores(number - 1).without(session.queried)
     if allowed <= session.clicks:
         return [], 0.0
-    factor = cost_correction(session) * _scale(number - 1, store, bench)
+    factor, scale = cost_correction(session), _scale(number - 1, store, bench)
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
-        return factor * _estimated_clicks(samples, number - 1, store, bench)
+        raw = _estimated_clicks(samples, number - 1, store, bench)
+        # the first click of a sample chooses a class; only outlines are smoother or rougher
+        return factor * np.where(raw > 0, 1 + scale * (raw - 1), 0)
 
     query = Query(
         budget=allowed - session.clicks,
