@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 from rich.console import Console
@@ -18,27 +18,25 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from hvsa_cvat import __version__
-from hvsa_cvat.config import Method, RunConfig, Strategy, parse_budgets, parse_size
+from hvsa_cvat.config import (
+    FLOW_NAMES,
+    NETWORKS,
+    Method,
+    RunConfig,
+    Strategy,
+    parse_budgets,
+    parse_size,
+)
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.files import check_writable
 from hvsa_cvat.ports import Progress
-from hvsa_cvat.segmentation.checkpoint import (
-    CheckpointInfo,
-    load_checkpoint,
-    load_imagenet_backbone,
-    new_network,
-    save_checkpoint,
-)
-from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.segmentation.hrnet import NETWORKS
-from hvsa_cvat.segmentation.pretrain import pretrain as train_from_labels
-from hvsa_cvat.segmentation.pretrain import pretraining
-from hvsa_cvat.simulation.datasets import check_labels, open_labels
-from hvsa_cvat.simulation.experiment import Experiment, RoundMetrics, run_experiment
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
-from hvsa_cvat.video.flow import FLOW_NAMES, choose_flow
-from hvsa_cvat.video.frames import open_frames, open_images
-from hvsa_cvat.video.segments import Granularity
+
+if TYPE_CHECKING:
+    from hvsa_cvat.simulation.experiment import RoundMetrics
+
+# PyTorch and timm take seconds to import: the commands import what they run, so that help and
+# usage errors come at once.
 
 _OUT = Console()
 _ERR = Console(stderr=True)
@@ -239,7 +237,7 @@ def demo(out: Path, **options: Any) -> None:
         )
 
 
-@main.command()
+@main.command("pretrain")
 @click.argument("frames_dir", type=click.Path(path_type=Path))
 @click.option(
     "--labels",
@@ -266,7 +264,7 @@ def demo(out: Path, **options: Any) -> None:
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @_device_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="*.safetensors")
-def pretrain(
+def pretrain_command(
     frames_dir: Path,
     labels_folder: Path,
     classes: str,
@@ -287,25 +285,32 @@ def pretrain(
         --size 192x256 --out pretrained.safetensors
     """
     labels = _parse_classes(classes)
+    asked = parse_size(size) if size else None
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
+
+    from hvsa_cvat.segmentation import checkpoint, pretrain
+    from hvsa_cvat.segmentation.device import choose_device
+    from hvsa_cvat.simulation.datasets import check_labels, open_labels
+    from hvsa_cvat.video.frames import open_images
+
     chosen = choose_device(device)
     with _bars() as progress:
         frames = open_images(frames_dir, progress)
-        if size is None and len(set(frames.sizes)) > 1:
+        if asked is None and len(set(frames.sizes)) > 1:
             raise ConfigError(
                 f"the frames in {frames_dir} have several sizes; choose one by --size"
             )
-        at = parse_size(size) if size else _own_size(frames.size)
+        at = asked or _own_size(frames.size)
         label_maps = open_labels(labels_folder, frames, labels, frames.sizes)
         check_labels(label_maps, progress)
         check_writable(out)
         if init in ("random", "imagenet"):
-            net = new_network(network, len(labels), seed=seed)
+            net = checkpoint.new_network(network, len(labels), seed=seed)
             if init == "imagenet":
-                load_imagenet_backbone(net)
+                checkpoint.load_imagenet_backbone(net)
         else:
-            net, line = load_checkpoint(Path(init), labels, seed=seed)
+            net, line = checkpoint.load_checkpoint(Path(init), labels, seed=seed)
             _OUT.print(escape(line))
 
         # decoding costs as much as a quarter of a training step; 1 GiB holds a small set
@@ -313,18 +318,18 @@ def pretrain(
         def read(frame: int) -> tuple[Image, LabelMap]:
             return frames[frame], label_maps[frame]
 
-        run = train_from_labels(
+        run = pretrain.pretrain(
             net,
             read,
             len(frames),
             at,
-            pretraining(epochs, batch),
+            pretrain.pretraining(epochs, batch),
             seed=seed,
             device=chosen,
             progress=progress,
         )
-        info = CheckpointInfo(net.name, labels.names, at, net.align_corners, 0)
-        save_checkpoint(net, info, out)
+        info = checkpoint.CheckpointInfo(net.name, labels.names, at, net.align_corners, 0)
+        checkpoint.save_checkpoint(net, info, out)
     _OUT.print(
         f"{escape(str(out))}: {net.name}, {len(labels)} classes, {len(frames)} frames, "
         f"{epochs} epochs, mean loss of the last one {run.losses[-1]:.3f}"
@@ -354,6 +359,15 @@ def _simulate(
     device: str,
 ) -> None:
     budgets = parse_budgets(budget, rounds)
+
+    from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+    from hvsa_cvat.segmentation.device import choose_device
+    from hvsa_cvat.simulation.datasets import open_labels
+    from hvsa_cvat.simulation.experiment import Experiment, run_experiment
+    from hvsa_cvat.video.flow import choose_flow
+    from hvsa_cvat.video.frames import open_frames
+    from hvsa_cvat.video.segments import Granularity
+
     kind = Granularity.parse(granularity)
     if strategy == Strategy.UNIFORM and kind.kind != "frame":
         raise ConfigError(

@@ -15,6 +15,11 @@ Method = Literal["paper", "paper-exact", "finetune-only", "label-propagation"]
 Sampling = Literal["every-frame", "half-labeled"]
 
 
+NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
+
+FLOW_NAMES = ("auto", "dis", "raft-large", "raft-small")
+
+
 class Strategy(StrEnum):
     """How samples are chosen: by uncertainty and diversity, at random, or evenly spaced."""
 

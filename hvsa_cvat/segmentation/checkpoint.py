@@ -15,9 +15,10 @@ import timm
 import torch
 from torch import Tensor
 
+from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.files import atomic_write
-from hvsa_cvat.segmentation.hrnet import MEAN, NETWORKS, STD, SegmentationNetwork
+from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
 from hvsa_cvat.types import LabelSet, Size
 
 _BY_STAGE4_WIDTH = {16: "hrnet_w18_small", 18: "hrnet_w18", 32: "hrnet_w32", 48: "hrnet_w48"}

@@ -14,10 +14,9 @@ import torch.nn.functional as F
 from timm.models.hrnet import HighResolutionModule
 from torch import Tensor, nn
 
+from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
-
-NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)

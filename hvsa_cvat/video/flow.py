@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from torchvision.models import optical_flow
 
+from hvsa_cvat.config import FLOW_NAMES
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import FlowEstimator, Progress, silent
@@ -30,7 +31,6 @@ OFFSETS = (-2, -1, 1, 2)
 CONSISTENT_BELOW = 1.0
 """Pixels; a pixel is valid when flow there and back returns closer than this to its start."""
 
-FLOW_NAMES = ("auto", "dis", "raft-large", "raft-small")
 
 _CHUNK = 8
 """Frames whose pairs are estimated in one call."""
