@@ -47,7 +47,7 @@ class TrainingConfig(_Settings):
     """Frame pairs in one optimizer step."""
     sampling: Sampling = "every-frame"
     """`every-frame`: each frame is an anchor once an epoch. `half-labeled`: the same, and as many
-    anchors again drawn from the frames that people labeled."""
+    anchors again drawn from the frames that people labeled, none twice in a step."""
     consistency_weight: float = Field(1.0, ge=0)
     """Lambda of Eq. 6; 0 trains on the labels alone."""
     warmup: float = Field(0.0, ge=0, lt=1)
@@ -59,7 +59,7 @@ PAPER_EXACT = TrainingConfig()
 
 PAPER = TrainingConfig(
     optimizer="adamw",
-    learning_rate=2e-3,
+    learning_rate=1.5e-3,
     weight_decay=0.01,
     epochs=8,
     batch_pairs=4,

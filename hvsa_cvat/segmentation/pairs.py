@@ -55,10 +55,11 @@ def epoch_pairs(
 ) -> list[list[Pair]]:
     """The batches of one epoch; every frame of the video is an anchor at least once."""
     everyone = iter(rng.permutation(length).tolist())
-    extra = 0 if sampling == "every-frame" or not labeled else batch_pairs // 2
+    extra = 0 if sampling == "every-frame" else min(batch_pairs // 2, len(labeled))
     batches = []
     while fresh := list(islice(everyone, batch_pairs - extra)):
-        again = rng.choice(labeled, extra).tolist() if extra else []
+        # no frame twice: a single labeled one would be learnt by heart
+        again = rng.choice(labeled, extra, replace=False).tolist() if extra else []
         batches.append([(t, _partner(t, length, rng)) for t in fresh + again])
     return batches
 
