@@ -137,6 +137,14 @@ _device_option = click.option(
     "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True
 )
 
+_labels_option = click.option(
+    "--labels",
+    "labels_folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder with the true label map of every frame: 8-bit PNG of class indices, 255 unknown.",
+)
+
 _classes_option = click.option(
     "--classes",
     required=True,
@@ -151,13 +159,7 @@ _size_option = click.option(
 
 @main.command()
 @click.argument("video", type=click.Path(path_type=Path))
-@click.option(
-    "--labels",
-    "labels_folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with the true label map of every frame: 8-bit PNG of class indices, 255 unknown.",
-)
+@_labels_option
 @_classes_option
 @click.option(
     "--checkpoint",
@@ -239,13 +241,7 @@ def demo(out: Path, **options: Any) -> None:
 
 @main.command("pretrain")
 @click.argument("frames_dir", type=click.Path(path_type=Path))
-@click.option(
-    "--labels",
-    "labels_folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Folder with the label map of every frame: 8-bit PNG of class indices, 255 unknown.",
-)
+@_labels_option
 @_classes_option
 @click.option(
     "--network", type=click.Choice(NETWORKS), default="hrnet_w18_small", show_default=True

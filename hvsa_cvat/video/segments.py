@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,7 +149,7 @@ class Rectangles(_Constant):
         super().__init__(length, (y[:, np.newaxis] * across + x).astype(np.int32))
 
 
-class _Found:
+class _Found(ABC):
     """Maps that are found one by one; the last is kept."""
 
     border_is_free = True
@@ -172,8 +173,8 @@ class _Found:
             self._last = frame, self._find(frame)
         return self._last[1]
 
-    def _find(self, frame: int) -> SegmentMap:
-        raise NotImplementedError
+    @abstractmethod
+    def _find(self, frame: int) -> SegmentMap: ...
 
 
 class Superpixels(_Found):
