@@ -43,6 +43,8 @@ def test_the_demo_runs_without_a_network_or_options(tmp_path: Path) -> None:
     rounds = RunMetrics.model_validate_json((out / "metrics.json").read_text()).rounds
     assert [one.round for one in rounds] == [0, 1, 2, 3]
     assert rounds[0].miou < 0.4 < rounds[-1].miou
+    assert rounds[0].propagated_percent is None
+    assert 50 < rounds[-1].propagated_percent <= 100
     assert (out / "report.html").exists()
 
 

@@ -81,10 +81,16 @@ def test_every_granularity_method_and_strategy(
         assert values[0] == 0
         assert values == sorted(values)
         assert values[1] > 0
-    trained = set() if method == "label-propagation" else {"network.safetensors"}
+    propagates = method == "label-propagation"
+    trained = {"propagation.json"} if propagates else {"network.safetensors"}
     for number in (1, 2):
         files = {p.name for p in (tmp_path / "out/rounds" / str(number)).iterdir()}
         assert files == {"answers.npz", "label_maps", "metrics.json", "scores.npz"} | trained
+    assert [one.propagated_percent is not None for one in metrics.rounds] == [
+        False,
+        propagates,
+        propagates,
+    ]
     maps = tiny.label_maps(tmp_path / "out")
     assert list(maps) == [f"{k}/a{i}" for k in range(3) for i in range(6)]
     assert maps["1/a0"] != maps["0/a0"] or maps["1/a5"] != maps["0/a5"]
@@ -105,7 +111,8 @@ def test_metrics_say_everything(undisturbed: Path) -> None:
     assert settings["seed"] == 0
     assert settings["training"]["epochs"] == 1
     assert settings["full_clicks"] > 0
-    counts = {"round", "clicks", "clicks_percent", "pixels_percent", "samples", "seconds"}
+    counts = {"round", "clicks", "clicks_percent", "pixels_percent", "samples"}
+    counts |= {"propagated_percent", "seconds"}
     for one in metrics["rounds"]:
         assert set(one) == SCORES | counts
         assert set(one["iou"]) == set(one["boundary_iou_classes"]) == set(tiny.LABELS)

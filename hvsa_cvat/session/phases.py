@@ -6,6 +6,7 @@ is the session moved on, in one transaction.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from PIL import Image as PillowImage
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.files import atomic_directory
+from hvsa_cvat.files import atomic_directory, atomic_write
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
 from hvsa_cvat.propagation.propagate import fill, propagate
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
@@ -132,6 +133,11 @@ def all_answers(session: Session, store: Store) -> dict[int, FrameAnnotation]:
 def label_map_path(store: Store, round_number: int, name: str) -> Path:
     """Where the predicted label map of a frame lies, 8-bit PNG at the frame's own size."""
     return store.path("rounds", round_number, "label_maps", f"{name}.png")
+
+
+def propagation_path(store: Store, round_number: int) -> Path:
+    """Where label propagation leaves `reached_percent`, the share of pixels that got a label."""
+    return store.path("rounds", round_number, "propagation.json")
 
 
 def read_label_map(path: Path) -> LabelMap:
@@ -306,11 +312,15 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
     carried = propagate(
         answers, bench.flow, bench.source.size, len(bench.source), progress=bench.progress
     )
+    reached = []
     with atomic_directory(store.path("rounds", number, "label_maps")) as folder:
         for one in carried:
+            reached.append(one.reached)
             name = names[one.frame]
             guess = read_label_map(label_map_path(store, 0, name))
             PillowImage.fromarray(fill(one, guess)).save(folder / f"{name}.png")
+    with atomic_write(propagation_path(store, number)) as path:
+        path.write_text(json.dumps({"reached_percent": 100 * float(np.mean(reached))}))
 
 
 def _publish(session: Session, server: AnnotationServer, store: Store, bench: Bench) -> None:

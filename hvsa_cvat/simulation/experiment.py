@@ -30,6 +30,7 @@ from hvsa_cvat.session.phases import (
     advance,
     label_map_path,
     load_network,
+    propagation_path,
     read_label_map,
 )
 from hvsa_cvat.session.rounds import Phase, Round, Session
@@ -58,6 +59,9 @@ class RoundMetrics(Scores):
     """Pixels in the samples answered so far, in % of the video."""
     samples: int
     """Samples answered so far."""
+    propagated_percent: float | None = None
+    """Label propagation only: pixels that a carried label reached, in % of the video; the others
+    show the pre-trained network's prediction."""
     seconds: dict[str, float]
     """Of each phase."""
 
@@ -293,11 +297,17 @@ def _round_metrics(
         clicks_percent=100 * clicks / bench.full_clicks,
         pixels_percent=100 * _pixels(queried, bench) / (height * width * len(names)),
         samples=len(queried),
+        propagated_percent=_propagated(store, done.number),
         seconds=dict(done.seconds),
     )
     with atomic_write(kept) as path:
         path.write_text(metrics.model_dump_json(indent=2) + "\n")
     return metrics
+
+
+def _propagated(store: Store, round_number: int) -> float | None:
+    path = propagation_path(store, round_number)
+    return float(json.loads(path.read_text())["reached_percent"]) if path.exists() else None
 
 
 def _by_frame(samples: list[Sample]) -> Mapping[int, list[int]]:
