@@ -307,7 +307,7 @@ def pretrain_command(
                 checkpoint.load_imagenet_backbone(net)
         else:
             net, line = checkpoint.load_checkpoint(Path(init), labels, seed=seed)
-            _OUT.print(escape(line))
+            _OUT.print(escape(line), soft_wrap=True)
 
         # decoding costs as much as a quarter of a training step; 1 GiB holds a small set
         @lru_cache(maxsize=max(1, 2**30 // max(4 * h * w for h, w in frames.sizes)))
@@ -328,7 +328,8 @@ def pretrain_command(
         checkpoint.save_checkpoint(net, info, out)
     _OUT.print(
         f"{escape(str(out))}: {net.name}, {len(labels)} classes, {len(frames)} frames, "
-        f"{epochs} epochs, mean loss of the last one {run.losses[-1]:.3f}"
+        f"{epochs} epochs, mean loss of the last one {run.losses[-1]:.3f}",
+        soft_wrap=True,
     )
 
 
@@ -374,9 +375,9 @@ def _simulate(
     frames = open_frames(video, progress)
     truths = open_labels(labels_folder, frames, labels)
     _, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
-    _OUT.print(escape(line))
+    _OUT.print(escape(line), soft_wrap=True)
     estimator, line = choose_flow(flow, chosen.type, flow_weights)
-    _OUT.print(escape(line))
+    _OUT.print(escape(line), soft_wrap=True)
     config = RunConfig(
         method=method,
         strategy=Strategy(strategy),
@@ -479,6 +480,7 @@ def _bars() -> Iterator[Progress]:
         TimeElapsedColumn(),
         console=_ERR,
         transient=True,
+        disable=not _ERR.is_terminal,  # bars in a log file are noise
     )
     shown: dict[str, Any] = {}
 
