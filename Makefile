@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-gpu lint format demo-data clean
+.PHONY: demo test test-slow lint format demo-data clean
 
 # everything the project needs, installed once and again when pyproject.toml changes
 $(VENV)/installed: pyproject.toml
@@ -18,9 +18,6 @@ test: lint
 
 test-slow: $(VENV)/installed
 	$(BIN)/pytest -m slow
-
-test-gpu: $(VENV)/installed
-	$(BIN)/pytest -m gpu
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -229,7 +230,7 @@ def _prepare(
 
     frames = resized_frames(experiment.frames, config.size, store.path("frames.npy"), progress)
     lap("frames")
-    flow = compute_flow(frames, experiment.flow, store.path("flow"), progress, workers=2)
+    flow = compute_flow(frames, experiment.flow, store.path("flow"), progress, os.cpu_count() or 1)
     lap("flow")
     full_clicks = server.full_cost(progress)
     lap("full_cost")
