@@ -4,10 +4,16 @@ BIN = $(VENV)/bin
 
 .PHONY: demo test test-slow lint format demo-data clean
 
-# everything the project needs, installed once and again when pyproject.toml changes
+PIP = $(BIN)/pip install --quiet --disable-pip-version-check
+
+# installed once, and again when pyproject.toml changes
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,bench]'
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/dev-installed: $(VENV)/installed
+	$(PIP) -e '.[dev]'
 	touch $@
 
 demo: $(VENV)/installed
@@ -16,20 +22,21 @@ demo: $(VENV)/installed
 test: lint
 	$(BIN)/pytest
 
-test-slow: $(VENV)/installed
+test-slow: $(VENV)/dev-installed
 	$(BIN)/pytest -m slow
 
-lint: $(VENV)/installed
+lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/installed
+format: $(VENV)/dev-installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # the clip and the checkpoint of the demo, as they lie in hvsa_cvat/data/demo (about 20 minutes)
 demo-data: $(VENV)/installed
+	$(PIP) -e '.[bench]'
 	$(BIN)/python -m benchmarks.rooms --distribution test --clips 1 --frames 60 --size 144x192 \
 		--seed 11 --format jpg --out build/rooms/test
 	$(BIN)/python -m benchmarks.rooms --distribution pretrain --views 400 --size 144x192 \
