@@ -111,6 +111,7 @@ def test_metrics_say_everything(undisturbed: Path) -> None:
     assert settings["seed"] == 0
     assert settings["training"]["epochs"] == 1
     assert settings["full_clicks"] > 0
+    assert all(0 < share <= 1 for share in settings["flow_valid"].values())
     counts = {"round", "clicks", "clicks_percent", "pixels_percent", "samples"}
     counts |= {"propagated_percent", "seconds"}
     for one in metrics["rounds"]:

@@ -24,6 +24,7 @@ from hvsa_cvat.metrics import Scores, score_video
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
 from hvsa_cvat.report import FramePicture, RoundReport, RunReport, class_colours, write_report
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.session.phases import (
     Bench,
@@ -106,7 +107,7 @@ def run_experiment(
 
     Leaves `metrics.json`, `rounds/K/label_maps/NAME.png` and `report.html`.
     """
-    _check(experiment, out, progress)
+    network = _check(experiment, out, progress)
     with Store(out) as store:
         session = _open_session(store, experiment)
         server = SimulatedServer(
@@ -116,7 +117,7 @@ def run_experiment(
             AnnotationRules(experiment.config.epsilon, experiment.config.charge_junctions),
             store.path("annotator"),
         )
-        bench, preparation = _prepare(experiment, store, server, clock, progress)
+        bench, preparation = _prepare(experiment, network, store, server, clock, progress)
         told: list[RoundMetrics] = []
         while True:
             for done in session.rounds[len(told) :]:
@@ -138,10 +139,13 @@ def run_experiment(
         return metrics
 
 
-def _check(experiment: Experiment, out: Path, progress: Progress) -> None:
-    """What cannot be used must show before anything is computed or written."""
-    load_checkpoint(
-        experiment.checkpoint, experiment.labels, align_corners=experiment.align_corners
+def _check(experiment: Experiment, out: Path, progress: Progress) -> SegmentationNetwork:
+    """The network of round 0; what cannot be used shows before anything is computed or written."""
+    network, _ = load_checkpoint(
+        experiment.checkpoint,
+        experiment.labels,
+        align_corners=experiment.align_corners,
+        seed=experiment.config.seed,
     )
     check_labels(experiment.truths, progress)
     granularity = Granularity.parse(experiment.config.granularity)
@@ -149,6 +153,7 @@ def _check(experiment: Experiment, out: Path, progress: Progress) -> None:
     if granularity.kind == "maps":
         for frame in range(len(experiment.frames)):
             segments.count(frame)
+    return network
 
 
 def _open_session(store: Store, experiment: Experiment) -> Session:
@@ -209,12 +214,14 @@ def _settings(experiment: Experiment, bench: Bench) -> dict[str, Any]:
         **_identity(experiment),
         "device": str(experiment.device),
         "full_clicks": bench.full_clicks,
+        "flow_valid": {f"|dt| {dt}": share for dt, share in bench.flow.valid_share().items()},
         "version": __version__,
     }
 
 
 def _prepare(
     experiment: Experiment,
+    network: SegmentationNetwork,
     store: Store,
     server: SimulatedServer,
     clock: Clock,
@@ -240,12 +247,6 @@ def _prepare(
             predict(network, frames, experiment.frames.size, device=experiment.device, only=[frame])
         ).feature_map
 
-    network, _ = load_checkpoint(
-        experiment.checkpoint,
-        experiment.labels,
-        align_corners=experiment.align_corners,
-        seed=config.seed,
-    )
     bench = Bench(
         config=config,
         labels=experiment.labels,
