@@ -8,7 +8,16 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.types import Answers, Image, LabelMap, LabelSet, Sample, SegmentMap, Size
+from hvsa_cvat.types import (
+    Answers,
+    FrameAnnotation,
+    Image,
+    LabelMap,
+    LabelSet,
+    Sample,
+    SegmentMap,
+    Size,
+)
 
 
 class Progress(Protocol):
@@ -73,12 +82,25 @@ class AnnotationServer(Protocol):
 
     def frames(self) -> FrameSource: ...
 
-    def request(self, key: str, samples: Sequence[Sample], segments: SegmentMaps) -> str:
-        """Ask people for `samples`. Returns the request's id; the same `key` gives the same
-        request, never a second one."""
+    def request(
+        self,
+        key: str,
+        samples: Sequence[Sample],
+        segments: SegmentMaps,
+        expected_clicks: Sequence[float],
+    ) -> str:
+        """Ask people for `samples`, which are expected to cost so much each. Returns the request's
+        id; the same `key` gives the same request, never a second one."""
 
     def collect(self, request: str) -> Answers | None:
         """The finished answers, or None while people are still at work."""
+
+    def revised(self, request: str) -> Answers | None:
+        """The answers as people have changed them since they were read last, or None."""
+
+    def corrections(self) -> Sequence[FrameAnnotation]:
+        """What people drew or corrected by themselves, outside all requests: all that there is now,
+        at most one a frame, without segments."""
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
         """Show dense predictions, (frame, label map) at the video's own size, in place of the

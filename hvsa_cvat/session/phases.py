@@ -15,23 +15,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write
+from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
-from hvsa_cvat.propagation.propagate import fill, propagate
+from hvsa_cvat.propagation.fusion import fuse
+from hvsa_cvat.propagation.propagate import Propagated, fill, propagate
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels
+from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.strategy import Pool, Query, select
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.types import IGNORE, FrameAnnotation, FramePrediction, LabelMap, LabelSet, Sample
+from hvsa_cvat.types import (
+    IGNORE,
+    Answers,
+    FrameAnnotation,
+    FramePrediction,
+    LabelMap,
+    LabelSet,
+    Sample,
+)
 from hvsa_cvat.video.flow import FlowStore
 
 Clock = Callable[[], float]
@@ -39,6 +50,15 @@ Clock = Callable[[], float]
 
 _COST_FRAMES = 32
 """At most so many frames tell what annotating all of them would cost."""
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """What labels are carried along."""
+
+    flow: FlowStore
+    pictures: NDArray[np.uint8] | None
+    """uint8 (N, h, w, 3) RGB at the flow's size, to take out drift; None leaves it in."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +76,14 @@ class Bench:
     """The network of round 0."""
     align_corners: bool
     """Of a checkpoint that does not say (an official state dict)."""
-    full_clicks: int
-    """Clicks of annotating every frame of the video, to which budgets relate."""
+    full_clicks: int | None
+    """Clicks of annotating every frame of the video, to which budgets relate; None where nobody
+    knows: then it is estimated from the label maps of the round before, and corrected by what the
+    answers did cost."""
     device: torch.device
     progress: Progress
+    carrier: Carrier | None = None
+    """For methods that train a network and carry labels too."""
 
     @property
     def rules(self) -> AnnotationRules:
@@ -67,27 +91,38 @@ class Bench:
 
 
 def advance(
-    session: Session, server: AnnotationServer, store: Store, bench: Bench, clock: Clock
+    session: Session,
+    server: AnnotationServer,
+    store: Store,
+    prepared: Callable[[], Bench],
+    clock: Clock,
 ) -> Session | None:
     """Run the phase that is due and store where the session stands then.
 
-    None: it waits for people, or is done; nothing has changed.
+    None: it waits for people, or is done; nothing has changed, and the bench was not asked for.
     """
     phase = session.current.phase
     if phase is Phase.DONE:
         return None
     start = clock()
+    answers = None
+    if phase is Phase.ANNOTATE:
+        answers = _collect(session, server)
+        if answers is None:
+            return None
+    bench = prepared()
     made: dict[str, object] = {}
     if phase is Phase.SELECT:
-        queried, expected = _select(session, store, bench)
-        made = {"queried": tuple(queried), "expected_clicks": expected}
+        selection = _select(session, store, bench)
+        made = {
+            "queried": selection.samples,
+            "expected_clicks": float(sum(selection.expected_clicks)),
+        }
     elif phase is Phase.REQUEST:
-        made = {"request": _request(session, server, bench)}
-    elif phase is Phase.ANNOTATE:
-        clicks = _annotate(session, server, store)
-        if clicks is None:
-            return None
-        made = {"clicks": clicks}
+        made = {"request": _request(session, server, store, bench)}
+    elif answers is not None:
+        _annotate(session, answers, server, store, bench)
+        made = {"clicks": answers.total_clicks}
     elif phase is Phase.FINETUNE:
         _finetune(session, store, bench)
     elif phase is Phase.PREDICT:
@@ -125,9 +160,13 @@ def merge_answers(answers: Sequence[FrameAnnotation]) -> dict[int, FrameAnnotati
 
 
 def all_answers(session: Session, store: Store) -> dict[int, FrameAnnotation]:
-    """Everything that people have answered so far, one annotation a frame."""
+    """Everything that people have answered so far, one annotation a frame; what they drew unasked
+    holds over what they answered."""
     answered = [done.number for done in session.rounds if done.clicks is not None]
-    return merge_answers([a for k in answered for a in store.load_answers(k).annotations])
+    answers = [a for k in answered for a in store.load_answers(k).annotations]
+    if answered:
+        answers.extend(store.load_corrections(answered[-1]).annotations)
+    return merge_answers(answers)
 
 
 def label_map_path(store: Store, round_number: int, name: str) -> Path:
@@ -172,29 +211,74 @@ def _rng(bench: Bench, round_number: int) -> np.random.Generator:
     return np.random.default_rng([bench.config.seed, round_number])
 
 
-def _select(session: Session, store: Store, bench: Bench) -> tuple[list[Sample], float]:
+@dataclass(frozen=True)
+class Selection:
+    """What a SELECT found, kept in `rounds/K/selection.json`."""
+
+    samples: tuple[Sample, ...]
+    expected_clicks: tuple[float, ...]
+    """Of each sample."""
+    full_clicks: float
+    """Clicks of annotating every frame of the video, as far as known then."""
+
+
+def read_selection(root: Path, round_number: int) -> Selection | None:
+    """What the SELECT of a round found, None if it has not run. `root` is the store's folder, which
+    need not be held for that."""
+    path = _selection_path(root, round_number)
+    try:
+        content = json.loads(path.read_text())
+        return Selection(
+            tuple(Sample(frame, segment) for frame, segment in content["samples"]),
+            tuple(content["expected_clicks"]),
+            content["full_clicks"],
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SessionError(f"{path} is damaged; restore it from a copy") from error
+
+
+def _selection_path(root: Path, round_number: int) -> Path:
+    return root / "rounds" / str(round_number) / "selection.json"
+
+
+def _select(session: Session, store: Store, bench: Bench) -> Selection:
     number = session.current.number
-    allowed = bench.config.budgets[number - 1] * bench.full_clicks
-    pool = store.load_scores(number - 1).without(session.queried)
-    if allowed <= session.clicks:
-        return [], 0.0
-    factor, scale = cost_correction(session), _scale(number - 1, store, bench)
+    factor = cost_correction(session)
+    estimated = _estimated_full_clicks(number - 1, store, bench)
+    known = bench.full_clicks is not None
+    full = float(bench.full_clicks) if bench.full_clicks is not None else factor * estimated
+    # predicted outlines are smoother than a person's, propagated ones rougher
+    scale = full / estimated if known else 1.0
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
         raw = _estimated_clicks(samples, number - 1, store, bench)
         # the first click of a sample chooses a class; only outlines are smoother or rougher
         return factor * np.where(raw > 0, 1 + scale * (raw - 1), 0)
 
-    query = Query(
-        budget=allowed - session.clicks,
-        expected_cost=expected_cost,
-        strategy=bench.config.strategy,
-        diversity_only=number == 1,
-        labeled_frames=tuple(sorted({sample.frame for sample in session.queried})),
-        length=len(bench.source),
-    )
-    chosen = select(pool, query, _rng(bench, number))
-    return chosen, float(expected_cost(chosen).sum()) if chosen else 0.0
+    allowed = bench.config.budgets[number - 1] * full
+    chosen: list[Sample] = []
+    if allowed > session.clicks:
+        query = Query(
+            budget=allowed - session.clicks,
+            expected_cost=expected_cost,
+            strategy=bench.config.strategy,
+            diversity_only=number == 1,
+            labeled_frames=tuple(sorted({sample.frame for sample in session.queried})),
+            length=len(bench.source),
+        )
+        pool = store.load_scores(number - 1).without(session.queried)
+        chosen = select(pool, query, _rng(bench, number))
+    costs = expected_cost(chosen).tolist() if chosen else []
+    content = {
+        "samples": [[sample.frame, sample.segment] for sample in chosen],
+        "expected_clicks": costs,
+        "full_clicks": full,
+    }
+    with atomic_write(_selection_path(store.root, number)) as path:
+        path.write_text(json.dumps(content))
+    return Selection(tuple(chosen), tuple(costs), full)
 
 
 def _estimated_clicks(
@@ -217,12 +301,8 @@ def _estimated_clicks(
     return costs
 
 
-def _scale(round_number: int, store: Store, bench: Bench) -> float:
-    """What annotating all frames costs, over what the label maps of a round make of it.
-
-    Predicted outlines are smoother than a person's, propagated ones rougher, and it changes from
-    round to round.
-    """
+def _estimated_full_clicks(round_number: int, store: Store, bench: Bench) -> float:
+    """What annotating all frames would cost if the label maps of a round were the truth."""
     length = len(bench.source)
     frames = np.unique(np.linspace(0, length - 1, min(length, _COST_FRAMES)).astype(int))
     whole = np.zeros(bench.source.size, np.int32)
@@ -236,48 +316,129 @@ def _scale(round_number: int, store: Store, bench: Bench) -> float:
         )[0]
         for frame in frames
     ]
-    return bench.full_clicks / max(float(np.mean(estimated)) * length, 1.0)
+    return max(float(np.mean(estimated)) * length, 1.0)
 
 
-def _request(session: Session, server: AnnotationServer, bench: Bench) -> str:
+def _request(session: Session, server: AnnotationServer, store: Store, bench: Bench) -> str:
     current = session.current
     key = f"hvsa://{session.id}/rounds/{current.number}"
-    return server.request(key, current.queried, bench.segments)
+    selection = read_selection(store.root, current.number)
+    expected = selection.expected_clicks if selection and current.queried else ()
+    return server.request(key, current.queried, bench.segments, expected)
 
 
-def _annotate(session: Session, server: AnnotationServer, store: Store) -> int | None:
+def _collect(session: Session, server: AnnotationServer) -> Answers | None:
     request = session.current.request
     if request is None:
         raise SessionError(f"round {session.current.number} waits for a request it never made")
-    answers = server.collect(request)
-    if answers is None:
+    return server.collect(request)
+
+
+def _annotate(
+    session: Session, answers: Answers, server: AnnotationServer, store: Store, bench: Bench
+) -> None:
+    number = session.current.number
+    for done in session.rounds[:number]:
+        revised = server.revised(done.request) if done.request is not None else None
+        if revised is not None:
+            store.save_answers(done.number, revised)
+    store.save_corrections(number, Answers(tuple(server.corrections())))
+    _score_by_answers(number, answers, store, bench)
+    store.save_answers(number, answers)
+
+
+class Agreement(BaseModel):
+    """How the predictions of the round before agree with the answers of a round, before the
+    network has seen them. Active selection asks where it is unsure, so over the whole video the
+    scores are higher. Kept in `rounds/K/agreement.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pixels: int
+    """Answered pixels."""
+    pixel_accuracy: float | None
+    miou: float | None
+
+
+def read_agreement(root: Path, round_number: int) -> Agreement | None:
+    """None where the round has no answers yet; `root` as for `read_selection`."""
+    try:
+        return Agreement.model_validate_json(_agreement_path(root, round_number).read_text())
+    except (OSError, ValidationError):
         return None
-    store.save_answers(session.current.number, answers)
-    return answers.total_clicks
+
+
+def _agreement_path(root: Path, round_number: int) -> Path:
+    return root / "rounds" / str(round_number) / "agreement.json"
+
+
+def _score_by_answers(number: int, answers: Answers, store: Store, bench: Bench) -> None:
+    matrix = ConfusionMatrix(len(bench.labels))
+    for answer in answers.annotations:
+        name = bench.source.names[answer.frame]
+        matrix.add(answer.label_map, read_label_map(label_map_path(store, number - 1, name)))
+    pixels = int(matrix.counts.sum())
+    agreement = Agreement(
+        pixels=pixels,
+        pixel_accuracy=matrix.pixel_accuracy if pixels else None,
+        miou=matrix.miou if pixels else None,
+    )
+    with atomic_write(_agreement_path(store.root, number)) as path:
+        path.write_text(agreement.model_dump_json(indent=2) + "\n")
 
 
 def _finetune(session: Session, store: Store, bench: Bench) -> None:
     training, number = bench.config.training, session.current.number
-    answers = all_answers(session, store)
-    size = bench.config.size
-    targets = {frame: shrink_labels(a.label_map, size) for frame, a in answers.items()}
-    labeled = {frame: target for frame, target in targets.items() if (target != IGNORE).any()}
-    if training is None or not labeled:
+    data = _training_data(session, store, bench)
+    if training is None or not data.targets:
         return
     network = load_network(store, bench, number - 1)
     state = store.path("rounds", number, "training.pt")
     finetune(
         network,
-        TrainingData(bench.frames, labeled, bench.flow),
+        data,
         training,
         seed=(bench.config.seed, number),
         device=bench.device,
         state=state,
         progress=bench.progress,
     )
-    info = CheckpointInfo(network.name, bench.labels.names, size, network.align_corners, number)
+    info = CheckpointInfo(
+        network.name, bench.labels.names, bench.config.size, network.align_corners, number
+    )
     save_checkpoint(network, info, store.path("rounds", number, "network.safetensors"))
     state.unlink(missing_ok=True)
+
+
+def _training_data(session: Session, store: Store, bench: Bench) -> TrainingData:
+    """The people's labels; or the carried ones, which are theirs where they gave some."""
+    size = bench.config.size
+    targets: dict[int, LabelMap] = {}
+    weights: dict[int, NDArray[np.float32]] | None = None
+    if bench.carrier is not None and bench.config.carrying.taught:
+        weights = {}
+        for one in _carried(session, store, bench, bench.carrier):
+            targets[one.frame] = shrink_labels(one.label_map, size)
+            weights[one.frame] = shrink_weights(one.confidence, size)
+    else:
+        for frame, answer in all_answers(session, store).items():
+            targets[frame] = shrink_labels(answer.label_map, size)
+    labeled = {frame: target for frame, target in targets.items() if (target != IGNORE).any()}
+    return TrainingData(bench.frames, labeled, bench.flow, weights)
+
+
+def _carried(
+    session: Session, store: Store, bench: Bench, carrier: Carrier
+) -> Iterator[Propagated]:
+    answers = list(all_answers(session, store).values())
+    return propagate(
+        answers,
+        carrier.flow,
+        bench.source.size,
+        len(bench.source),
+        progress=bench.progress,
+        pictures=carrier.pictures,
+    )
 
 
 def _predict(session: Session, store: Store, bench: Bench) -> None:
@@ -288,15 +449,26 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
         store.save_scores(number, store.load_scores(0))
         return
     network = load_network(store, bench, number)
+    carried: Iterator[Propagated] | None = None
+    if number > 0 and bench.carrier is not None and bench.config.carrying.fused:
+        carried = _carried(session, store, bench, bench.carrier)
 
     def predictions(folder: Path) -> Iterator[FramePrediction]:
         dense = predict(
-            network, bench.frames, bench.source.size, device=bench.device, progress=bench.progress
+            network,
+            bench.frames,
+            bench.source.size,
+            device=bench.device,
+            with_probabilities=carried is not None,
+            progress=bench.progress,
         )
         for prediction in dense:
             frame = prediction.frame
             path = folder / f"{bench.source.names[frame]}.png"
-            PillowImage.fromarray(prediction.label_map).save(path)
+            label_map = prediction.label_map
+            if carried is not None and prediction.probabilities is not None:
+                label_map = fuse(next(carried), prediction.probabilities)
+            PillowImage.fromarray(label_map).save(path)
             segments = bench.segments[frame]
             yield score_segments(prediction, segments, bench.segments.count(frame))
 
@@ -325,10 +497,18 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
 
 def _publish(session: Session, server: AnnotationServer, store: Store, bench: Bench) -> None:
     number = session.current.number
-    server.publish(
-        number,
-        (
-            (frame, read_label_map(label_map_path(store, number, name)))
-            for frame, name in enumerate(bench.source.names)
-        ),
-    )
+    server.publish(number, published_maps(session, store, number, bench.source.names))
+
+
+def published_maps(
+    session: Session, store: Store, round_number: int, names: Sequence[str]
+) -> Iterator[tuple[int, LabelMap]]:
+    """(frame, label map) as a round shows them: its predictions, and over them what people have
+    answered."""
+    answers = all_answers(session, store)
+    for frame, name in enumerate(names):
+        label_map = read_label_map(label_map_path(store, round_number, name))
+        if frame in answers:
+            known = answers[frame].label_map
+            label_map = np.where(known == IGNORE, label_map, known)
+        yield frame, label_map

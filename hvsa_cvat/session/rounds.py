@@ -136,6 +136,16 @@ class Session:
             rounds = (*rounds, Round(current.number + 1, Phase.SELECT))
         return replace(self, rounds=rounds)
 
+    def ask_again(self) -> Session:
+        """The session with its open request to be made anew; people's answers to it are lost."""
+        if self.current.phase is not Phase.ANNOTATE:
+            raise SessionError(
+                f"session {self.id!r} stands at {self.current.phase} of round "
+                f"{self.current.number}: nobody is asked now, so nothing can be asked again"
+            )
+        asking = replace(self.current, phase=Phase.REQUEST, request=None)
+        return replace(self, rounds=(*self.rounds[:-1], asking))
+
     def to_json(self) -> Json:
         return {
             "id": self.id,

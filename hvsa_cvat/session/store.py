@@ -84,6 +84,23 @@ class Store:
             remove_partial(root)
             self._resources = opening.pop_all()
 
+    @staticmethod
+    def peek(root: Path) -> Session | None:
+        """The session that lies in `root`, read without holding the folder: whoever works there
+        goes on. None in a folder without one."""
+        database = root / "session.db"
+        if not database.exists():
+            return None
+        url = sa.URL.create(
+            "sqlite", database=f"file:{database}", query={"mode": "ro", "uri": "true"}
+        )
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+        try:
+            with _refusals(database), engine.connect() as connection:
+                return _load(connection, database)
+        finally:
+            engine.dispose()
+
     def __enter__(self) -> Store:
         return self
 
@@ -130,49 +147,27 @@ class Store:
     def load(self) -> Session | None:
         """The session as it was saved last, or None in a new folder."""
         with self._transaction() as connection:
-            head = connection.execute(sa.select(_sessions)).mappings().first()
-            if head is None:
-                return None
-            columns = [c for c in _rounds.c if c is not _rounds.c.session]
-            mine = sa.select(*columns).where(_rounds.c.session == head["id"])
-            rounds = connection.execute(mine.order_by(_rounds.c.number)).mappings().all()
-        try:
-            return Session.from_json({**head, "rounds": rounds})
-        except (KeyError, TypeError, ValueError, HvsaError) as error:
-            raise SessionError(
-                f"{self.database} does not hold a whole session ({error}); restore it from a "
-                "copy or choose another folder"
-            ) from error
+            return _load(connection, self.database)
 
     def save_answers(self, round_number: int, answers: Answers) -> None:
         """Keep the answers of a round in `rounds/K/answers.npz`."""
-        maps = [a.label_map for a in answers.annotations]
-        segments = [s for a in answers.annotations for s in a.segments]
-        clicks = [(s.frame, s.segment, c.boundary, c.classes) for s, c in answers.clicks.items()]
-        with atomic_write(self._answers(round_number)) as path:
-            np.savez_compressed(
-                path,
-                frames=np.array([a.frame for a in answers.annotations], np.int32),
-                label_maps=np.stack(maps) if maps else np.empty((0, 0, 0), np.uint8),
-                segments=np.array(segments, np.int32),
-                segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
-                clicks=np.array(clicks, np.int64).reshape(-1, 4),
-            )
+        _write_answers(self._answers(round_number), answers)
 
     def load_answers(self, round_number: int) -> Answers:
-        columns = ("frames", "label_maps", "segments", "segment_counts", "clicks")
-        frames, maps, segments, counts, clicks = _read(self._answers(round_number), columns)
-        parts = np.split(segments, np.cumsum(counts)[:-1]) if len(counts) else []
-        return Answers(
-            tuple(
-                FrameAnnotation(int(frame), tuple(part.tolist()), label_map)
-                for frame, part, label_map in zip(frames, parts, maps, strict=True)
-            ),
-            {
-                Sample(f, s): Clicks(boundary, classes)
-                for f, s, boundary, classes in clicks.tolist()
-            },
-        )
+        return _read_answers(self._answers(round_number))
+
+    def save_corrections(self, round_number: int, corrections: Answers) -> None:
+        """Keep what people had drawn unasked when a round was answered, `rounds/K/corrections.npz`.
+
+        Runs without any have no such file.
+        """
+        path = self._corrections(round_number)
+        if corrections.annotations or path.exists():
+            _write_answers(path, corrections)
+
+    def load_corrections(self, round_number: int) -> Answers:
+        path = self._corrections(round_number)
+        return _read_answers(path) if path.exists() else Answers(())
 
     def save_scores(self, round_number: int, scores: Pool) -> None:
         """Keep what the network of a round says of all samples in `rounds/K/scores.npz`."""
@@ -193,24 +188,17 @@ class Store:
     def _answers(self, round_number: int) -> Path:
         return self.path("rounds", round_number, "answers.npz")
 
+    def _corrections(self, round_number: int) -> Path:
+        return self.path("rounds", round_number, "corrections.npz")
+
     def _scores(self, round_number: int) -> Path:
         return self.path("rounds", round_number, "scores.npz")
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        """All or nothing; what the database refuses becomes a `SessionError` naming its file."""
-        try:
-            with self._engine.begin() as connection:
-                yield connection
-        except sa.exc.OperationalError as error:
-            raise SessionError(
-                f"cannot use {self.database}: {error.orig}; free space or choose another folder"
-            ) from error
-        except sa.exc.DatabaseError as error:
-            raise SessionError(
-                f"{self.database} is not a session ({error.orig}); restore it from a copy or "
-                "choose another folder"
-            ) from error
+        """All or nothing."""
+        with _refusals(self.database), self._engine.begin() as connection:
+            yield connection
 
     def _prepare(self) -> None:
         """Create the tables, or check that they are ours."""
@@ -239,6 +227,38 @@ def _leave_transactions_to_us(connection: Any, record: object) -> None:
 
 def _begin(connection: sa.Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+@contextmanager
+def _refusals(database: Path) -> Iterator[None]:
+    """What the database refuses becomes a `SessionError` naming its file."""
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        raise SessionError(
+            f"cannot use {database}: {error.orig}; free space or choose another folder"
+        ) from error
+    except sa.exc.DatabaseError as error:
+        raise SessionError(
+            f"{database} is not a session ({error.orig}); restore it from a copy or "
+            "choose another folder"
+        ) from error
+
+
+def _load(connection: sa.Connection, database: Path) -> Session | None:
+    head = connection.execute(sa.select(_sessions)).mappings().first()
+    if head is None:
+        return None
+    columns = [c for c in _rounds.c if c is not _rounds.c.session]
+    mine = sa.select(*columns).where(_rounds.c.session == head["id"])
+    rounds = connection.execute(mine.order_by(_rounds.c.number)).mappings().all()
+    try:
+        return Session.from_json({**head, "rounds": rounds})
+    except (KeyError, TypeError, ValueError, HvsaError) as error:
+        raise SessionError(
+            f"{database} does not hold a whole session ({error}); restore it from a copy or "
+            "choose another folder"
+        ) from error
 
 
 def _write_rounds(connection: sa.Connection, session: Session) -> None:
@@ -275,3 +295,31 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[NDArray[Any]]:
         raise SessionError(f"{path} is missing; {_MEND}") from error
     except _UNREADABLE as error:
         raise SessionError(f"{path} is truncated or foreign; {_MEND}") from error
+
+
+def _write_answers(path: Path, answers: Answers) -> None:
+    maps = [a.label_map for a in answers.annotations]
+    segments = [s for a in answers.annotations for s in a.segments]
+    clicks = [(s.frame, s.segment, c.boundary, c.classes) for s, c in answers.clicks.items()]
+    with atomic_write(path) as temporary:
+        np.savez_compressed(
+            temporary,
+            frames=np.array([a.frame for a in answers.annotations], np.int32),
+            label_maps=np.stack(maps) if maps else np.empty((0, 0, 0), np.uint8),
+            segments=np.array(segments, np.int32),
+            segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
+            clicks=np.array(clicks, np.int64).reshape(-1, 4),
+        )
+
+
+def _read_answers(path: Path) -> Answers:
+    columns = ("frames", "label_maps", "segments", "segment_counts", "clicks")
+    frames, maps, segments, counts, clicks = _read(path, columns)
+    parts = np.split(segments, np.cumsum(counts)[:-1]) if len(counts) else []
+    return Answers(
+        tuple(
+            FrameAnnotation(int(frame), tuple(part.tolist()), label_map)
+            for frame, part, label_map in zip(frames, parts, maps, strict=True)
+        ),
+        {Sample(f, s): Clicks(boundary, classes) for f, s, boundary, classes in clicks.tolist()},
+    )

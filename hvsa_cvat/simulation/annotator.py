@@ -57,7 +57,13 @@ class SimulatedServer:
     def frames(self) -> FrameSource:
         return self._frames
 
-    def request(self, key: str, samples: Sequence[Sample], segments: SegmentMaps) -> str:
+    def request(
+        self,
+        key: str,
+        samples: Sequence[Sample],
+        segments: SegmentMaps,
+        expected_clicks: Sequence[float] = (),
+    ) -> str:
         wanted = sorted(set(samples))
         if len(wanted) != len(samples):
             raise ValueError("a sample is requested twice")
@@ -102,6 +108,13 @@ class SimulatedServer:
             annotations.append(FrameAnnotation(frame, wanted, drawn))
             clicks.update({Sample(frame, segment): spent[segment] for segment in wanted})
         return Answers(tuple(annotations), clicks)
+
+    def revised(self, request: str) -> None:
+        """The simulated person never changes an answer."""
+
+    def corrections(self) -> tuple[FrameAnnotation, ...]:
+        """Nor draws anything unasked."""
+        return ()
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
         """Write 8-bit PNG files of class indices, `published/NAME.png`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hvsa_cvat import __version__
@@ -24,7 +22,6 @@ from hvsa_cvat.metrics import Scores, score_video
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
 from hvsa_cvat.report import FramePicture, RoundReport, RunReport, class_colours, write_report
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.session.phases import (
     Bench,
@@ -35,13 +32,12 @@ from hvsa_cvat.session.phases import (
     propagation_path,
     read_label_map,
 )
+from hvsa_cvat.session.prepare import Start, prepare
 from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
 from hvsa_cvat.simulation.datasets import LabelMaps, check_labels
 from hvsa_cvat.types import LabelSet, Sample
-from hvsa_cvat.video.flow import compute_flow
-from hvsa_cvat.video.frames import resized_frames
 from hvsa_cvat.video.segments import Granularity, build_segments
 
 _PICTURES = 6
@@ -107,7 +103,7 @@ def run_experiment(
 
     Leaves `metrics.json`, `rounds/K/label_maps/NAME.png` and `report.html`.
     """
-    network = _check(experiment, out, progress)
+    _check(experiment, out, progress)
     with Store(out) as store:
         session = _open_session(store, experiment)
         server = SimulatedServer(
@@ -117,31 +113,34 @@ def run_experiment(
             AnnotationRules(experiment.config.epsilon, experiment.config.charge_junctions),
             store.path("annotator"),
         )
-        bench, preparation = _prepare(experiment, network, store, server, clock, progress)
+        bench, full_clicks, preparation = _prepare(experiment, store, server, clock, progress)
         told: list[RoundMetrics] = []
         while True:
             for done in session.rounds[len(told) :]:
                 if done.phase is Phase.DONE:
-                    told.append(_round_metrics(session, done, store, bench, experiment))
+                    told.append(
+                        _round_metrics(session, done, store, bench, experiment, full_clicks)
+                    )
                     tell(told[-1])
                     metrics = RunMetrics(
-                        settings=_settings(experiment, bench),
+                        settings=_settings(experiment, bench, full_clicks),
                         preparation_seconds=preparation,
                         rounds=tuple(told),
                     )
                     with atomic_write(store.path("metrics.json")) as path:
                         path.write_text(metrics.model_dump_json(indent=2) + "\n")
-            moved = advance(session, server, store, bench, clock)
+            moved = advance(session, server, store, lambda: bench, clock)
             if moved is None:
                 break
             session = moved
-        write_report(_report(experiment, session, store, bench, metrics), out / "report.html")
+        report = _report(experiment, session, store, bench, metrics, full_clicks)
+        write_report(report, out / "report.html")
         return metrics
 
 
-def _check(experiment: Experiment, out: Path, progress: Progress) -> SegmentationNetwork:
-    """The network of round 0; what cannot be used shows before anything is computed or written."""
-    network, _ = load_checkpoint(
+def _check(experiment: Experiment, out: Path, progress: Progress) -> None:
+    """What cannot be used shows before anything is computed or written."""
+    load_checkpoint(
         experiment.checkpoint,
         experiment.labels,
         align_corners=experiment.align_corners,
@@ -153,7 +152,6 @@ def _check(experiment: Experiment, out: Path, progress: Progress) -> Segmentatio
     if granularity.kind == "maps":
         for frame in range(len(experiment.frames)):
             segments.count(frame)
-    return network
 
 
 def _open_session(store: Store, experiment: Experiment) -> Session:
@@ -208,12 +206,12 @@ def _content(experiment: Experiment) -> str:
     return digest.hexdigest()[:12]
 
 
-def _settings(experiment: Experiment, bench: Bench) -> dict[str, Any]:
+def _settings(experiment: Experiment, bench: Bench, full_clicks: int) -> dict[str, Any]:
     return {
         "video": experiment.video,
         **_identity(experiment),
         "device": str(experiment.device),
-        "full_clicks": bench.full_clicks,
+        "full_clicks": full_clicks,
         "flow_valid": {f"|dt| {dt}": share for dt, share in bench.flow.valid_share().items()},
         "version": __version__,
     }
@@ -221,59 +219,45 @@ def _settings(experiment: Experiment, bench: Bench) -> dict[str, Any]:
 
 def _prepare(
     experiment: Experiment,
-    network: SegmentationNetwork,
     store: Store,
     server: SimulatedServer,
     clock: Clock,
     progress: Progress,
-) -> tuple[Bench, dict[str, float]]:
-    """Everything that is computed once a video, and the seconds it took when it was computed."""
-    config, seconds, start = experiment.config, {}, clock()
+) -> tuple[Bench, int, dict[str, float]]:
+    """The bench, the clicks of annotating all frames, and the seconds that both took at first."""
+    seconds, begun = {}, clock()
 
     def lap(what: str) -> None:
-        nonlocal start
-        seconds[what] = clock() - start
-        start = clock()
+        nonlocal begun
+        seconds[what] = clock() - begun
+        begun = clock()
 
-    frames = resized_frames(experiment.frames, config.size, store.path("frames.npy"), progress)
-    lap("frames")
-    flow = compute_flow(frames, experiment.flow, store.path("flow"), progress, os.cpu_count() or 1)
-    lap("flow")
     full_clicks = server.full_cost(progress)
     lap("full_cost")
-
-    def features(frame: int) -> NDArray[np.float32]:
-        return next(
-            predict(network, frames, experiment.frames.size, device=experiment.device, only=[frame])
-        ).feature_map
-
-    bench = Bench(
-        config=config,
-        labels=experiment.labels,
+    start = Start(
         source=experiment.frames,
-        frames=frames,
-        flow=flow,
-        segments=build_segments(
-            Granularity.parse(config.granularity),
-            experiment.frames,
-            store.path("segments"),
-            features,
-        ),
+        labels=experiment.labels,
+        config=experiment.config,
         checkpoint=experiment.checkpoint,
-        align_corners=experiment.align_corners,
-        full_clicks=full_clicks,
+        flow=experiment.flow,
         device=experiment.device,
-        progress=progress,
+        align_corners=experiment.align_corners,
     )
+    bench = prepare(start, store, full_clicks=full_clicks, progress=progress, lap=lap)
     kept = store.path("preparation.json")
     if not kept.exists():
         with atomic_write(kept) as path:
             path.write_text(json.dumps(seconds))
-    return bench, json.loads(kept.read_text())
+    return bench, full_clicks, json.loads(kept.read_text())
 
 
 def _round_metrics(
-    session: Session, done: Round, store: Store, bench: Bench, experiment: Experiment
+    session: Session,
+    done: Round,
+    store: Store,
+    bench: Bench,
+    experiment: Experiment,
+    full_clicks: int,
 ) -> RoundMetrics:
     """Score the label maps of a finished round; kept beside them, so that it is done once."""
     kept = store.path("rounds", done.number, "metrics.json")
@@ -296,7 +280,7 @@ def _round_metrics(
         **scores.model_dump(),
         round=done.number,
         clicks=clicks,
-        clicks_percent=100 * clicks / bench.full_clicks,
+        clicks_percent=100 * clicks / full_clicks,
         pixels_percent=100 * _pixels(queried, bench) / (height * width * len(names)),
         samples=len(queried),
         propagated_percent=_propagated(store, done.number),
@@ -327,7 +311,12 @@ def _pixels(samples: list[Sample], bench: Bench) -> int:
 
 
 def _report(
-    experiment: Experiment, session: Session, store: Store, bench: Bench, metrics: RunMetrics
+    experiment: Experiment,
+    session: Session,
+    store: Store,
+    bench: Bench,
+    metrics: RunMetrics,
+    full_clicks: int,
 ) -> RunReport:
     config, length = experiment.config, len(bench.source)
     rounds = []
@@ -353,7 +342,7 @@ def _report(
             "method": config.method,
             "strategy": config.strategy,
             "granularity": config.granularity,
-            "budget after each round": f"{shown} of {bench.full_clicks} clicks",
+            "budget after each round": f"{shown} of {full_clicks} clicks",
             "network size": f"{size[1]}x{size[0]}",
             "checkpoint": experiment.checkpoint.name,
             "optical flow": experiment.flow.name,

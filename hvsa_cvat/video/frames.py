@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import cv2
@@ -108,7 +108,7 @@ class ImageFolder:
 
     def __getitem__(self, frame: int) -> Image:
         path = self._paths[frame]
-        image = _read_image(path)
+        image = read_image(path)
         if image.shape[:2] != self.sizes[frame]:
             raise MediaError(f"{path} changed while it was in use; start again")
         return image
@@ -123,7 +123,7 @@ class _VideoFile:
         keys: list[int] = []
         size: Size | None = None
         expected = 0
-        for frame, expected in _decode(path):
+        for frame, expected in decode_video(path):
             here = (frame.height, frame.width)
             if frame.rotation % 180:
                 here = here[::-1]
@@ -170,13 +170,13 @@ class _VideoFile:
         for decoded in self._decoder:
             self._next += 1
             if self._next > frame:
-                return _upright(decoded)
+                return upright_image(decoded)
         raise MediaError(f"{self._path} changed while it was in use; start again")
 
     def _open_at(self, key: int) -> None:
         """Let the decoder's next frame be the key frame `key`."""
         if key:
-            decoder = (frame for frame, _ in _decode(self._path, self._stamps[key]))
+            decoder = (frame for frame, _ in decode_video(self._path, self._stamps[key]))
             for first in decoder:
                 # What an open group shows before its key frame lacks its references: skip it.
                 if first.pts is not None and first.pts >= self._stamps[key]:
@@ -186,12 +186,12 @@ class _VideoFile:
             if first is not None and first.pts == self._stamps[key]:
                 self._decoder, self._next = itertools.chain((first,), decoder), key
                 return
-        self._decoder, self._next = (frame for frame, _ in _decode(self._path)), 0
+        self._decoder, self._next = (frame for frame, _ in decode_video(self._path)), 0
 
 
-def _decode(path: Path, seek: int | None = None) -> Iterator[tuple[av.VideoFrame, int]]:
-    """Frames with the container's own guess of their number, from the key frame at or before
-    the time stamp `seek`."""
+def decode_video(path: Path, seek: int | None = None) -> Iterator[tuple[av.VideoFrame, int]]:
+    """Frames with the container's own guess of how many there are, from the key frame at or
+    before the time stamp `seek`."""
     try:
         # The whitelist keeps a playlist dressed up as a video from reaching into the network.
         with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
@@ -218,19 +218,23 @@ def _damaged(path: Path, reason: str) -> str:
     )
 
 
-def _upright(frame: av.VideoFrame) -> Image:
+def upright_image(frame: av.VideoFrame) -> Image:
+    """A decoded frame as RGB, turned as the video says that it is to be shown."""
     # PyAV gives the angle counter-clockwise, as rot90 takes it.
     image = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
     return np.ascontiguousarray(image, dtype=np.uint8)
 
 
 @contextmanager
-def opened_image(path: Path) -> Iterator[PillowImage.Image]:
-    """A Pillow image; whatever goes wrong while it is in use is a `MediaError` of this file."""
+def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[PillowImage.Image]:
+    """A Pillow image; whatever goes wrong while it is in use is a `MediaError` of this file.
+
+    An image inside another file comes as its `content`; `path` then only names it to people.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            with PillowImage.open(path) as image:
+            with PillowImage.open(content or path) as image:
                 yield image
         except MediaError:
             raise
@@ -248,16 +252,24 @@ def _image_size(path: Path) -> Size:
     return (width, height) if rotated else (height, width)
 
 
-def _read_image(path: Path) -> Image:
-    with opened_image(path) as image:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "F":
-            raise MediaError(f"{path} holds floating-point pixels; save it with 8 or 16 bits")
-        if upright.mode.startswith("I"):
-            wide = np.clip(np.asarray(upright, dtype=np.int64), 0, 65535)
-            grey = ((wide + 128) // 257).astype(np.uint8)
-            return np.repeat(grey[..., np.newaxis], 3, axis=2)
-        return np.array(upright.convert("RGB"), dtype=np.uint8)
+def read_image(path: Path, content: IO[bytes] | None = None, *, turn: bool = True) -> Image:
+    """An image of any pixel format as RGB, turned upright by its EXIF tag if `turn`.
+
+    An image inside another file comes as its `content`; `path` then only names it to people.
+    """
+    with opened_image(path, content) as image:
+        return rgb_image(ImageOps.exif_transpose(image) if turn else image, path)
+
+
+def rgb_image(image: PillowImage.Image, path: Path) -> Image:
+    """A Pillow image of any pixel format as RGB; `path` only names it to people."""
+    if image.mode == "F":
+        raise MediaError(f"{path} holds floating-point pixels; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        wide = np.clip(np.asarray(image, dtype=np.int64), 0, 65535)
+        grey = ((wide + 128) // 257).astype(np.uint8)
+        return np.repeat(grey[..., np.newaxis], 3, axis=2)
+    return np.array(image.convert("RGB"), dtype=np.uint8)
 
 
 def _check_size(path: Path, size: Sequence[int], expected: Size, reference: str) -> None:
