@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
 
-Method = Literal["paper", "paper-exact", "finetune-only", "label-propagation"]
+Method = Literal["hvsa", "paper", "paper-exact", "finetune-only", "label-propagation"]
 Sampling = Literal["every-frame", "half-labeled"]
 
 
@@ -54,6 +54,25 @@ class TrainingConfig(_Settings):
     """Share of the steps over which the learning rate rises linearly from 0."""
 
 
+class CarryingConfig(_Settings):
+    """What is made of people's labels carried along the flow while a network is trained too."""
+
+    fine: bool = False
+    """Carried at the frames' own size (a long side of 640 pixels at most), not the network's."""
+    without_drift: bool = False
+    """What the flow's errors add up to is taken out by what the frames show."""
+    taught: bool = False
+    """The network learns from the carried labels of all frames, weighted by their confidence."""
+    fused: bool = False
+    """Label maps join the carried labels and the network's probabilities."""
+
+    @property
+    def used(self) -> bool:
+        return self.taught or self.fused
+
+
+HVSA_CARRYING = CarryingConfig(fine=True, without_drift=True, taught=True, fused=True)
+
 PAPER_EXACT = TrainingConfig()
 """The numbers the paper prints, for HRNet-W48 with ImageNet and ScanNet weights."""
 
@@ -70,7 +89,11 @@ PAPER = TrainingConfig(
 
 FINETUNE_ONLY = PAPER.model_copy(update={"consistency_weight": 0.0})
 
+HVSA = PAPER.model_copy(update={"sampling": "every-frame", "epochs": 16})
+"""As many steps as `PAPER`; with carried labels every frame is a labeled one."""
+
 TRAINING: dict[Method, TrainingConfig | None] = {
+    "hvsa": HVSA,
     "paper": PAPER,
     "paper-exact": PAPER_EXACT,
     "finetune-only": FINETUNE_ONLY,
@@ -98,14 +121,21 @@ class RunConfig(_Settings):
     """Whether points where a class boundary meets the border of a sample cost a click."""
     training: TrainingConfig | None = None
     """The method's own (see `TRAINING`) unless given; None after all where a method trains none."""
+    carrying: CarryingConfig = CarryingConfig()
+    """The method's own unless given: everything for `hvsa`, nothing for the others."""
 
     @model_validator(mode="before")
     @classmethod
     def _as_the_method_trains(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get("training") is None:
-            method: Method = values.get("method", "paper")
-            return {**values, "training": TRAINING.get(method)}
-        return values
+        if not isinstance(values, dict):
+            return values
+        method: Method = values.get("method", "paper")
+        chosen = dict(values)
+        if chosen.get("training") is None:
+            chosen["training"] = TRAINING.get(method)
+        if chosen.get("carrying") is None:
+            chosen["carrying"] = HVSA_CARRYING if method == "hvsa" else CarryingConfig()
+        return chosen
 
 
 def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:

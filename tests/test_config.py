@@ -5,8 +5,11 @@ from pydantic import ValidationError
 
 from hvsa_cvat.config import (
     FINETUNE_ONLY,
+    HVSA,
+    HVSA_CARRYING,
     PAPER,
     PAPER_EXACT,
+    CarryingConfig,
     RunConfig,
     TrainingConfig,
     parse_budgets,
@@ -122,12 +125,26 @@ def test_methods_and_their_training() -> None:
     assert training("paper-exact") == PAPER_EXACT
     assert training("finetune-only") == FINETUNE_ONLY
     assert training("label-propagation") is None
+    assert training("hvsa") == HVSA
     own = TrainingConfig(epochs=2)
     given = RunConfig(method="finetune-only", training=own, budgets=(0.1,), size=(32, 32))
     assert given.training == own
     assert RunConfig.model_validate_json(given.model_dump_json()) == given
     # the ablation differs in lambda alone
     assert PAPER.model_copy(update={"consistency_weight": 0.0}) == FINETUNE_ONLY
+
+
+def test_only_hvsa_carries_labels_beside_a_network() -> None:
+    def carrying(**settings: object) -> CarryingConfig:
+        config = RunConfig.model_validate({"budgets": [0.1], "size": [32, 32], **settings})
+        assert RunConfig.model_validate_json(config.model_dump_json()) == config
+        return config.carrying
+
+    assert carrying(method="hvsa") == HVSA_CARRYING
+    assert not carrying(method="paper").used
+    assert not carrying(method="label-propagation").used
+    part = CarryingConfig(fused=True)
+    assert carrying(method="hvsa", carrying=part) == part
 
 
 def test_paper_exact_are_the_numbers_of_the_paper() -> None:

@@ -55,6 +55,8 @@ def segment_maps(folder: Path, length: int = 6) -> Path:
         ("superpixel:12", "active", "label-propagation"),
         ("superpixel-merged:12", "active", "paper-exact"),
         ("maps", "random", "paper"),
+        ("frame", "uniform", "hvsa"),
+        ("superpixel:12", "active", "hvsa"),
     ],
 )
 def test_every_granularity_method_and_strategy(
@@ -85,7 +87,8 @@ def test_every_granularity_method_and_strategy(
     trained = {"propagation.json"} if propagates else {"network.safetensors"}
     for number in (1, 2):
         files = {p.name for p in (tmp_path / "out/rounds" / str(number)).iterdir()}
-        assert files == {"answers.npz", "label_maps", "metrics.json", "scores.npz"} | trained
+        kept = {"agreement.json", "answers.npz", "selection.json", "metrics.json", "scores.npz"}
+        assert files == {"label_maps"} | kept | trained
     assert [one.propagated_percent is not None for one in metrics.rounds] == [
         False,
         propagates,
@@ -228,7 +231,7 @@ def test_what_cannot_be_cut_leaves_the_folder_alone(
     tiny.run(tiny.experiment(clip, checkpoint, granularity="frame", budgets=(0.2,)), out)
 
 
-@pytest.mark.parametrize("method", ["paper", "label-propagation"])
+@pytest.mark.parametrize("method", ["hvsa", "paper", "label-propagation"])
 def test_a_video_of_one_frame(method: str, checkpoint: Path, tmp_path: Path) -> None:
     clip = tiny.write_clip(tmp_path, length=1)
     metrics = tiny.run(tiny.experiment(clip, checkpoint, method=method), tmp_path / "out")
@@ -257,7 +260,7 @@ def test_one_class(tmp_path: Path) -> None:
     assert [one.miou for one in metrics.rounds] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("method", ["paper", "label-propagation"])
+@pytest.mark.parametrize("method", ["hvsa", "paper", "label-propagation"])
 def test_nothing_is_labelled(method: str, checkpoint: Path, tmp_path: Path) -> None:
     clip = tiny.write_clip(tmp_path, length=3, void=True)
     with pytest.raises(MediaError, match="labels know no pixel"):

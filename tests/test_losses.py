@@ -125,6 +125,17 @@ def test_cross_entropy_by_hand() -> None:
     assert np.isclose(float(loss), (np.log(3) + np.log(2)) / 2)
 
 
+def test_weighted_cross_entropy_by_hand() -> None:
+    logits = torch.zeros(1, 3, 1, 4)
+    logits[0, 1, 0, 1] = np.log(2)  # probabilities 1/4, 1/2, 1/4
+    targets = torch.tensor([[[0, 1, IGNORE, 2]]])
+    weights = torch.tensor([[[1.0, 0.5, 9.0, 0.0]]])
+
+    loss = labeled_cross_entropy(logits, targets, weights)
+
+    assert np.isclose(float(loss), (np.log(3) + 0.5 * np.log(2)) / 1.5)
+
+
 def test_cross_entropy_of_unlabelled_pixels_teaches_nothing() -> None:
     logits = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0)).requires_grad_()
     targets = torch.full((2, 2, 2), IGNORE)

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from hvsa_cvat.segmentation.pairs import TrainingData, epoch_pairs, make_batch, shrink_labels
+from hvsa_cvat.segmentation.pairs import (
+    TrainingData,
+    epoch_pairs,
+    make_batch,
+    shrink_labels,
+    shrink_weights,
+)
 from hvsa_cvat.types import IGNORE
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 
@@ -168,3 +175,22 @@ def test_a_shrunk_label_is_the_one_at_its_centre(full: np.ndarray, size: tuple[i
     clear = (rows % (2 * size[0]) != 0)[:, None] & (columns % (2 * size[1]) != 0)
     centres = full[rows // (2 * size[0])][:, columns // (2 * size[1])]
     assert np.array_equal(small[clear], centres[clear])
+
+
+def test_weights_follow_their_targets() -> None:
+    data = video()
+    assert make_batch(data, [(1, 0)]).weights is None
+    ones = np.full((2, 3), 0.5, np.float32)
+
+    batch = make_batch(replace(data, weights={1: ones}), [(1, 0)])
+
+    assert batch.weights is not None
+    assert batch.weights.tolist() == [ones.tolist(), np.zeros((2, 3)).tolist()]
+
+
+def test_weights_are_those_of_the_labels_that_are_kept() -> None:
+    label_map = np.arange(24, dtype=np.uint8).reshape(4, 6)
+
+    small = shrink_weights(label_map.astype(np.float32), (2, 3))
+
+    assert small.tolist() == shrink_labels(label_map, (2, 3)).tolist()

@@ -142,16 +142,19 @@ class Slow:
         assert request == "r"
 
 
-def test_waiting_changes_nothing(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
+def unprepared() -> Bench:
+    raise AssertionError("nothing is due, so nothing is prepared")
+
+
+def test_waiting_changes_nothing(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         waiting = session(Round(1, Phase.ANNOTATE, (Sample(0, 0),), 4.0, "r"))
         store.create(waiting)
-        here = bench(checkpoint, clip)
         clock = tiny.ticking()
-        assert advance(waiting, Slow(), store, here, clock) is None  # type: ignore[arg-type]
+        assert advance(waiting, Slow(), store, unprepared, clock) is None  # type: ignore[arg-type]
         assert store.load() == waiting
         done = replace(waiting, rounds=(Round(0, Phase.DONE),))
-        assert advance(done, Slow(), store, here, clock) is None  # type: ignore[arg-type]
+        assert advance(done, Slow(), store, unprepared, clock) is None  # type: ignore[arg-type]
 
 
 def test_the_method_says_how_to_train() -> None:

@@ -1,6 +1,6 @@
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
@@ -22,15 +22,17 @@ def blocks(size: Size = (40, 60)) -> tuple[Image, LabelMap]:
 
 @settings(deadline=None, max_examples=60)
 @given(seeds, sizes, sizes)
+@example(208, (32, 39), (32, 61))
 def test_labels_move_with_their_image(seed: int, size: Size, target: Size) -> None:
     image, label_map = augment(*blocks(size), target, np.random.default_rng(seed))
 
     assert image.dtype == label_map.dtype == np.uint8
     assert image.shape == (*target, 3)
     assert label_map.shape == target
-    # colours mix where classes meet
-    inner = ndimage.maximum_filter(label_map, 3) == ndimage.minimum_filter(label_map, 3)
-    inner &= label_map != IGNORE
+    # colours mix where classes meet, if only just outside
+    padded = np.pad(label_map, 1, constant_values=IGNORE)
+    inner = ndimage.maximum_filter(padded, 5) == ndimage.minimum_filter(padded, 5)
+    inner = inner[1:-1, 1:-1] & (label_map != IGNORE)
     assert inner.any()
     assert np.array_equal(image.argmax(axis=2)[inner], label_map[inner])
 

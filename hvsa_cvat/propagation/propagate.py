@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.ports import Progress, silent
+from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
 from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Size
-from hvsa_cvat.video.flow import FlowStore, warp
+from hvsa_cvat.video.flow import FlowStore
 
 DECAY = 0.93
 """What is left of the confidence after one frame, so that the nearer annotated frame wins."""
@@ -58,18 +59,20 @@ def propagate(
     size: Size,
     length: int,
     progress: Progress = silent,
+    pictures: NDArray[np.uint8] | None = None,
 ) -> Iterator[Propagated]:
     """Every frame of the video in order, labelled from `annotations`, whole or partial.
 
     A pixel that a person labelled keeps its label. Of several annotations of a frame the later one
-    holds.
+    holds. With `pictures`, the frames uint8 (length, h, w, 3) RGB at the flow's size, drift is
+    taken out at every step.
     """
     if len(flow) != length:
         raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
     frames, labels = _merged(annotations, size)
     with tempfile.SpooledTemporaryFile(_IN_MEMORY) as later:
         try:
-            chain = _chain(frames, labels, flow, range(length)[::-1])
+            chain = _chain(frames, labels, flow, range(length)[::-1], pictures)
             for done, places in enumerate(chain, 1):
                 later.write(places.tobytes())
                 progress("propagating labels backward", done, length)
@@ -79,7 +82,7 @@ def propagate(
                 f"{error.strerror or error}; free space or set TMPDIR"
             ) from error
         entry = _PLACE.itemsize * flow.size[0] * flow.size[1]
-        for frame, before in enumerate(_chain(frames, labels, flow, range(length))):
+        for frame, before in enumerate(_chain(frames, labels, flow, range(length), pictures)):
             later.seek((length - 1 - frame) * entry)
             after = np.frombuffer(later.read(entry), dtype=_PLACE).reshape(flow.size)
             label_map, confidence = _vote((before, after), labels)
@@ -114,31 +117,38 @@ def _merged(
 
 
 def _chain(
-    frames: Sequence[int], labels: NDArray[np.uint8], flow: FlowStore, order: range
+    frames: Sequence[int],
+    labels: NDArray[np.uint8],
+    flow: FlowStore,
+    order: range,
+    pictures: NDArray[np.uint8] | None,
 ) -> Iterator[NDArray[Any]]:
     """For every frame in `order` the places, `_PLACE` (h, w), that the ones before it lead to."""
     centres = np.ix_(
         *(_rescaled(n, own) for n, own in zip(flow.size, labels.shape[1:], strict=True))
     )
-    offset = np.zeros((*flow.size, 2), dtype=np.float32)
-    source = np.full(flow.size, -1, dtype=np.int32)
-    confidence = np.zeros(flow.size, dtype=np.float32)
+    places = Places(
+        np.zeros((*flow.size, 2), dtype=np.float32),
+        np.full(flow.size, -1, dtype=np.int32),
+        np.zeros(flow.size, dtype=np.float32),
+    )
     for frame in order:
         step = flow.get(frame, frame - order.step)
         if frame != order[0] and step is not None:
-            # The nearest place and this step's exact motion: no mean of two different sources.
-            nearest = warp(np.arange(source.size).reshape(source.shape), step.flow)
-            offset = offset.reshape(-1, 2)[nearest] + np.moveaxis(step.flow, 0, -1)
-            source = source.ravel()[nearest]
+            places = moved_places(places, step.flow)
             kept = np.where(step.valid, DECAY, DECAY * FAILED_DECAY).astype(np.float32)
-            confidence = np.maximum(confidence.ravel()[nearest] * kept, _LEAST_CONFIDENCE)
+            confidence = np.maximum(places.confidence * kept, _LEAST_CONFIDENCE)
+            places = places._replace(confidence=confidence)
+            if pictures is not None:
+                places = without_drift(places, pictures, frame, frames)
         if frame in frames:
             index = frames.index(frame)
             own = labels[index][centres] != IGNORE
-            offset[own], source[own], confidence[own] = 0, index, 1
-        places = np.empty(flow.size, dtype=_PLACE)
-        places["offset"], places["source"], places["confidence"] = offset, source, confidence
-        yield places
+            places.offset[own], places.source[own], places.confidence[own] = 0, index, 1
+        stored = np.empty(flow.size, dtype=_PLACE)
+        stored["offset"], stored["source"] = places.offset, places.source
+        stored["confidence"] = places.confidence
+        yield stored
 
 
 def _vote(

@@ -153,7 +153,8 @@ def finetune(
             logits = network(images)
         height, width = images.shape[-2:]
         logits = network.logits_at(logits, (height, width))
-        value = labeled_cross_entropy(logits, batch.targets.to(device))
+        weights = None if batch.weights is None else batch.weights.to(device)
+        value = labeled_cross_entropy(logits, batch.targets.to(device), weights)
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
             count = len(pairs)

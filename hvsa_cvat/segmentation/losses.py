@@ -41,10 +41,15 @@ def temporal_consistency(probs: Tensor, other: Tensor, flow: Tensor, valid: Tens
     return (difference * valid).sum() / valid.sum().clamp(min=1)
 
 
-def labeled_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Eq. 5: mean cross-entropy over the pixels that a person labelled, 0 where there are none.
+def labeled_cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Eq. 5: mean cross-entropy over the labelled pixels, 0 where there are none.
 
-    logits (B, C, H, W), targets int64 (B, H, W) with `IGNORE` where nobody labelled.
+    logits (B, C, H, W), targets int64 (B, H, W) with `IGNORE` where there is no label. With
+    weights, float (B, H, W), the mean is the weighted one.
     """
-    total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
-    return total / (targets != IGNORE).sum().clamp(min=1)
+    if weights is None:
+        total = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="sum")
+        return total / (targets != IGNORE).sum().clamp(min=1)
+    each = F.cross_entropy(logits, targets, ignore_index=IGNORE, reduction="none")
+    weights = weights * (targets != IGNORE)
+    return (each * weights).sum() / weights.sum().clamp(min=1)

@@ -27,9 +27,11 @@ class TrainingData:
     frames: NDArray[np.uint8]
     """uint8 (N, h, w, 3) RGB."""
     targets: Mapping[int, LabelMap]
-    """Frame -> uint8 (h, w); only frames that somebody labelled."""
+    """Frame -> uint8 (h, w); only frames with labels."""
     flow: FlowStore | None
     """None trains without temporal consistency."""
+    weights: Mapping[int, NDArray[np.float32]] | None = None
+    """Frame -> float32 (h, w) in 0..1, of each target's pixels; None: all weigh the same."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,8 @@ class Batch:
     """float32 (B, 2, h, w), O_{t->t'}."""
     valid: Tensor
     """bool (B, h, w), M_{t->t'}."""
+    weights: Tensor | None = None
+    """float32 (2B, h, w), of the targets; None: all weigh the same."""
 
 
 def epoch_pairs(
@@ -82,11 +86,16 @@ def make_batch(data: TrainingData, pairs: Sequence[Pair]) -> Batch:
     order = [source for source, _ in pairs] + [target for _, target in pairs]
     images = np.stack([data.frames[frame] for frame in order])
     targets = np.stack([data.targets.get(frame, nothing) for frame in order])
+    weights = None
+    if data.weights is not None:
+        weightless = np.zeros((height, width), np.float32)
+        weights = torch.from_numpy(np.stack([data.weights.get(t, weightless) for t in order]))
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(targets).long(),
         torch.from_numpy(flow),
         torch.from_numpy(valid),
+        weights,
     )
 
 
@@ -94,3 +103,9 @@ def shrink_labels(label_map: LabelMap, size: Size) -> LabelMap:
     """A label map at network size: the class of the pixel under each new pixel's centre."""
     resized = cv2.resize(label_map, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(resized, np.uint8)
+
+
+def shrink_weights(weights: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+    """Weights of a label map at network size, of the same pixels as `shrink_labels` takes."""
+    resized = cv2.resize(weights, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    return np.asarray(resized, np.float32)

@@ -28,6 +28,8 @@ class DensePrediction:
     """float32 (H, W) at the frame's own size: 1 - (p_top1 - p_top2), 0 certain to 1 undecided."""
     feature_map: NDArray[np.float32]
     """float32 (D, ceil(h/4), ceil(w/4)): the backbone's features at network size (h, w)."""
+    probabilities: NDArray[np.float32] | None = None
+    """float32 (C, H, W) at the frame's own size, where they were asked for."""
 
 
 def predict(
@@ -37,6 +39,7 @@ def predict(
     *,
     device: torch.device,
     only: Sequence[int] | None = None,
+    with_probabilities: bool = False,
     progress: Progress = silent,
 ) -> Iterator[DensePrediction]:
     """Predict `frames` (uint8 (N, h, w, 3) RGB at network size), or the ones named in `only`.
@@ -64,6 +67,7 @@ def predict(
                     classes[0].to(torch.uint8).cpu().numpy(),
                     (1 - (values[0] - second)).cpu().numpy(),
                     features[k].float().cpu().numpy(),
+                    probs.cpu().numpy() if with_probabilities else None,
                 )
             yield prediction
             progress("predict", start + k + 1, len(wanted))

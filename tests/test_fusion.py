@@ -1,0 +1,61 @@
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hvsa_cvat.propagation.fusion import fuse
+from hvsa_cvat.propagation.propagate import Propagated
+from hvsa_cvat.types import IGNORE
+
+
+def carried(labels: list[int], confidence: list[float]) -> Propagated:
+    label_map = np.array([labels], np.uint8)
+    reached = float((label_map != IGNORE).mean())
+    return Propagated(0, label_map, np.array([confidence], np.float32), reached)
+
+
+def test_fusion_by_hand() -> None:
+    # the network says of every pixel: 0.875 for class 0 and 0.125 for class 1
+    network = np.array([[[0.875] * 5], [[0.125] * 5], [[0.0] * 5]], np.float32)
+    # fourth roots: 0.5, 0.9, none, 0.8, 0.5
+    evidence = carried([1, 1, IGNORE, 2, 0], [0.0625, 0.6561, 0.0, 0.4096, 0.0625])
+
+    # 0.625 is less than 0.875 and 1.025 is more; no label arrives; 0.8 is less; both agree
+    assert fuse(evidence, network).tolist() == [[0, 1, 0, 0, 0]]
+
+
+@st.composite
+def frames(draw: st.DrawFn) -> tuple[Propagated, np.ndarray]:
+    width, classes = draw(st.integers(1, 6)), draw(st.integers(1, 4))
+    labels = draw(
+        st.lists(st.sampled_from([*range(classes), IGNORE]), min_size=width, max_size=width)
+    )
+    trust = draw(st.lists(st.sampled_from([0.001, 0.3, 0.93, 1.0]), min_size=width, max_size=width))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    scores = rng.random((classes, 1, width)).astype(np.float32) ** draw(st.sampled_from([1, 20]))
+    scores += 1e-6
+    confidence = [0.0 if label == IGNORE else t for label, t in zip(labels, trust, strict=True)]
+    return carried(labels, confidence), (scores / scores.sum(axis=0)).astype(np.float32)
+
+
+@given(frames())
+def test_what_people_labelled_stays_and_the_rest_is_carried_or_predicted(
+    frame: tuple[Propagated, np.ndarray],
+) -> None:
+    evidence, probabilities = frame
+
+    fused = fuse(evidence, probabilities)
+
+    predicted = probabilities.argmax(axis=0)
+    persons = evidence.confidence == 1
+    assert (fused[persons] == evidence.label_map[persons]).all()
+    unreached = evidence.label_map == IGNORE
+    assert (fused[unreached] == predicted[unreached]).all()
+    assert ((fused == evidence.label_map) | (fused == predicted)).all()
+    agreed = evidence.label_map == predicted
+    assert (fused[agreed] == predicted[agreed]).all()
+
+
+def test_a_person_holds_against_a_network_that_is_certain() -> None:
+    certain = np.array([[[1.0]], [[0.0]]], np.float32)
+
+    assert fuse(carried([1], [1.0]), certain).tolist() == [[1]]
