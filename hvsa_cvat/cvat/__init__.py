@@ -1,0 +1,1 @@
+"""The edge to CVAT: the only part that knows its API."""

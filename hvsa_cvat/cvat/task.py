@@ -1,0 +1,165 @@
+"""A task in our care: its classes and its frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from hvsa_cvat.cvat.client import CvatClient, Forbidden, Json, NotFound
+from hvsa_cvat.cvat.frames import TaskMedia, elsewhere, read_media
+from hvsa_cvat.errors import AnnotationError, ConfigError
+from hvsa_cvat.types import LabelSet, Size
+
+_CARRIES_MASKS = ("any", "mask", "polygon")
+"""Types of labels under which the web page lets people draw and correct dense masks."""
+
+
+@dataclass(frozen=True)
+class ClassLabel:
+    """A label of the task that dense masks can carry; its class index is its place."""
+
+    id: int
+    name: str
+    """As it was when the task came into our care, even if people have renamed it since."""
+    color: str
+    """As the server has it: `#rrggbb`."""
+    type: str
+    """`any`, `mask` or `polygon`."""
+
+
+@dataclass(frozen=True)
+class WatchedTask:
+    """A task as the server describes it now."""
+
+    id: int
+    name: str
+    project: int | None
+    project_name: str | None
+    classes: tuple[ClassLabel, ...]
+    left_out: tuple[str, ...]
+    """Names of the labels that cannot carry masks (skeletons, points, tags, ...): never ours."""
+    new_labels: tuple[str, ...]
+    """Names of labels that could be classes, but are not among the known ones: not ours either."""
+    background: frozenset[int]
+    """Class indices that are learned but not published."""
+    media: TaskMedia
+
+    @cached_property
+    def labels(self) -> LabelSet:
+        return LabelSet(tuple(label.name for label in self.classes))
+
+    @property
+    def size(self) -> Size:
+        return self.media.size
+
+    def index_of(self, label_id: int) -> int | None:
+        """Class index of a label, or None where it is none of the classes."""
+        return self._indices.get(label_id)
+
+    @cached_property
+    def _indices(self) -> dict[int, int]:
+        return {label.id: index for index, label in enumerate(self.classes)}
+
+
+def read_task(
+    client: CvatClient,
+    task: int,
+    background: Sequence[str] = (),
+    known: Sequence[tuple[int, str]] | None = None,
+) -> WatchedTask:
+    """A task, its classes by ascending id of their labels.
+
+    `background` names the classes that are not published. `known` are the (label id, name) of the
+    classes when the task came into our care, in their order, which then stays: a renamed label is
+    found by its id, one whose id is new (the task moved into a project) by its name.
+
+    `AnnotationError` for labels, `ConfigError` for `background`, `MediaError` for frames that
+    cannot be used, `NotFound` and `Forbidden` for the task itself.
+    """
+    row = _read_row(client, task)
+    media = read_media(client, row)
+    found = [
+        ClassLabel(label["id"], label["name"], label["color"], label["type"])
+        for label in client.rows("labels", task_id=task)
+        if not label.get("has_parent")
+    ]
+    if known is not None:
+        classes = follow_labels(task, known, found)
+    else:
+        classes = tuple(label for label in found if label.type in _CARRIES_MASKS)
+    if not classes:
+        raise AnnotationError(
+            f"task {task} has no label that masks can carry; add labels of type any, mask or "
+            "polygon to it in CVAT"
+        )
+    names = [label.name for label in classes]
+    if unknown := sorted(set(background) - set(names)):
+        raise ConfigError(
+            f"task {task} has no class {unknown[0]!r} that could be background; its classes are "
+            f"{', '.join(names)}"
+        )
+    ours = {label.id for label in classes}
+    others = [label for label in found if label.id not in ours]
+    return WatchedTask(
+        id=task,
+        name=row["name"],
+        project=row["project_id"],
+        project_name=_project_name(client, row),
+        classes=classes,
+        left_out=tuple(o.name for o in others if o.type not in _CARRIES_MASKS),
+        new_labels=tuple(o.name for o in others if o.type in _CARRIES_MASKS),
+        background=frozenset(names.index(name) for name in background),
+        media=media,
+    )
+
+
+def _read_row(client: CvatClient, task: int) -> Json:
+    try:
+        row: Json = client.get(f"tasks/{task}")
+    except NotFound as error:
+        raise elsewhere(client.address, task) from error
+    except Forbidden as error:
+        raise Forbidden(
+            f"this account may not read task {task} of {client.address.url}; make it the assignee "
+            "of the task, or a maintainer of its organisation"
+        ) from error
+    return row
+
+
+def follow_labels(
+    task: int, known: Sequence[tuple[int, str]], found: Sequence[ClassLabel]
+) -> tuple[ClassLabel, ...]:
+    """The labels of the `known` classes as they are now, under the names of then."""
+    by_id = {label.id: label for label in found}
+    ids = {label_id for label_id, _ in known}
+    # A class whose label was renamed keeps it: the name alone must not bring it to another class.
+    by_name = {label.name: label for label in found if label.id not in ids}
+    classes = []
+    for label_id, name in known:
+        label = by_id.get(label_id) or by_name.get(name)
+        if label is None:
+            raise AnnotationError(
+                f"label {name!r} of task {task} is gone; add a label of that name to it in CVAT, "
+                "or withdraw the task and enroll it anew"
+            )
+        if label.type not in _CARRIES_MASKS:
+            raise AnnotationError(
+                f"label {label.name!r} of task {task} is now of type {label.type}, which carries "
+                "no masks; make it any, mask or polygon in CVAT"
+            )
+        classes.append(replace(label, name=name))
+    return tuple(classes)
+
+
+def _project_name(client: CvatClient, row: Json) -> str | None:
+    if row["project_id"] is None:
+        return None
+    # Only newer servers say it of the task itself; and who sees a task need not see its project.
+    name: str | None = row.get("project_name")
+    if name is None:
+        try:
+            name = client.get(f"projects/{row['project_id']}")["name"]
+        except (NotFound, Forbidden):
+            return None
+    return name

@@ -1,0 +1,145 @@
+"""CVAT's webhook deliveries: they only shorten the wait, the truth is read from the server.
+
+A delivery may come twice, late or never; nothing is taken from it but that something changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+
+from hvsa_cvat.cvat.client import CvatClient, Json
+from hvsa_cvat.errors import ConfigError
+
+EVENTS = ("create:job", "update:job")
+
+_LARGEST_BODY = 1 << 20
+"""Bytes; a delivery is a few thousand."""
+
+_DESCRIPTION = "hvsa-agent: wakes the agent when a job changes"
+
+Scope = Mapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+
+def signature(secret: str, body: bytes) -> str:
+    """What CVAT sends in `X-Signature-256` with a raw body."""
+    return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
+
+
+def matters(delivery: Json, own_user: int) -> bool:
+    """Whether a delivery tells of a job that somebody else made or moved to another state.
+
+    Every saved annotation is delivered too, our own included, with nothing but a new date.
+    """
+    sender = delivery.get("sender") or {}
+    if sender.get("id") == own_user:
+        return False
+    if delivery.get("event") == "create:job":
+        return True
+    before = delivery.get("before_update") or {}
+    return delivery.get("event") == "update:job" and bool({"state", "stage"} & set(before))
+
+
+class Listener:
+    """An ASGI application that calls `wake` for each signed delivery that matters.
+
+    Anything without a valid signature is answered by 401, and nothing else happens. `GET` answers
+    200 for health checks.
+    """
+
+    def __init__(self, secret: str, own_user: int, wake: Callable[[], None]) -> None:
+        if not secret:
+            raise ConfigError(
+                "webhooks need a secret; set HVSA_WEBHOOK_SECRET to the same long random text "
+                "here and for `hvsa-agent webhook install`"
+            )
+        self._secret = secret
+        self._own_user = own_user
+        self._wake = wake
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        if scope["method"] in ("GET", "HEAD"):
+            await _answer(send, 200, b"hvsa-agent listens\n")
+            return
+        body = await _read(receive)
+        if body is None:
+            await _answer(send, 413, b"too large\n")
+            return
+        given = dict(scope["headers"]).get(b"x-signature-256", b"")
+        if not hmac.compare_digest(given, signature(self._secret, body).encode()):
+            await _answer(send, 401, b"wrong or missing signature\n")
+            return
+        await _answer(send, 200, b"")
+        try:
+            delivery = json.loads(body)
+        except ValueError:
+            return
+        if isinstance(delivery, dict) and matters(delivery, self._own_user):
+            self._wake()
+
+
+def install(client: CvatClient, target: str, secret: str, projects: list[int]) -> list[Json]:
+    """Have the server deliver to `target`: one webhook of the organisation, or, outside of one,
+    one for each project. A webhook to the same target is brought up to date, not doubled."""
+    if client.address.organization:
+        scopes: list[Json] = [{"type": "organization"}]
+    else:
+        scopes = [{"type": "project", "project_id": project} for project in projects]
+    if not scopes:
+        raise ConfigError(
+            "no project to install a webhook for: outside of an organisation CVAT delivers for "
+            "projects only; enroll a task that is in a project, or go on by polling"
+        )
+    installed = []
+    for scope in scopes:
+        wanted = {
+            "target_url": target,
+            "description": _DESCRIPTION,
+            "events": list(EVENTS),
+            "content_type": "application/json",
+            "is_active": True,
+            "enable_ssl": True,
+            "secret": secret,
+        }
+
+        def find(scope: Json = scope) -> Json | None:
+            for row in client.rows("webhooks"):
+                same = all(row.get(name) == value for name, value in scope.items())
+                if same and row["target_url"] == target:
+                    return row
+            return None
+
+        present = find()
+        if present is None:
+            installed.append(client.create("webhooks", {**wanted, **scope}, find))
+        else:
+            installed.append(client.change("PATCH", f"webhooks/{present['id']}", wanted))
+    return installed
+
+
+async def _read(receive: Receive) -> bytes | None:
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part: bytes = message.get("body", b"")
+        body += part
+        if len(body) > _LARGEST_BODY:
+            return None
+        if not message.get("more_body"):
+            return body
+
+
+async def _answer(send: Send, status: int, body: bytes) -> None:
+    headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
