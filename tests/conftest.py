@@ -3,9 +3,14 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+from hypothesis import settings
 
 # arrays this small gain nothing from threads, which on a busy machine wait for each other
 torch.set_num_threads(1)
+
+# the same cases in every run; a slow machine is not a failure
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 
 @pytest.fixture(scope="session")

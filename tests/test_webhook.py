@@ -1,0 +1,224 @@
+"""Deliveries: signed ones wake the agent, all others do nothing."""
+
+import json
+import os
+import random
+import socket
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError, URLError
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from standin import StandIn
+
+from hvsa_cvat.agent.watch import Heartbeat, Watch, listening
+from hvsa_cvat.cvat.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
+from hvsa_cvat.errors import ConfigError
+
+SECRET = "a long random text"
+OWN = 3
+
+
+def delivery(**changes: Any) -> dict[str, Any]:
+    finished = {
+        "event": "update:job",
+        "job": {"id": 72, "state": "completed"},
+        "before_update": {"state": "in progress", "updated_date": "2026-11-22T08:06:07Z"},
+        "sender": {"id": 8, "username": "ann"},
+        "webhook_id": 10,
+    }
+    return {**finished, **changes}
+
+
+def test_the_signature_is_cvats() -> None:
+    # from a delivery of CVAT 2.54: HMAC-SHA256 over the raw body, in hex
+    assert signature("key", b"The quick brown fox jumps over the lazy dog") == (
+        "sha256=f7bc83f430538424b13298e6aa6fb143ef4d59a14946175997479dbc2d1a3cd8"
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [
+        (delivery(), True),
+        (delivery(before_update={"stage": "annotation"}), True),
+        (delivery(event="create:job", before_update=None), True),
+        (delivery(sender=None), True),
+        (delivery(before_update={"updated_date": "2026-11-22T08:06:07Z"}), False),
+        (delivery(before_update={"assignee": None}), False),
+        (delivery(sender={"id": OWN}), False),
+        (delivery(event="update:task"), False),
+        (delivery(event="ping"), False),
+        ({}, False),
+    ],
+)
+def test_only_what_others_change_of_jobs_matters(told: dict[str, Any], counts: bool) -> None:
+    assert matters(told, OWN) is counts
+
+
+@contextmanager
+def at_work(woken: list[int]) -> Iterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    listener = Listener(SECRET, OWN, lambda: woken.append(1))
+    with listening(f"127.0.0.1:{port}", listener, lambda line: None):
+        yield f"http://127.0.0.1:{port}/"
+
+
+def post(url: str, body: bytes, sign: str | None) -> int:
+    headers = {"Content-Type": "application/json"}
+    if sign is not None:
+        headers["X-Signature-256"] = sign
+    request = urllib.request.Request(url, body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+def wait_for(woken: list[int]) -> None:
+    """The answer comes before the waking."""
+    deadline = time.monotonic() + 10
+    while not woken and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert woken == [1]
+
+
+def test_only_signed_deliveries_wake() -> None:
+    woken: list[int] = []
+    body = json.dumps(delivery()).encode()
+    with at_work(woken) as url:
+        assert post(url, body, None) == 401
+        assert post(url, body, "sha256=" + "0" * 64) == 401
+        assert post(url, body + b" ", signature(SECRET, body)) == 401
+        assert post(url, body, signature("another secret", body)) == 401
+        assert woken == []
+        assert post(url, body, signature(SECRET, body)) == 200
+        wait_for(woken)
+        for harmless in (b"", b"not json", b"[1]", json.dumps(delivery(event="ping")).encode()):
+            assert post(url, harmless, signature(SECRET, harmless)) == 200
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            assert answer.status == 200
+    assert woken == [1]
+
+
+def test_endless_bodies_are_cut_off() -> None:
+    woken: list[int] = []
+    body = json.dumps(delivery(filling=" " * (2 << 20))).encode()
+    with at_work(woken) as url:
+        with suppress(URLError):  # cut off before the client had sent it all
+            assert post(url, body, signature(SECRET, body)) == 413
+        assert post(url, b"", None) == 401
+    assert woken == []
+
+
+@given(st.binary(max_size=200), st.binary(max_size=80))
+def test_no_header_passes_by_chance(body: bytes, header: bytes) -> None:
+    answers: list[int] = []
+    woken: list[int] = []
+    listener = Listener(SECRET, OWN, lambda: woken.append(1))
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            answers.append(message["status"])
+
+    scope = {"type": "http", "method": "POST", "headers": [(b"x-signature-256", header)]}
+    call = listener(scope, receive, send)
+    with pytest.raises(StopIteration):
+        call.send(None)
+    assert answers == [401]
+    assert woken == []
+
+
+def test_an_empty_secret_is_refused() -> None:
+    with pytest.raises(ConfigError, match="HVSA_WEBHOOK_SECRET"):
+        Listener("", OWN, lambda: None)
+
+
+@pytest.mark.parametrize("address", ["8080", "host:", "host:port", "host:70000"])
+def test_where_to_listen_must_be_said(address: str) -> None:
+    listener = Listener(SECRET, OWN, lambda: None)
+    with pytest.raises(ConfigError, match="HOST:PORT"), listening(address, listener, print):
+        pass
+
+
+def test_a_port_in_use_is_named() -> None:
+    listener = Listener(SECRET, OWN, lambda: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        with (
+            pytest.raises(ConfigError, match="choose another"),
+            listening(address, listener, lambda line: None),
+        ):
+            pass
+
+
+def test_passes_come_at_intervals_and_when_woken() -> None:
+    watch = Watch(1000, random.Random(0))
+    passes = watch.passes()
+    next(passes)
+    watch.wake()
+    next(passes)  # woken during the pass: at once
+    threading.Timer(0.05, watch.wake).start()
+    next(passes)
+    threading.Timer(0.05, watch.stop).start()
+    assert list(passes) == []
+    assert watch.stopped
+    short = Watch(0.001, random.Random(0)).passes()
+    for _ in range(3):
+        next(short)
+
+
+def test_the_heart_beats_between_passes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hvsa_cvat.agent.watch._QUIET", 0.01)
+    beats = []
+    watch = Watch(1000, random.Random(0), lambda: beats.append(len(beats) == 8 and watch.stop()))
+    assert list(watch.passes()) == [None]  # one pass, then a wait in which the heart goes on
+    assert len(beats) == 9
+
+
+def test_a_heartbeat_is_the_age_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "folder" / "heartbeat"
+    with pytest.raises(ConfigError, match=r"--heartbeat .*No such file"):
+        Heartbeat(file)
+    file.parent.mkdir()
+    heart = Heartbeat(file)
+    assert file.exists()
+    os.utime(file, (0, 0))
+    heart.beat()
+    assert file.stat().st_mtime > 0
+    file.unlink()
+    file.parent.rmdir()
+    heart.beat()  # says nothing; who looks at the file finds none
+
+
+def test_installing_twice_makes_one() -> None:
+    with StandIn() as cvat:
+        project = cvat.add_project("HVSA: clip", ["car"])
+        client = CvatClient(
+            Address(cvat.url), Credentials(token=cvat.admin.token), sleep=lambda s: None
+        )
+        with client:
+            (first,) = install(client, "http://agent.example.com/", SECRET, [project.id])
+            (second,) = install(client, "http://agent.example.com/", SECRET, [project.id])
+            assert first["id"] == second["id"]
+            assert sorted(first["events"]) == sorted(EVENTS)
+            assert len(client.rows("webhooks")) == 1
+            with pytest.raises(ConfigError, match="polling"):
+                install(client, "http://agent.example.com/", SECRET, [])
