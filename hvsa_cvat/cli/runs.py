@@ -1,23 +1,19 @@
-"""`hvsa-agent`: the only place that reads options, prints, and wires the parts together."""
+"""`hvsa-agent simulate`, `demo` and `pretrain`: the loop without a server."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
-from hvsa_cvat import __version__
+from hvsa_cvat.cli.console import OUT, bars
 from hvsa_cvat.config import (
     FLOW_NAMES,
     NETWORKS,
@@ -27,7 +23,7 @@ from hvsa_cvat.config import (
     parse_budgets,
     parse_size,
 )
-from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.files import check_writable
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
@@ -35,34 +31,7 @@ from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
 if TYPE_CHECKING:
     from hvsa_cvat.simulation.experiment import RoundMetrics
 
-# PyTorch and timm take seconds to import: the commands import what they run, so that help and
-# usage errors come at once.
-
-_OUT = Console()
-_ERR = Console(stderr=True)
-
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Misuse(click.ClickException):
-    exit_code = 2
-
-
-class _Group(click.Group):
-    """Errors for people become one line on stderr and an exit code; nothing else is caught."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except HvsaError as error:
-            kind = _Misuse if error.exit_code == _Misuse.exit_code else click.ClickException
-            raise kind(" ".join(str(error).split())) from error
-
-
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
-def main() -> None:
-    """Dense video segmentation from few clicks."""
 
 
 def _run_options(command: F) -> F:
@@ -87,7 +56,8 @@ def _run_options(command: F) -> F:
             type=click.Choice(get_args(Method)),
             default="paper",
             show_default=True,
-            help="paper: the paper's losses with settings that suit small networks too; "
+            help="hvsa: labels carried along the flow teach the network and join its answer; "
+            "paper: the paper's losses with settings that suit small networks too; "
             "paper-exact: the paper's own settings; finetune-only: without temporal "
             "consistency; label-propagation: no training at all.",
         ),
@@ -157,7 +127,7 @@ _size_option = click.option(
 )
 
 
-@main.command()
+@click.command()
 @click.argument("video", type=click.Path(path_type=Path))
 @_labels_option
 @_classes_option
@@ -200,7 +170,7 @@ def simulate(
         --checkpoint pretrained.safetensors --granularity rectangle:16 \\
         --budget 2%,5%,10% --size 192x256 --out runs/first
     """
-    with _bars() as progress:
+    with bars() as progress:
         _simulate(
             video=video,
             labels_folder=labels_folder,
@@ -214,7 +184,7 @@ def simulate(
         )
 
 
-@main.command()
+@click.command()
 @_run_options
 @click.option(
     "--out",
@@ -225,7 +195,7 @@ def simulate(
 )
 def demo(out: Path, **options: Any) -> None:
     """Run the loop on the clip that comes with the package, on any machine, in a few minutes."""
-    with as_file(files("hvsa_cvat") / "data" / "demo") as folder, _bars() as progress:
+    with as_file(files("hvsa_cvat") / "data" / "demo") as folder, bars() as progress:
         _simulate(
             video=folder / "images",
             labels_folder=folder / "labels",
@@ -239,7 +209,7 @@ def demo(out: Path, **options: Any) -> None:
         )
 
 
-@main.command("pretrain")
+@click.command("pretrain")
 @click.argument("frames_dir", type=click.Path(path_type=Path))
 @_labels_option
 @_classes_option
@@ -291,7 +261,7 @@ def pretrain_command(
     from hvsa_cvat.video.frames import open_images
 
     chosen = choose_device(device)
-    with _bars() as progress:
+    with bars() as progress:
         frames = open_images(frames_dir, progress)
         if asked is None and len(set(frames.sizes)) > 1:
             raise ConfigError(
@@ -307,7 +277,7 @@ def pretrain_command(
                 checkpoint.load_imagenet_backbone(net)
         else:
             net, line = checkpoint.load_checkpoint(Path(init), labels, seed=seed)
-            _OUT.print(escape(line), soft_wrap=True)
+            OUT.print(escape(line), soft_wrap=True)
 
         # decoding costs as much as a quarter of a training step; 1 GiB holds a small set
         @lru_cache(maxsize=max(1, 2**30 // max(4 * h * w for h, w in frames.sizes)))
@@ -326,7 +296,7 @@ def pretrain_command(
         )
         info = checkpoint.CheckpointInfo(net.name, labels.names, at, net.align_corners, 0)
         checkpoint.save_checkpoint(net, info, out)
-    _OUT.print(
+    OUT.print(
         f"{escape(str(out))}: {net.name}, {len(labels)} classes, {len(frames)} frames, "
         f"{epochs} epochs, mean loss of the last one {run.losses[-1]:.3f}",
         soft_wrap=True,
@@ -375,9 +345,9 @@ def _simulate(
     frames = open_frames(video, progress)
     truths = open_labels(labels_folder, frames, labels)
     _, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
-    _OUT.print(escape(line), soft_wrap=True)
+    OUT.print(escape(line), soft_wrap=True)
     estimator, line = choose_flow(flow, chosen.type, flow_weights)
-    _OUT.print(escape(line), soft_wrap=True)
+    OUT.print(escape(line), soft_wrap=True)
     config = RunConfig(
         method=method,
         strategy=Strategy(strategy),
@@ -404,15 +374,15 @@ def _simulate(
 
     def tell(metrics: RoundMetrics) -> None:
         table.add_row(*_round_row(metrics))
-        _OUT.print(
+        OUT.print(
             f"round {metrics.round}: {metrics.clicks_percent:.1f} % of clicks, "
             f"mIoU {_percent(metrics.miou)}"
         )
 
     run_experiment(experiment, out, clock=time.perf_counter, progress=progress, tell=tell)
-    _OUT.print(table)
-    _OUT.print(f"Report: {escape(str(out / 'report.html'))}", soft_wrap=True)
-    _OUT.print(f"Numbers: {escape(str(out / 'metrics.json'))}", soft_wrap=True)
+    OUT.print(table)
+    OUT.print(f"Report: {escape(str(out / 'report.html'))}", soft_wrap=True)
+    OUT.print(f"Numbers: {escape(str(out / 'metrics.json'))}", soft_wrap=True)
 
 
 def _round_table() -> Table:
@@ -468,28 +438,3 @@ def _own_size(size: Size) -> Size:
     """The frames' own size, which a network takes as it is when it is not tiny."""
     height, width = size
     return max(height, 32), max(width, 32)
-
-
-@contextmanager
-def _bars() -> Iterator[Progress]:
-    """Progress bars on stderr, one a step; a step that is done makes room for the next."""
-    bars = Bars(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=_ERR,
-        transient=True,
-        disable=not _ERR.is_terminal,  # bars in a log file are noise
-    )
-    shown: dict[str, Any] = {}
-
-    def progress(step: str, done: int, total: int) -> None:
-        if step not in shown:
-            shown[step] = bars.add_task(step)
-        bars.update(shown[step], completed=done, total=total)
-        if done >= total:
-            bars.remove_task(shown.pop(step))
-
-    with bars:
-        yield progress

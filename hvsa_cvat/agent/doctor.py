@@ -1,0 +1,93 @@
+"""What this machine has for the agent: the half of `hvsa-agent doctor` that needs no server."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from hvsa_cvat.agent.settings import AgentSettings
+from hvsa_cvat.cvat.doctor import Finding
+from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.files import check_writable
+from hvsa_cvat.segmentation.checkpoint import read_info
+from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.video.flow import choose_flow
+
+_LITTLE_DISK = 5 * 2**30
+"""Bytes: frames, flow and label maps of one long video."""
+
+
+def examine_machine(settings: AgentSettings) -> Iterator[Finding]:
+    """GPU, optical flow, start network and disk, each judged by itself."""
+    care = settings.care(None, {})
+    yield _gpu(care.device)
+    yield _flow(care.flow, care.flow_weights)
+    yield _checkpoint(care.checkpoint)
+    yield _disk(settings.workspace)
+
+
+def _gpu(name: str) -> Finding:
+    try:
+        device = choose_device(name)
+    except HvsaError as error:
+        return Finding("GPU", "failure", str(error), 'set device = "auto" in hvsa.toml')
+    if device.type == "cpu":
+        return Finding(
+            "GPU",
+            "warning",
+            f"none in use; rounds take minutes on {os.cpu_count()} processor cores",
+            "run the agent where PyTorch sees a CUDA device, if rounds are to take seconds",
+        )
+    properties = torch.cuda.get_device_properties(device)
+    return Finding("GPU", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
+
+
+def _flow(name: str, weights: Path | None) -> Finding:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        _, line = choose_flow(name, device, weights)
+    except HvsaError as error:
+        return Finding("optical flow", "failure", str(error), 'set flow = "auto" in hvsa.toml')
+    if "cannot be had" in line:
+        return Finding(
+            "optical flow",
+            "warning",
+            line,
+            "download the weights of torchvision's RAFT large and name them by flow_weights",
+        )
+    return Finding("optical flow", "ok", line)
+
+
+def _checkpoint(path: Path | None) -> Finding:
+    if path is None:
+        return Finding(
+            "start network",
+            "warning",
+            "the small one that comes with the package; it knows none of your classes",
+            "make one with `hvsa-agent pretrain` and name it by checkpoint in hvsa.toml",
+        )
+    if path.suffix != ".safetensors":
+        if path.exists():
+            return Finding("start network", "ok", str(path))
+        return Finding("start network", "failure", f"no file {path}", "check the path")
+    try:
+        info = read_info(path)
+    except HvsaError as error:
+        return Finding("start network", "failure", str(error), "name another checkpoint")
+    return Finding("start network", "ok", f"{path}: {info.network}, {', '.join(info.labels)}")
+
+
+def _disk(workspace: Path) -> Finding:
+    try:
+        check_writable(workspace / "probe")
+        free = shutil.disk_usage(workspace).free
+    except (HvsaError, OSError) as error:
+        return Finding("disk", "failure", str(error), "choose another folder by --workspace")
+    text = f"{free / 2**30:.0f} GiB free in {workspace}"
+    if free < _LITTLE_DISK:
+        return Finding("disk", "warning", text, "free space; a long video takes a few GiB")
+    return Finding("disk", "ok", text)

@@ -1,0 +1,95 @@
+"""How the tasks in care stand: read from the workspace, and from the server if it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from hvsa_cvat.agent.workspace import Care, Workspace
+from hvsa_cvat.cvat.client import CvatClient
+from hvsa_cvat.cvat.collect import CollectPolicy, OwedJob, owed
+from hvsa_cvat.cvat.state import State
+from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.session.phases import Agreement, read_agreement, read_selection
+from hvsa_cvat.session.rounds import Phase
+from hvsa_cvat.session.store import Store
+
+
+@dataclass(frozen=True)
+class TaskStatus:
+    """One task in care."""
+
+    task: int
+    name: str
+    link: str
+    round: int
+    rounds: int
+    """Rounds that ask people."""
+    phase: str
+    """What happens next; `done` when all rounds are over."""
+    clicks: int
+    """Spent so far."""
+    budget_clicks: float | None
+    """May be spent in all, as far as known; None before the first selection."""
+    expected_clicks: float | None
+    """Of the samples that people are asked about now."""
+    owed: tuple[OwedJob, ...]
+    scores: Agreement | None
+    """Of the last answered round: the predictions before it against its answers."""
+    worked_on_by: str | None
+    """The agent that has the task just now."""
+    error: str | None
+    """What stopped the last pass, or why there is no more to say."""
+
+
+def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
+    """The status of every task in care. Without a client, or while the server does not answer,
+    nobody knows who owes what, and the rest is told."""
+    for care in workspace.tasks():
+        yield _status(workspace, care, client)
+
+
+def _status(workspace: Workspace, care: Care, client: CvatClient | None) -> TaskStatus:
+    folder = workspace.folder(care)
+    session, error = None, care.error
+    try:
+        session = Store.peek(folder)
+    except HvsaError as problem:
+        error = str(problem)
+    lease = workspace.lease(care.task)
+    link = f"{client.address.url}/tasks/{care.task}" if client is not None else ""
+    holder = lease.owner if lease is not None else None
+    if session is None:
+        error = error or f"{folder} holds no session; withdraw the task and enroll it again"
+        return TaskStatus(
+            care.task, "", link, 0, 0, "unknown", 0, None, None, (), None, holder, error
+        )
+    current = session.current
+    jobs: tuple[OwedJob, ...] = ()
+    if client is not None and current.phase is Phase.ANNOTATE and current.request is not None:
+        try:
+            request = State(folder / "cvat").request(current.request)
+            if request is not None:
+                policy = CollectPolicy(accepted_only=care.options.accepted_only)
+                jobs = tuple(owed(client, request, policy))
+        except HvsaError as problem:
+            error = error or str(problem)
+    selections = (read_selection(folder, done.number) for done in reversed(session.rounds))
+    selection = next((one for one in selections if one is not None), None)
+    agreements = (read_agreement(folder, done.number) for done in reversed(session.rounds))
+    budgets = session.config["budgets"]
+    return TaskStatus(
+        task=care.task,
+        name=session.video,
+        link=link,
+        round=current.number,
+        rounds=session.rounds_total,
+        phase=current.phase.value,
+        clicks=session.clicks,
+        budget_clicks=budgets[-1] * selection.full_clicks if selection is not None else None,
+        expected_clicks=current.expected_clicks if current.clicks is None else None,
+        owed=jobs,
+        scores=next((one for one in agreements if one is not None), None),
+        worked_on_by=holder,
+        error=error,
+    )

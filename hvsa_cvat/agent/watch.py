@@ -1,0 +1,110 @@
+"""Pass after pass: polling with jitter, woken earlier by webhooks, ended by a signal."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+
+from hvsa_cvat.cvat.webhook import Listener
+from hvsa_cvat.errors import ConfigError
+
+_JITTER = 0.2
+"""Share of the interval by which waits differ, so that many agents do not ask at once."""
+
+_QUIET = 60.0
+"""Seconds that a wait between passes goes on without a sign of life."""
+
+
+class Heartbeat:
+    """A file whose age tells health checks a hung agent from one that works or waits."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        try:
+            file.touch()
+        except OSError as error:
+            raise ConfigError(
+                f"--heartbeat {file}: {error.strerror}; name a file that can be written"
+            ) from error
+
+    def beat(self) -> None:
+        """To be called whenever the agent gets anywhere."""
+        with suppress(OSError):  # a file that grows old is the sign that is wanted then
+            self._file.touch()
+
+
+class Watch:
+    """When the next pass is due. Signals and webhooks may call `wake` and `stop` at any time."""
+
+    def __init__(
+        self, interval: float, rng: random.Random, beat: Callable[[], None] = lambda: None
+    ) -> None:
+        """`interval` is in seconds; `beat` is called at each pass, and every minute in between."""
+        self._interval = interval
+        self._rng = rng
+        self._beat = beat
+        self._woken = threading.Event()
+        self._stopped = threading.Event()
+
+    @property
+    def stopped(self) -> bool:
+        return self._stopped.is_set()
+
+    def wake(self) -> None:
+        """Begin the next pass now, or at once after the one that runs."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Begin no further step."""
+        self._stopped.set()
+        self._woken.set()
+
+    def passes(self) -> Iterator[None]:
+        """One item whenever a pass is due, until stopped."""
+        while not self.stopped:
+            self._woken.clear()
+            self._beat()
+            yield
+            self._wait(self._interval * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
+
+    def _wait(self, seconds: float) -> None:
+        while seconds > 0 and not self.stopped and not self._woken.wait(min(seconds, _QUIET)):
+            seconds -= _QUIET
+            self._beat()
+
+
+@contextmanager
+def listening(address: str, listener: Listener, log: Callable[[str], None]) -> Iterator[None]:
+    """Take webhook deliveries at `HOST:PORT` while the block runs."""
+    name, _, port = address.rpartition(":")
+    if not name or not port.isdecimal() or not 0 <= int(port) < 65536:
+        raise ConfigError(f"--listen {address!r}: write HOST:PORT, for example 0.0.0.0:8080")
+    config = uvicorn.Config(
+        listener, name.strip("[]"), int(port), log_config=None, lifespan="off", ws="none"
+    )
+    server = uvicorn.Server(config)
+    failed = threading.Event()
+
+    def serve() -> None:
+        try:
+            server.run()
+        except SystemExit:  # uvicorn's way of saying that it cannot bind
+            failed.set()
+
+    thread = threading.Thread(target=serve, name="webhooks", daemon=True)
+    thread.start()
+    while not server.started and thread.is_alive():
+        thread.join(0.01)
+    if failed.is_set() or not server.started:
+        raise ConfigError(f"--listen {address}: the port cannot be had; choose another")
+    log(f"webhooks are taken at {address}")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        thread.join(10)

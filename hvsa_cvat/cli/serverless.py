@@ -1,0 +1,112 @@
+"""`hvsa-agent serverless`: the network as a function inside CVAT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hvsa_cvat.cli.console import OUT
+
+if TYPE_CHECKING:
+    from hvsa_cvat.serving.render import Kind, PlannedFunction
+
+
+@click.group()
+def serverless() -> None:
+    """Put the network into CVAT as a function that annotators call."""
+
+
+@serverless.command()
+@click.option(
+    "--checkpoint",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Written by hvsa-agent: a pre-trained network, or the one of a round.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Folder of functions; this one comes into OUT/NAME/nuclio.",
+)
+@click.option("--name", help="Of the function in Nuclio; default: after the checkpoint.")
+@click.option(
+    "--interactor",
+    is_flag=True,
+    help="A function that answers clicks with regions, instead of one that annotates frames.",
+)
+@click.option(
+    "--shapes",
+    type=click.Choice(["masks", "polygons"]),
+    default="masks",
+    show_default=True,
+    help="What a detector answers with.",
+)
+@click.option(
+    "--mount",
+    type=click.Path(path_type=Path),
+    help="Folder of the Docker host that holds the checkpoint; default: it goes into the image.",
+)
+@click.option("--url", help="Where the function fetches the checkpoint, checked by its SHA-256.")
+@click.option(
+    "--base-image",
+    default="hvsa-agent",
+    show_default=True,
+    help="The image that the Dockerfile of hvsa-cvat makes.",
+)
+@click.option(
+    "--task",
+    type=click.IntRange(min=1),
+    help="Check the classes against the labels of this task, and the name against the functions "
+    "that CVAT has.",
+)
+@click.option("--server", help="CVAT's address, for --task; default: CVAT_HOST.")
+@click.option("--organization", help="Short name, for --task; default: your personal space.")
+def render(
+    checkpoint: Path,
+    out: Path,
+    interactor: bool,
+    task: int | None,
+    server: str | None,
+    organization: str | None,
+    **options: Any,
+) -> None:
+    """Write a folder that CVAT's deploy_cpu.sh or deploy_gpu.sh deploys.
+
+    \b
+    Example:
+      hvsa-agent serverless render --checkpoint kitchen.safetensors --out functions --task 12
+    """
+    from hvsa_cvat.serving.render import FunctionOptions, plan, write
+
+    kind: Kind = "interactor" if interactor else "detector"
+    planned = plan(checkpoint, out, FunctionOptions(kind=kind, **options))
+    if task is not None:
+        _check_at_server(planned, task, server, organization)
+    write(planned)
+    _say(f"{planned.folder}: {kind} {planned.name} for {', '.join(planned.info.labels)}")
+    _say(f"next, in CVAT's repository: serverless/deploy_cpu.sh {out.resolve()}")
+
+
+def _check_at_server(
+    planned: PlannedFunction, task: int, server: str | None, organization: str | None
+) -> None:
+    from hvsa_cvat.agent.settings import load_settings
+    from hvsa_cvat.cvat.client import CvatClient, NotFound, Unreachable
+    from hvsa_cvat.serving.render import check_deployed, check_labels
+
+    settings = load_settings(None, server=server, organization=organization)
+    with CvatClient(settings.address, settings.credentials, log=_say) as client:
+        check_labels(planned.info.labels, client.rows("labels", task_id=task))
+        try:
+            functions = client.get("lambda/functions")
+        except (NotFound, Unreachable):
+            _say("CVAT lists no functions (its serverless part is off, or Nuclio is down)")
+        else:
+            check_deployed(planned, functions)
+
+
+def _say(line: str) -> None:
+    OUT.print(line, markup=False, soft_wrap=True, highlight=False)

@@ -1,0 +1,409 @@
+"""The agent over a real socket: the whole loop with people who answer, and what stops it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from crowd import answer_job, open_jobs
+from standin import StandIn
+
+from hvsa_cvat.agent.settings import load_settings
+from hvsa_cvat.agent.status import read_status
+from hvsa_cvat.agent.sync import Agent, TaskReport, host
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.cvat.client import CvatClient
+from hvsa_cvat.cvat.shapes import fill_shape
+from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.ports import silent
+from hvsa_cvat.session.phases import label_map_path, read_label_map
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.types import IGNORE, LabelMap, LabelSet
+
+LENGTH = 6
+NAMES = tuple(tiny.LABELS)
+
+
+class Team:
+    """A server with one task, an agent's account and two annotators, and an agent's workspace."""
+
+    def __init__(self, cvat: StandIn, root: Path, checkpoint: Path) -> None:
+        self.cvat = cvat
+        self.root = root
+        self.checkpoint = checkpoint
+        self.now = 1_000_000.0
+        self.lines: list[str] = []
+        for name in ("ann", "bob"):
+            cvat.add_user(name, groups=["worker"])
+        self.task = self.add_task("clip")
+
+    def add_task(self, name: str, **settings: Any) -> int:
+        texture = np.random.default_rng(0).integers(0, 40, (*tiny.SIZE, 1), np.uint8)
+        frames = [tiny.COLOURS[tiny.truth(t)] + texture for t in range(LENGTH)]
+        labels = [] if "project" in settings else list(NAMES)
+        task: int = self.cvat.add_task(name, labels, frames=frames, **settings).id
+        return task
+
+    def agent(self, owner: str = "agent", workspace: str = "workspace") -> Agent:
+        environment = {"CVAT_ACCESS_TOKEN": self.cvat.admin.token, "CVAT_HOST": self.cvat.url}
+        settings = load_settings(None, environment, workspace=self.root / workspace)
+        client = CvatClient(
+            settings.address,
+            settings.credentials,
+            sleep=lambda seconds: None,
+            rng=random.Random(0),
+            log=self.lines.append,
+        )
+        return Agent(
+            settings,
+            Workspace(settings.workspace, host(self.cvat.url), owner, lambda: self.now),
+            client,
+            clock=lambda: self.now,
+            log=self.lines.append,
+            progress=silent,
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {
+            "checkpoint": str(self.checkpoint),
+            "granularity": "rectangle:16",
+            "method": "label-propagation",
+            "budget": "30%,60%",
+            "annotators": ["ann", "bob"],
+            "device": "cpu",
+            "size": "48x64",
+        }
+
+    def answer(self) -> int:
+        """Everybody finishes what they owe; how many jobs that were."""
+        jobs = open_jobs(self.cvat)
+        for job in jobs:
+            assignee = self.cvat.job(job).assignee
+            person = self.cvat.person(assignee.username if assignee else "admin")
+            answer_job(self.cvat, person, job, tiny.truth, NAMES)
+        return len(jobs)
+
+    def shown(self, task: int | None = None) -> list[LabelMap]:
+        """What the masks of the parent task show, frame by frame; each pixel at most once."""
+        maps = [np.full(tiny.SIZE, IGNORE, np.uint8) for _ in range(LENGTH)]
+        row = self.cvat.task(task or self.task)
+        index = {label.id: NAMES.index(label.name) for label in row.labels if label.name in NAMES}
+        for job in row.jobs:
+            for shape in self.cvat.shapes(job):
+                filled = fill_shape(shape, tiny.SIZE) if shape["type"] == "mask" else None
+                if filled is not None:
+                    window, mask = filled
+                    inside = maps[shape["frame"]][window]
+                    assert (inside[mask] == IGNORE).all(), "two masks on one pixel"
+                    inside[mask] = index[shape["label_id"]]
+        return maps
+
+
+@pytest.fixture
+def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
+    with StandIn() as cvat:
+        yield Team(cvat, tmp_path, checkpoint)
+
+
+def only(reports: Iterator[TaskReport]) -> TaskReport:
+    (report,) = reports
+    return report
+
+
+def test_the_whole_loop(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    assert team.cvat.shapes(team.cvat.task(team.task).jobs[0]) == []
+
+    first = only(agent.sync())
+    assert first.error is None
+    assert [job.assignee for job in first.owed] == ["ann", "bob"]
+    assert all(f"/jobs/{job.job}?" in job.link for job in first.owed)
+    assert (np.stack(team.shown()) != IGNORE).all()
+
+    waiting = only(agent.sync())
+    assert waiting.moved == ()
+    assert waiting.owed == first.owed
+
+    assert team.answer() == 2
+    second = only(agent.sync())
+    assert second.error is None
+    assert "round 1: publish" in second.moved
+    assert second.owed
+    assert team.answer() == 2
+    third = only(agent.sync())
+    assert third.done
+    assert third.owed == ()
+
+    folder = only_folder(team)
+    session = Store.peek(folder)
+    assert session is not None
+    with Store(folder) as store:
+        last = [read_label_map(label_map_path(store, 2, f"frame_{t:06d}")) for t in range(LENGTH)]
+    shown = team.shown()
+    answered = {sample.frame for sample in session.queried}
+    for frame in range(LENGTH):
+        if frame in answered:
+            assert (shown[frame] == tiny.truth(frame)).mean() > 0.9
+        else:
+            np.testing.assert_array_equal(shown[frame], last[frame])
+    (status,) = read_status(team.agent()._workspace, team.agent().client)
+    assert status.phase == "done"
+    assert status.scores is not None
+    assert status.clicks == session.clicks > 0
+
+
+def test_the_default_method_learns(team: Team) -> None:
+    agent = team.agent()
+    options = {**team.options, "method": None, "budget": "40%", "rounds": 1}
+    agent.enroll(team.task, options)
+    only(agent.sync())
+    team.answer()
+    report = only(agent.sync())
+    assert report.error is None
+    assert report.done
+    assert (only_folder(team) / "rounds" / "1" / "network.safetensors").exists()
+    assert np.mean([team.shown()[t] == tiny.truth(t) for t in range(LENGTH)]) > 0.9
+
+
+def only_folder(team: Team) -> Path:
+    (folder,) = (team.root / "workspace" / "tasks").iterdir()
+    return folder
+
+
+def test_a_second_pass_makes_nothing_twice(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    before = {job.id: team.cvat.shapes(job) for task in tasks(team) for job in task.jobs}
+    team.cvat.requests.clear()
+    only(team.agent("another").sync())
+    after = {job.id: team.cvat.shapes(job) for task in tasks(team) for job in task.jobs}
+    assert before == after
+    assert {request.method for request in team.cvat.requests} == {"GET"}
+
+
+def tasks(team: Team) -> list[Any]:
+    return list(team.cvat.world.tasks.values())
+
+
+def test_a_task_that_another_agent_has_is_left(team: Team) -> None:
+    agent, other = team.agent("one"), team.agent("two")
+    agent.enroll(team.task, team.options)
+    with other._workspace.leased(team.task) as held:
+        assert held
+        assert only(agent.sync()).held_by == "two"
+        with pytest.raises(HvsaError, match="two works on task"):
+            agent.withdraw(team.task, children=False)
+    assert only(agent.sync()).held_by is None
+
+
+def test_projects_bring_their_tasks_now_and_later(team: Team) -> None:
+    project = team.cvat.add_project("videos", list(NAMES))
+    first = team.add_task("first", project=project)
+    agent = team.agent()
+    (report,) = agent.enroll_project(project.id, team.options)
+    assert (report.task, report.moved) == (first, ("enrolled",))
+    second = team.add_task("second", project=project)
+    names = {r.task: r.name for r in agent.sync() if "enrolled" in r.moved}
+    assert names == {second: "second"}
+    agent.withdraw(first, children=True)
+    assert [report.task for report in agent.sync()] == [second]
+    # both ask in one companion project, by its project's name
+    homes = [p.name for p in team.cvat.world.projects.values() if p.name.startswith("HVSA")]
+    assert homes == [f"HVSA: videos (project {project.id})"]
+
+
+def test_withdrawing_leaves_what_people_did(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, {**team.options, "quiet_minutes": 0.0})
+    only(agent.sync())
+    job = team.cvat.task(team.task).jobs[0]
+    person = team.cvat.person(team.cvat.admin)
+    ours = team.cvat.shapes(job)
+    drawn = person.draw(
+        job, {"frame": 0, "label_id": ours[0]["label_id"], "points": [1, 1, 9, 1, 9, 9]}
+    )
+    person.relabel(job, ours[1]["id"], ours[0]["label_id"])
+    kept = {shape["id"]: shape for shape in team.cvat.shapes(job)}
+    retracted = agent.withdraw(team.task, children=True)
+    assert retracted is not None
+    assert retracted.edited == 1
+    assert retracted.deleted == len(ours) - 1
+    left = {shape["id"]: shape for shape in team.cvat.shapes(job)}
+    assert left == {number: kept[number] for number in (drawn, ours[1]["id"])}
+    assert [task.id for task in tasks(team)] == [team.task]
+    assert list(agent.sync()) == []
+    agent.enroll(team.task, team.options)  # and again, from the start
+    assert only(agent.sync()).owed
+
+
+def test_what_people_draw_in_the_task_counts(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, {**team.options, "quiet_minutes": 0.0})
+    only(agent.sync())
+    job = team.cvat.task(team.task).jobs[0]
+    person = team.cvat.person(team.cvat.admin)
+    box = team.cvat.label(team.cvat.task(team.task), "box")
+    person.draw(job, {"frame": 5, "label_id": box, "points": [2, 2, 12, 2, 12, 12, 2, 12]})
+    person.finish(job)
+    team.answer()
+    only(agent.sync())
+    with Store(only_folder(team)) as store:
+        (correction,) = store.load_corrections(1).annotations
+    assert correction.frame == 5
+    expected = np.full(tiny.SIZE, IGNORE, np.uint8)
+    expected[2:12, 2:12] = 1
+    np.testing.assert_array_equal(correction.label_map, expected)
+
+
+def test_masks_wait_for_a_job_at_work(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    person = team.cvat.person(team.cvat.admin)
+    job = team.cvat.task(team.task).jobs[0]
+    label = team.cvat.shapes(job)[0]["label_id"]
+    drawn = person.draw(job, {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]})
+    before = team.cvat.shapes(job)
+    team.answer()
+    report = only(agent.sync())
+    assert "round 1: publish" in report.moved
+    assert report.unpublished
+    assert team.cvat.shapes(job) == before
+    job.updated = job.updated.replace(year=job.updated.year - 1)  # long ago
+    assert not only(agent.sync()).unpublished
+    after = team.cvat.shapes(job)
+    assert [shape for shape in after if shape["id"] == drawn] == [
+        shape for shape in before if shape["id"] == drawn
+    ]
+    assert after != before
+
+
+def test_a_deleted_child_task_is_asked_again(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    (child,) = [task for task in tasks(team) if task.id != team.task]
+    team.cvat.world.drop(child)
+    stopped = only(agent.sync())
+    assert stopped.error is not None
+    assert "--ask-again" in stopped.error
+    (status,) = read_status(agent._workspace, agent.client)
+    assert status.error == stopped.error
+    asked = only(agent.sync(team.task, ask_again=True))
+    assert asked.error is None
+    assert len(asked.owed) == 2
+    team.answer()
+    assert "round 1: publish" in only(agent.sync()).moved
+
+
+def test_one_bad_task_does_not_stop_the_others(team: Team) -> None:
+    agent = team.agent()
+    other = team.add_task("other")
+    agent.enroll(team.task, team.options)
+    agent.enroll(other, team.options)
+    team.cvat.world.drop(team.cvat.task(team.task))
+    gone, fine = agent.sync()
+    assert gone.error is not None
+    assert f"task {team.task}" in gone.error.lower()
+    assert fine.error is None
+    assert fine.owed
+    assert agent.withdraw(team.task, children=True) is None
+    assert [report.task for report in agent.sync()] == [other]
+
+
+def test_a_server_that_is_down_loses_nothing(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    team.cvat.down()
+    report = only(agent.sync())
+    assert report.error is not None
+    assert "\n" not in report.error
+    team.cvat.up()
+    agent = team.agent()
+    assert only(agent.sync()).owed
+
+
+def test_renamed_and_deleted_labels(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    admin, path = team.cvat.person(team.cvat.admin), f"tasks/{team.task}"
+    box = team.cvat.label(team.cvat.task(team.task), "box")
+    admin.call("PATCH", path, {"labels": [{"id": box, "name": "crate"}]})
+    assert only(agent.sync()).error is None
+    admin.call("PATCH", path, {"labels": [{"id": box, "deleted": True}]})
+    stopped = only(agent.sync())
+    assert stopped.error is not None
+    assert "box" in stopped.error or "crate" in stopped.error
+    assert only(agent.sync()).error == stopped.error
+
+
+def test_stopping_ends_after_a_step(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    answers = iter([False, False, True, True, True])
+    report = only(agent.sync(stopping=lambda: next(answers)))
+    assert report.moved == ("round 0: predict",)
+    assert "round 0: publish" in only(agent.sync()).moved
+
+
+@pytest.mark.parametrize(
+    ("changes", "pattern"),
+    [
+        ({"annotators": ["nobody"]}, "'nobody'"),
+        ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"granularity": "circles"}, "circles"),
+        ({"background": ["sky"]}, "'sky'"),
+        ({"budget": "0%"}, "over 0 %"),
+        ({"size": "4x4"}, "32"),
+    ],
+)
+def test_enrolling_refuses_and_leaves_nothing(
+    team: Team, changes: dict[str, Any], pattern: str
+) -> None:
+    agent = team.agent()
+    with pytest.raises(HvsaError, match=pattern):
+        agent.enroll(team.task, {**team.options, **changes})
+    assert agent._workspace.tasks() == []
+    assert list(agent.sync()) == []
+
+
+def test_one_task_is_enrolled_once(team: Team) -> None:
+    team.agent().enroll(team.task, team.options)
+    with pytest.raises(ConfigError, match="in care already"):
+        team.agent().enroll(team.task, team.options)
+    elsewhere = team.agent(workspace="elsewhere")
+    only(team.agent().sync())
+    with pytest.raises(ConfigError, match="--again"):
+        elsewhere.enroll(team.task, team.options)
+    elsewhere.enroll(team.task, team.options, again=True)
+
+
+def test_our_own_tasks_are_not_enrolled(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    (child,) = [task for task in tasks(team) if task.id != team.task]
+    with pytest.raises(ConfigError, match="made to ask people"):
+        agent.enroll(child.id, team.options)
+    reports = agent.enroll_project(child.project.id, team.options)
+    assert list(reports) == []
+
+
+def test_a_checkpoint_of_other_classes_must_be_meant(team: Team, tmp_path: Path) -> None:
+    foreign = tiny.write_checkpoint(tmp_path / "foreign.safetensors", LabelSet(("cat", "dog")))
+    options = {**team.options, "checkpoint": str(foreign)}
+    with pytest.raises(ConfigError, match=r"cat, dog.*--new-classes"):
+        team.agent().enroll(team.task, options)
+    team.agent().enroll(team.task, {**options, "new_classes": True})
+    report = only(team.agent().sync())
+    assert report.owed
+    assert all((one == IGNORE).all() for one in team.shown())  # nothing worth showing yet

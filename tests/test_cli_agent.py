@@ -1,0 +1,224 @@
+"""What people see of the agent's commands, against the stand-in."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+from click.testing import CliRunner, Result
+from crowd import answer_job, open_jobs
+from standin import StandIn
+
+from hvsa_cvat.cli import main
+
+NAMES = tuple(tiny.LABELS)
+SECRETS = ("CVAT_HOST", "CVAT_ACCESS_TOKEN", "CVAT_USER", "CVAT_PASSWORD", "HVSA_WEBHOOK_SECRET")
+
+
+@pytest.fixture
+def cvat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
+    """A server with task 1; the agent starts in a folder of its own, with a token."""
+    monkeypatch.chdir(tmp_path)
+    for name in SECRETS:
+        monkeypatch.delenv(name, raising=False)
+    with StandIn() as server:
+        frames = [tiny.COLOURS[tiny.truth(t)] for t in range(4)]
+        server.add_task("kitchen [1]", list(NAMES), frames=frames)
+        monkeypatch.setenv("CVAT_HOST", server.url)
+        monkeypatch.setenv("CVAT_ACCESS_TOKEN", server.admin.token)
+        yield server
+
+
+def invoke(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def says(result: Result, *patterns: str) -> str:
+    assert result.exit_code == 0, (result.output, result.stderr, result.exception)
+    for pattern in patterns:
+        assert pattern in result.stdout
+    return result.stdout
+
+
+def refuses(result: Result, code: int, *patterns: str) -> None:
+    assert result.exit_code == code, (result.output, result.stderr, result.exception)
+    (line,) = [line for line in result.stderr.splitlines() if line.strip()]
+    assert line.startswith("Error: ")
+    for pattern in patterns:
+        assert pattern in line
+
+
+def enroll(checkpoint: Path, *more: str) -> Result:
+    return invoke(
+        *("enroll", 1, "--checkpoint", checkpoint, "--granularity", "rectangle:16"),
+        *("--method", "label-propagation", "--budget", "40%", "--rounds", 1),
+        *("--device", "cpu", "--size", "48x64", *more),
+    )
+
+
+def answer(cvat: StandIn, who: str | None = None) -> None:
+    for job in open_jobs(cvat):
+        answer_job(cvat, cvat.person(who or cvat.admin), job, tiny.truth, NAMES)
+
+
+def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
+    says(invoke("status"), "no task is in care", "hvsa-agent enroll")
+    says(enroll(checkpoint), "task 1 ('kitchen [1]') is in care", "4 frames of 64x48", *NAMES)
+    asked = says(invoke("sync"), "waits for people", "anyone owes job", "openGuide")
+    (job,) = open_jobs(cvat)
+    assert f"/jobs/{job}?" in asked
+    waiting = says(invoke("status"), "kitchen [1]", "annotate", "1 of 1", f"/jobs/{job}?", "/jobs?")
+    assert "Traceback" not in waiting
+    (told,) = json.loads(says(invoke("status", "--json")))
+    assert told["task"] == 1
+    assert told["phase"] == "annotate"
+    assert [owed["job"] for owed in told["owed"]] == [job]
+    assert told["link"] == f"{cvat.url}/tasks/1"
+    answer(cvat)
+    says(invoke("sync", "--task", 1), "all rounds are done", f"{cvat.url}/tasks/1")
+    (told,) = json.loads(says(invoke("status", "--json")))
+    assert told["phase"] == "done"
+    assert told["clicks"] > 0
+    assert 0 <= told["scores"]["miou"] <= 1
+    says(invoke("withdraw", 1, "--children"), "task 1 is out of care", "shapes of ours are deleted")
+    says(invoke("status"), "no task is in care")
+    assert list(cvat.world.tasks) == [1]
+    assert cvat.shapes(cvat.task(1).jobs[0]) == []
+
+
+def test_doctor(cvat: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fine = says(invoke("doctor"), "2.54", "disk", "GPU", "optical flow", "start network")
+    assert "failure" not in fine
+    assert cvat.admin.token not in fine
+    assert list(cvat.world.tasks) == [1]
+    assert cvat.world.projects == {}
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "a-wrong-token")
+    wrong = invoke("doctor")
+    assert wrong.exit_code == 1
+    assert "failure" in wrong.stdout
+    assert "->" in wrong.stdout
+    assert "a-wrong-token" not in wrong.output
+
+
+def test_wrong_use_is_one_line(
+    cvat: StandIn, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuses(invoke("enroll", 99), 1, "task 99")
+    refuses(invoke("enroll"), 2, "--project")
+    refuses(invoke("enroll", 1, "--project", 2), 2, "--project")
+    refuses(invoke("sync", "--task", 1), 2, "not in care", "enroll 1")
+    refuses(invoke("sync", "--listen", "0.0.0.0:80"), 2, "--watch")
+    refuses(invoke("sync", "--ask-again"), 2, "--task")
+    refuses(invoke("withdraw", 1), 2, "not in care")
+    refuses(invoke("withdraw", "--project", 1), 2, "not in care")
+    refuses(invoke("webhook", "install", "http://x.example/"), 2, "HVSA_WEBHOOK_SECRET")
+    refuses(invoke("status", "--server", "cvat.example.com"), 2, "https://cvat.example.com")
+    refuses(invoke("status", "--config", "nowhere.toml"), 2, "nowhere.toml")
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN", "a-wrong-token")
+    refuses(invoke("enroll", 1), 1, "CVAT_ACCESS_TOKEN")
+    monkeypatch.delenv("CVAT_ACCESS_TOKEN")
+    refuses(invoke("enroll", 1), 2, "CVAT_ACCESS_TOKEN")
+    monkeypatch.delenv("CVAT_HOST")
+    refuses(invoke("sync"), 2, "CVAT_HOST")
+
+
+def test_a_task_that_cannot_go_on_fails_the_pass(cvat: StandIn, checkpoint: Path) -> None:
+    says(enroll(checkpoint))
+    cvat.world.drop(cvat.task(1))
+    result = invoke("sync")
+    assert "task 1" in result.stdout
+    refuses(result, 1, "1 of the tasks")
+    assert says(invoke("status"), "task 1")
+
+
+def test_status_needs_no_server(
+    cvat: StandIn, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    says(enroll(checkpoint))
+    says(invoke("sync"))
+    cvat.down()
+    monkeypatch.setattr("hvsa_cvat.cli.agent.time.sleep", lambda seconds: None)
+    (told,) = json.loads(says(invoke("status", "--json")))
+    assert told["phase"] == "annotate"
+    assert told["owed"] == []
+    assert told["error"]
+    cvat.up()
+
+
+def test_options_and_files_are_the_same(cvat: StandIn, checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "hvsa.toml").write_text(
+        f"workspace = 'memory'\n[server]\nurl = '{cvat.url}'\n"
+        f"[defaults]\ncheckpoint = '{checkpoint}'\nbudget = '40%'\nrounds = 1\n"
+        "granularity = 'frame'\nmethod = 'label-propagation'\ndevice = 'cpu'\n"
+    )
+    says(invoke("enroll", 1, "--granularity", "rectangle:24"), "rectangle:24", "budget 40%")
+    assert (tmp_path / "memory" / "workspace.db").exists()
+
+
+def test_watching_ends_when_told(cvat: StandIn, checkpoint: Path, tmp_path: Path) -> None:
+    says(enroll(checkpoint))
+    command = [sys.executable, "-m", "hvsa_cvat", "sync", "--watch", "--interval", "0.2"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path)
+    try:
+        wait_until(lambda: "owes job" in log.read_text(), process)
+        answer(cvat)
+        wait_until(lambda: "all rounds are done" in log.read_text(), process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    text = log.read_text()
+    assert text.rstrip().endswith("stopped")
+    assert text.count("owes job") == 1  # said once, not at every pass
+    assert os.environ["CVAT_ACCESS_TOKEN"] not in text
+
+
+def test_a_webhook_wakes(
+    cvat: StandIn, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next pass by the clock would come in an hour."""
+    monkeypatch.setenv("HVSA_WEBHOOK_SECRET", "a long random text")
+    cvat.add_user("ann")  # what the agent itself does, does not wake it
+    says(enroll(checkpoint, "--annotators", "ann"))
+    says(invoke("sync"))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = f"127.0.0.1:{free.getsockname()[1]}"
+    says(invoke("webhook", "install", f"http://{place}/"), "delivers to", "for project")
+    command = [sys.executable, "-m", "hvsa_cvat", "sync", "--watch", "--interval", "3600"]
+    log = tmp_path / "log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--listen", place], stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path
+        )
+    try:
+        wait_until(lambda: "owes job" in log.read_text(), process)
+        answer(cvat, "ann")
+        wait_until(lambda: "all rounds are done" in log.read_text(), process)
+        process.terminate()
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert "a long random text" not in log.read_text()
+
+
+def wait_until(happened: object, process: subprocess.Popen[bytes]) -> None:
+    assert callable(happened)
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, "ended early"
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

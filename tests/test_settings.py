@@ -1,0 +1,155 @@
+"""hvsa.toml, the environment and options: what wins, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from hvsa_cvat.agent.settings import (
+    AgentSettings,
+    CareOptions,
+    load_settings,
+    network_size,
+    read_secret,
+)
+from hvsa_cvat.config import Strategy
+from hvsa_cvat.errors import ConfigError
+
+ENVIRONMENT = {"CVAT_HOST": "https://cvat.example.com", "CVAT_ACCESS_TOKEN": "t0p-s3cret"}
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "hvsa.toml"
+    path.write_text(text)
+    return path
+
+
+def load(folder: Path, text: str) -> AgentSettings:
+    return load_settings(written(folder, text), ENVIRONMENT)
+
+
+def test_the_environment_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = load_settings(None, ENVIRONMENT)
+    assert settings.address.url == "https://cvat.example.com"
+    assert settings.address.organization is None
+    assert settings.workspace == Path("hvsa-workspace")
+    assert settings.interval == 30
+    assert settings.care(None, {}) == CareOptions()
+    assert "t0p-s3cret" not in repr(settings)
+
+
+def test_options_come_over_projects_over_defaults(tmp_path: Path) -> None:
+    settings = load(
+        tmp_path,
+        """
+        workspace = "memory"
+        [server]
+        url = "https://other.example.com"
+        organization = "acme"
+        [defaults]
+        budget = "8%"
+        rounds = 2
+        checkpoint = "start.safetensors"
+        [projects.7]
+        budget = "4%"
+        annotators = ["ann"]
+        """,
+    )
+    assert settings.address.url == "https://cvat.example.com"  # the environment's
+    assert settings.address.organization == "acme"
+    assert settings.workspace == tmp_path / "memory"
+    one, seven = settings.care(1, {}), settings.care(7, {"rounds": 5, "strategy": None})
+    assert (one.budget, one.rounds, one.annotators) == ("8%", 2, ())
+    assert (seven.budget, seven.rounds, seven.annotators) == ("4%", 5, ("ann",))
+    assert seven.strategy is Strategy.ACTIVE
+    assert one.checkpoint == tmp_path / "start.safetensors"
+
+
+@pytest.mark.parametrize(
+    ("text", "patterns"),
+    [
+        ("[server", ("hvsa.toml", "TOML")),
+        ("[server]\nhost = 1", ("hvsa.toml", "server.host")),
+        ("[defaults]\nbudgets = 1", ("budgets", "budget", "known are")),
+        ("[defaults]\nrounds = 0", ("rounds", "greater than or equal to 1")),
+        ("[projects.kitchen]\nrounds = 1", ("projects.kitchen", "number")),
+        ("[projects.7]\nshape = 'masks'", ("shape", "known are")),
+        ("[server]\ntoken = 'abc'", ("token", "environment", "CVAT_ACCESS_TOKEN")),
+        ("[server]\nca = 'ca.pem'", ("ca.pem", "No such file")),
+        ("password = 'abc'", ("password", "environment")),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, patterns: tuple[str, ...]) -> None:
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, text)
+    for pattern in patterns:
+        assert pattern in str(error.value)
+    assert "abc" not in str(error.value)
+
+
+def test_a_server_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"--server https://"):
+        load_settings(None, {})
+    with pytest.raises(ConfigError, match=r"nowhere\.toml"):
+        load_settings(tmp_path / "nowhere.toml", ENVIRONMENT)
+
+
+def test_the_loop_gets_its_settings_from_the_frames() -> None:
+    config = CareOptions().run_config((240, 320), "cpu")
+    assert (config.granularity, config.size) == ("rectangle:40", (256, 320))
+    assert config.budgets == pytest.approx((0.05 / 3, 0.1 / 3, 0.05))
+    large = CareOptions(granularity="frame", strategy=Strategy.UNIFORM).run_config(
+        (1080, 1920), "cuda"
+    )
+    assert (large.granularity, large.size) == ("frame", (448, 800))
+    with pytest.raises(ConfigError, match="uniform"):
+        CareOptions(strategy=Strategy.UNIFORM).run_config((240, 320), "cpu")
+
+
+@pytest.mark.parametrize("frames", [(1, 1), (10, 2000), (480, 360), (32, 32)])
+def test_the_network_gets_multiples_of_its_stride(frames: tuple[int, int]) -> None:
+    for device in ("cpu", "cuda"):
+        height, width = network_size(frames, device)
+        assert height % 32 == width % 32 == 0
+        assert min(height, width) >= 32
+
+
+def test_secrets_may_lie_in_files(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("fr0m-a-file\n")
+    (tmp_path / "password").write_text(" with spaces ")
+    environment = {
+        "CVAT_HOST": "https://cvat.example.com",
+        "CVAT_ACCESS_TOKEN_FILE": str(tmp_path / "token"),
+        "CVAT_USER": "hvsa",
+        "CVAT_PASSWORD_FILE": str(tmp_path / "password"),
+    }
+    credentials = load_settings(written(tmp_path, ""), environment).credentials
+    assert (credentials.token, credentials.password) == ("fr0m-a-file", " with spaces ")
+    assert read_secret("NOTHING", {"NOTHING": "", "NOTHING_FILE": ""}) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "pattern"),
+    [
+        (None, "cannot read .*No such file"),
+        (b"", "in one line"),
+        (b"\ns3cret", "in one line"),
+        (b"s3cret\ns3cret", "in one line"),
+        (b"s3cret\xff", "it is no text"),
+    ],
+)
+def test_files_that_hold_no_secret(tmp_path: Path, content: bytes | None, pattern: str) -> None:
+    file = tmp_path / "file"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(ConfigError, match=pattern) as raised:
+        read_secret("TOKEN", {"TOKEN_FILE": str(file)})
+    assert "TOKEN_FILE" in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+
+
+def test_a_secret_comes_from_one_place(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="both set") as raised:
+        read_secret("TOKEN", {"TOKEN": "s3cret", "TOKEN_FILE": str(tmp_path)})
+    assert "s3cret" not in str(raised.value)

@@ -1,0 +1,129 @@
+"""What the agent remembers of the tasks in its care, and who works on which."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hvsa_cvat.agent.settings import CareOptions
+from hvsa_cvat.agent.workspace import LEASE_SECONDS, Workspace
+from hvsa_cvat.errors import ConfigError, SessionError
+
+CLASSES = [(5, "road"), (9, "car")]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def opened(root: Path, owner: str = "a", clock: Callable[[], float] | None = None) -> Workspace:
+    return Workspace(root, "cvat.example.com:8080", owner, clock or Clock())
+
+
+def test_tasks_are_taken_and_let_go(tmp_path: Path) -> None:
+    options = CareOptions(annotators=("ann",), background=("car",), checkpoint=Path("x.pth"))
+    taken = opened(tmp_path).take(12, "c0ffee", CLASSES, options)
+    again = opened(tmp_path)
+    assert again.tasks() == [taken]
+    assert again.task(12) == taken
+    assert taken.options == options
+    assert taken.classes == ((5, "road"), (9, "car"))
+    with pytest.raises(ConfigError, match=r"task 12 .* withdraw"):
+        again.take(12, "other", CLASSES, options)
+    again.set_error(12, "the server is down")
+    kept = again.task(12)
+    assert kept is not None
+    assert kept.error == "the server is down"
+    again.drop(12)
+    assert again.tasks() == []
+    assert again.task(12) is None
+
+
+def test_each_time_in_care_has_its_own_folder(tmp_path: Path) -> None:
+    workspace = opened(tmp_path)
+    first = workspace.take(12, "one", CLASSES, CareOptions())
+    workspace.drop(12)
+    second = workspace.take(12, "two", CLASSES, CareOptions())
+    assert workspace.folder(first) != workspace.folder(second)
+    assert workspace.folder(first).parent == tmp_path / "tasks"
+
+
+def test_servers_are_kept_apart(tmp_path: Path) -> None:
+    opened(tmp_path).take(12, "one", CLASSES, CareOptions())
+    elsewhere = Workspace(tmp_path, "other.example.com", "a", Clock())
+    assert elsewhere.tasks() == []
+    elsewhere.take(12, "two", CLASSES, CareOptions())
+    assert len(opened(tmp_path).tasks()) == 1
+
+
+def test_projects_remember_what_was_withdrawn(tmp_path: Path) -> None:
+    workspace = opened(tmp_path)
+    assert workspace.projects() == {}
+    workspace.set_withdrawn(7, 12)  # not in care: nothing to remember
+    workspace.take_project(7, {"budget": "4%"})
+    assert workspace.projects() == {7: {"budget": "4%"}}
+    assert workspace.withdrawn(7) == set()
+    workspace.set_withdrawn(7, 12)
+    workspace.set_withdrawn(7, 3)
+    assert workspace.withdrawn(7) == {3, 12}
+    assert workspace.drop_project(7)
+    assert not workspace.drop_project(7)
+    assert workspace.withdrawn(7) == set()
+
+
+def test_a_task_is_held_by_one_agent(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = opened(tmp_path, "one", clock), opened(tmp_path, "two", clock)
+    with one.leased(12) as held:
+        assert held
+        holder = two.lease(12)
+        assert holder is not None
+        assert holder.owner == "one"
+        with two.leased(12) as also:
+            assert not also
+        with two.leased(13) as other:
+            assert other
+    assert two.lease(12) is None
+    with two.leased(12) as held:
+        assert held
+
+
+def test_a_dead_agents_task_is_free_after_a_while(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = opened(tmp_path, "one", clock), opened(tmp_path, "two", clock)
+    assert one._acquire(12)  # and dies
+    clock.now += LEASE_SECONDS - 1
+    with two.leased(12) as held:
+        assert not held
+    clock.now += 2
+    with two.leased(12) as held:
+        assert held
+        one._renew(12)  # a ghost's renewal takes nothing back
+        holder = two.lease(12)
+        assert holder is not None
+        assert holder.owner == "two"
+
+
+def test_a_lease_that_is_renewed_stays(tmp_path: Path) -> None:
+    clock = Clock()
+    one, two = opened(tmp_path, "one", clock), opened(tmp_path, "two", clock)
+    assert one._acquire(12)
+    clock.now += LEASE_SECONDS - 1
+    one._renew(12)
+    clock.now += LEASE_SECONDS - 1
+    with two.leased(12) as held:
+        assert not held
+
+
+def test_what_is_no_workspace_is_named(tmp_path: Path) -> None:
+    (tmp_path / "workspace.db").write_text("something else altogether" * 100)
+    with pytest.raises(SessionError, match=r"workspace\.db is not a workspace"):
+        opened(tmp_path)
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    with pytest.raises(SessionError, match="--workspace"):
+        opened(blocked / "below")
