@@ -1,0 +1,1 @@
+"""A trained network for single images, as the functions that CVAT calls."""

@@ -1,0 +1,240 @@
+"""What our Nuclio functions answer to CVAT: a payload in, JSON out.
+
+CVAT sends an image and nothing that tells which frame of which task it is. Without nuclio's SDK:
+the files that Nuclio runs (`templates/`) hand over payloads and send answers.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import json
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from hvsa_cvat.cvat.shapes import encode_polygons
+from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError, MediaError
+from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.serving.bitmaps import MOST, pieces, rows_json
+from hvsa_cvat.serving.download import download
+from hvsa_cvat.serving.model import Prediction, SegmentationModel
+from hvsa_cvat.serving.region import Click, clicked_region
+from hvsa_cvat.types import Image, LabelMap
+from hvsa_cvat.video.frames import opened_image, read_image
+
+MOST_PIXELS = 64_000_000
+"""Of an image that is sent. A file of a few kilobytes can claim many more."""
+
+_KEPT = 4
+"""Predictions that an interactor keeps: further clicks into the same frame are answered at once."""
+
+_SENT = Path("sent")
+"""An image that is sent has no path."""
+
+
+class PayloadError(HvsaError):
+    """What was sent is no request that a function can answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What goes back over HTTP."""
+
+    status: int
+    body: str
+    content_type: str = "application/json"
+
+
+class Function(Protocol):
+    """A function behind HTTP."""
+
+    def __call__(self, payload: Mapping[str, Any]) -> str:
+        """JSON; `PayloadError` for what cannot be answered."""
+
+
+def respond(function: Function, body: object) -> Answer:
+    """Answer the body of a request, parsed or as bytes; what is wrong with it is status 400."""
+    try:
+        return Answer(200, function(_payload(body)))
+    except PayloadError as error:
+        return Answer(400, " ".join(str(error).split()), "text/plain")
+
+
+def open_function(environment: Mapping[str, str]) -> Function:
+    """The function that the variables `HVSA_*` describe, with its network loaded.
+
+    Everything that would make it fail later fails here: no weights, other classes than the ones
+    that CVAT was told of, no GPU where one is asked for.
+    """
+    device = environment.get("HVSA_DEVICE", "auto")
+    try:
+        choose_device(device)
+    except ConfigError as error:
+        raise ConfigError(
+            f"HVSA_DEVICE is {device!r}, but PyTorch sees no such device in this container; give "
+            "it a GPU (NVIDIA container toolkit, limit nvidia.com/gpu), or deploy function.yaml"
+        ) from error
+    model = SegmentationModel(_checkpoint(environment), device)
+    promised = json.loads(_variable(environment, "HVSA_LABELS"))
+    if set(promised) != set(model.labels):
+        raise CheckpointError(
+            f"the checkpoint knows {', '.join(model.labels)}, but this function was rendered for "
+            f"{', '.join(promised)}; give it the checkpoint of the same project, or render it anew"
+        )
+    if _variable(environment, "HVSA_FUNCTION") == "interactor":
+        return Interactor(model)
+    return Detector(model, polygons=environment.get("HVSA_SHAPES") == "polygons")
+
+
+def _checkpoint(environment: Mapping[str, str]) -> Path:
+    url = environment.get("HVSA_CHECKPOINT_URL")
+    if url is None:
+        return Path(_variable(environment, "HVSA_CHECKPOINT"))
+    folder = Path(tempfile.gettempdir()) / "hvsa"
+    return download(url, _variable(environment, "HVSA_CHECKPOINT_SHA256"), folder)
+
+
+def _variable(environment: Mapping[str, str], name: str) -> str:
+    try:
+        return environment[name]
+    except KeyError:
+        raise ConfigError(
+            f"{name} is not set; render the function anew with `hvsa-agent serverless render`"
+        ) from None
+
+
+class Detector:
+    """Every pixel its class: one mask a class, or polygons.
+
+    `image` is base64; pixels of less confidence than `threshold` are left out;
+    `conv_mask_to_poly` asks for polygons once, `polygons` always.
+    """
+
+    def __init__(self, model: SegmentationModel, polygons: bool = False) -> None:
+        self._model = model
+        self._polygons = polygons
+
+    def __call__(self, payload: Mapping[str, Any]) -> str:
+        threshold = payload.get("threshold") or 0
+        if not _is_number(threshold) or not 0 <= threshold <= 1:
+            raise PayloadError(f"threshold {threshold!r} is no number between 0 and 1")
+        prediction = self._model.predict(_image(payload))
+        if self._polygons or payload.get("conv_mask_to_poly"):
+            return self._as_polygons(prediction, threshold)
+        return self._as_masks(prediction, threshold)
+
+    def _as_masks(self, prediction: Prediction, threshold: float) -> str:
+        label_map = prediction.above(threshold)
+        found = pieces(label_map)
+        if found is None:
+            height, width = label_map.shape
+            raise PayloadError(
+                f"the masks of this {width}x{height} image would take more than the "
+                f"{MOST // 2**20} MiB that an answer may have; render the function with --shapes "
+                "polygons"
+            )
+        items = []
+        for piece in found:
+            sure = prediction.confidence[piece.window][piece.inside].mean()
+            items.append(self._item(piece.label, sure, "mask", piece.json))
+        return "[" + ",".join(items) + "]"
+
+    def _as_polygons(self, prediction: Prediction, threshold: float) -> str:
+        label_map = prediction.above(threshold)
+        sure = {
+            label: prediction.confidence[label_map == label].mean()
+            for label in np.unique(label_map).tolist()
+        }
+        items = (
+            self._item(label, sure[label], "points", json.dumps(points))
+            for label, points in encode_polygons(label_map)
+        )
+        return "[" + ",".join(items) + "]"
+
+    def _item(self, label: int, confidence: float, key: str, points: str) -> str:
+        """One shape as CVAT's server reads it; `points` is JSON."""
+        name = json.dumps(self._model.labels.names[label])
+        kind = {"mask": "mask", "points": "polygon"}[key]
+        return (
+            f'{{"confidence":"{confidence:.3f}","label":{name},"type":"{kind}",'
+            f'"{key}":{points},"attributes":[]}}'
+        )
+
+
+class Interactor:
+    """The region under a click: `pos_points` and `neg_points` are [[x, y], ...]."""
+
+    def __init__(self, model: SegmentationModel) -> None:
+        def look(content: bytes) -> LabelMap:
+            return model.predict(_decoded(content)).label_map
+
+        self._label_map = lru_cache(maxsize=_KEPT)(look)
+
+    def __call__(self, payload: Mapping[str, Any]) -> str:
+        positive, negative = _clicks(payload, "pos_points"), _clicks(payload, "neg_points")
+        if not positive:
+            raise PayloadError("pos_points is empty; click into the region")
+        label_map = self._label_map(_content(payload))
+        return f'{{"mask":{rows_json(clicked_region(label_map, positive, negative))}}}'
+
+
+def _payload(body: object) -> Mapping[str, Any]:
+    if isinstance(body, bytes | str):
+        # nuclio's SDK parses JSON by its content type, and leaves what is broken as it is
+        try:
+            body = json.loads(body)
+        except ValueError as error:
+            raise PayloadError(f"the payload is no JSON ({error})") from error
+    if not isinstance(body, Mapping):
+        raise PayloadError("the payload is no JSON object")
+    return body
+
+
+def _image(payload: Mapping[str, Any]) -> Image:
+    return _decoded(_content(payload))
+
+
+def _content(payload: Mapping[str, Any]) -> bytes:
+    text = payload.get("image")
+    if not isinstance(text, str) or not text:
+        raise PayloadError("the payload holds no image; send the file in base64 as `image`")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PayloadError(f"image is no base64 ({error})") from error
+
+
+def _decoded(content: bytes) -> Image:
+    try:
+        with opened_image(_SENT, io.BytesIO(content)) as image:
+            width, height = image.size
+        if width * height > MOST_PIXELS:
+            raise PayloadError(
+                f"the image has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million"
+            )
+        return read_image(_SENT, io.BytesIO(content))
+    except MediaError as error:
+        raise PayloadError("the image cannot be read: it is none, or damaged") from error
+
+
+def _clicks(payload: Mapping[str, Any], key: str) -> list[Click]:
+    clicks = payload.get(key) or []
+    try:
+        found = [(float(x), float(y)) for x, y in clicks]
+    except (TypeError, ValueError) as error:
+        raise PayloadError(f"{key} is no list of [x, y]") from error
+    if not all(math.isfinite(number) for click in found for number in click):
+        raise PayloadError(f"{key} holds what is no number")
+    return found
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
