@@ -1,0 +1,288 @@
+"""What is needed to run the agent in containers: linted, consistent with itself and with the code.
+
+hadolint and the schemas of Compose and Kubernetes come as packages of the `dev` extra.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+from packaging.version import Version
+from standin import StandIn
+
+from hvsa_cvat.agent.settings import load_settings
+from hvsa_cvat.cli import main
+
+ROOT = Path(__file__).parent.parent
+COMPOSE = (ROOT / "docker-compose.hvsa.yml", ROOT / "docker-compose.hvsa.gpu.yml")
+KUBERNETES = ROOT / "deploy" / "kubernetes" / "hvsa-agent.yaml"
+YAML = (*COMPOSE, KUBERNETES)
+
+Instruction = tuple[str, str]
+
+
+def instructions(dockerfile: str) -> list[Instruction]:
+    """Name and arguments of each, continued lines joined, comments left out."""
+    lines = [line for line in dockerfile.splitlines() if not line.lstrip().startswith("#")]
+    joined = "\n".join(lines).replace("\\\n", " ")
+    return [(line.split()[0], line.split(None, 1)[1]) for line in joined.splitlines() if line]
+
+
+IMAGE = instructions((ROOT / "Dockerfile").read_text())
+FINAL = IMAGE[max(at for at, (name, _) in enumerate(IMAGE) if name == "FROM") :]
+"""The instructions of the last stage."""
+
+
+def given(name: str) -> str:
+    """What the last stage says by an instruction that comes once."""
+    (value,) = [arguments for one, arguments in FINAL if one == name]
+    return value
+
+
+ENVIRONMENT = dict(pair.split("=", 1) for pair in shlex.split(given("ENV")))
+HEALTH = json.loads(given("HEALTHCHECK").partition("CMD")[2])
+
+
+def tool(*command: object) -> None:
+    """Run a tool of the virtual environment; what it complains about is the failure."""
+    name, *arguments = map(str, command)
+    program = Path(sys.executable).with_name(name)
+    done = subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_linters_have_nothing_to_say() -> None:
+    tool("hadolint", "--failure-threshold", "style", "Dockerfile")
+    tool("check-jsonschema", "--builtin-schema", "vendor.compose-spec", *COMPOSE)
+    rules = "{extends: default, rules: {line-length: {max: 100}, document-start: disable}}"
+    tool("yamllint", "--strict", "--config-data", rules, *YAML)
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.33", "1.37"])
+def test_kubernetes_knows_every_field(version: str) -> None:
+    tool("kubernetes-validate", "--strict", "--kubernetes-version", version, KUBERNETES)
+
+
+# -- the image
+
+
+def test_the_base_is_pinned_and_the_build_stays_behind() -> None:
+    (python,) = [value for name, value in IMAGE if name == "ARG" and value.startswith("PYTHON=")]
+    assert re.fullmatch(r"PYTHON=python:3\.\d+\.\d+-slim-\w+@sha256:[0-9a-f]{64}", python)
+    assert [value for name, value in IMAGE if name == "FROM"] == [
+        "${PYTHON} AS dependencies",
+        "dependencies AS build",
+        "${PYTHON}",
+    ]
+    assert [value for name, value in FINAL if name == "COPY"] == [
+        "--from=dependencies /opt/hvsa /opt/hvsa"
+    ]
+
+
+def test_nobody_is_root_and_no_secret_is_inside() -> None:
+    user, group = given("USER").split(":")
+    assert int(user) > 0
+    assert int(group) > 0
+    names = " ".join(value for name, value in IMAGE if name in ("ARG", "ENV"))
+    assert not re.search("token|password|secret", names, re.IGNORECASE)
+
+
+def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
+    rules = [rule for rule in (ROOT / ".dockerignore").read_text().split("\n") if rule[:1] != "#"]
+    assert rules[0] == "*"
+    kept = [rule[1:] for rule in rules if rule.startswith("!")]
+    sources = [
+        source.rstrip("/")
+        for name, value in IMAGE
+        if name == "COPY" and "--from" not in value
+        for source in value.split()[:-1]
+    ]
+    assert sorted(kept) == sorted(sources)
+    assert all((ROOT / source).exists() for source in sources)
+    for needed in tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["license-files"]:
+        assert any(fnmatch(source, needed) for source in sources)
+
+
+def pins() -> dict[str, Version]:
+    lines = (ROOT / "deploy" / "requirements.txt").read_text().splitlines()
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonical(name): Version(version) for name, version in pairs}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_dependency_is_pinned_within_its_range() -> None:
+    pinned = pins()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    for line in project["dependencies"]:
+        requirement = Requirement(line)
+        version = pinned.get(canonical(requirement.name))
+        assert version is not None, f"make requirements: {requirement.name} is not pinned"
+        assert version in requirement.specifier, f"make requirements: {requirement}"
+
+
+# -- what runs in it
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """That of the image, with its folders below `folder`, and what else it is started with."""
+    moved = {
+        name: str(folder / value.lstrip("/"))
+        for name, value in ENVIRONMENT.items()
+        if value.startswith(("/tmp", "/var")) and name != "PATH"
+    }
+    for path in (ENVIRONMENT["HVSA_WORKSPACE"], "/tmp"):
+        (folder / path.lstrip("/")).mkdir(parents=True)
+    kept = {"PATH": os.environ["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    return {**ENVIRONMENT, **moved, **kept, **more}
+
+
+def healthy(variables: Mapping[str, str]) -> bool:
+    return subprocess.run(HEALTH, env=variables, capture_output=True).returncode == 0
+
+
+def test_a_container_starts_is_healthy_and_stops(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    with StandIn() as cvat:
+        token.write_text(f"{cvat.admin.token}\n")
+        variables = environment(tmp_path, CVAT_HOST=cvat.url, CVAT_ACCESS_TOKEN_FILE=str(token))
+        assert not healthy(variables)
+        assert json.loads(given("ENTRYPOINT")) == ["hvsa-agent"]
+        command = [sys.executable, "-m", "hvsa_cvat", *json.loads(given("CMD"))]
+        process = subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + 60
+            while not healthy(variables):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            time.sleep(0.2)
+            process.send_signal(signal.Signals[given("STOPSIGNAL")])
+            assert process.wait(60) == 0
+        finally:
+            process.kill()
+            process.communicate()
+    assert (Path(variables["HVSA_WORKSPACE"]) / "workspace.db").exists()
+
+
+def test_a_silent_agent_is_ill(tmp_path: Path) -> None:
+    variables = environment(tmp_path)
+    heartbeat = Path(variables["HVSA_HEARTBEAT"])
+    heartbeat.touch()
+    assert healthy(variables)
+    hour_ago = time.time() - 3600
+    os.utime(heartbeat, (hour_ago, hour_ago))
+    assert not healthy(variables)
+
+
+# -- Compose and Kubernetes agree with the image
+
+
+def service() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(COMPOSE[0].read_text())["services"]["hvsa_agent"]
+    return found
+
+
+def resources() -> dict[str, dict[str, Any]]:
+    return {one["kind"]: one for one in yaml.safe_load_all(KUBERNETES.read_text())}
+
+
+def pod() -> dict[str, Any]:
+    found: dict[str, Any] = resources()["Deployment"]["spec"]["template"]["spec"]
+    return found
+
+
+def test_variables_are_those_that_the_agent_reads() -> None:
+    (container,) = pod()["containers"]
+    ours = {*service()["environment"], *(one["name"] for one in container["env"]), *ENVIRONMENT}
+    options = {param.envvar for param in main.commands["sync"].params if param.envvar}
+    known = {"CVAT_HOST", "CVAT_ACCESS_TOKEN_FILE", *options}
+    assert {name for name in ours if name.startswith(("CVAT_", "HVSA_"))} <= known
+
+
+def test_only_the_workspace_and_scratch_can_be_written() -> None:
+    workspace = ENVIRONMENT["HVSA_WORKSPACE"]
+    assert given("VOLUME") == given("WORKDIR") == workspace
+    assert f" {workspace}" in " ".join(value for name, value in FINAL if name == "RUN")
+    written = [ENVIRONMENT[n] for n in ("HOME", "TORCH_HOME", "MPLCONFIGDIR", "HVSA_HEARTBEAT")]
+    assert all(path.startswith((workspace, "/tmp")) for path in written)
+
+    agent = service()
+    assert agent["read_only"]
+    assert agent["tmpfs"] == ["/tmp"]
+    named, settings = agent["volumes"]
+    assert named == f"hvsa_workspace:{workspace}"
+    assert settings["read_only"]
+
+    (container,) = pod()["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")}
+    assert mounts == {workspace, "/tmp"}
+
+
+def test_no_privileges_anywhere() -> None:
+    user, group = map(int, given("USER").split(":"))
+    agent = service()
+    assert agent["cap_drop"] == ["ALL"]
+    assert agent["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "ports", "user"} & set(agent)
+    security = pod()["securityContext"]
+    assert security["runAsNonRoot"]
+    assert (security["runAsUser"], security["runAsGroup"], security["fsGroup"]) == (
+        user,
+        group,
+        group,
+    )
+    assert pod()["automountServiceAccountToken"] is False
+
+
+def test_kubernetes_checks_health_as_the_image_does() -> None:
+    (container,) = pod()["containers"]
+    assert container["livenessProbe"]["exec"]["command"] == HEALTH
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_the_settings_of_the_manifest_can_be_read(tmp_path: Path) -> None:
+    (name,) = resources()["ConfigMap"]["data"]
+    text = resources()["ConfigMap"]["data"][name]
+    (container,) = pod()["containers"]
+    mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+    values = {one["name"]: one.get("value") for one in container["env"]}
+    assert values["HVSA_CONFIG"] == f"{mounts['settings']}/{name}"
+    (key,) = resources()["Secret"]["stringData"]
+    assert values["CVAT_ACCESS_TOKEN_FILE"] == f"{mounts['token']}/{key}"
+    # as it is, and with what is commented out taken in
+    for content in (text, re.sub(r"(?m)^# ", "", text)):
+        file = tmp_path / name
+        file.write_text(content)
+        assert load_settings(file, {"CVAT_ACCESS_TOKEN": "x"}).address.url.startswith("https://")
+
+
+def test_a_manifest_that_was_not_filled_in_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (token,) = resources()["Secret"]["stringData"].values()
+    (tmp_path / "token").write_text(token)
+    monkeypatch.setenv("CVAT_ACCESS_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("CVAT_HOST", "https://cvat.example.com")
+    refused = CliRunner().invoke(main, ["sync", "--watch"])
+    assert refused.exit_code == 2
+    assert str(tmp_path / "token") in refused.stderr
