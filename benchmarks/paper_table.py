@@ -29,6 +29,7 @@ ROWS = {
     "30-px rectangles random, CE + TC": ("rectangle:30", "random", "paper"),
     "superpixels active, CE + TC": ("superpixel:300", "active", "paper"),
     "frames active, paper-exact": ("frame", "active", "paper-exact"),
+    "evenly spaced frames, hvsa": ("frame", "uniform", "hvsa"),
     "evenly spaced frames, label propagation": ("frame", "uniform", "label-propagation"),
     "frames active, label propagation": ("frame", "active", "label-propagation"),
 }
@@ -76,10 +77,11 @@ def main(
                 command += ["--method", method, "--out", str(folders[name][place])]
                 click.echo(f"{name}, seed {seed}", err=True)
                 subprocess.run(command, check=True)
-    click.echo(_table(folders))
+    click.echo(table(folders))
 
 
-def _table(folders: dict[str, list[Path]]) -> str:
+def table(folders: dict[str, list[Path]]) -> str:
+    """Markdown of the runs in `folders`, row -> one a seed; those not there are left out."""
     runs = {
         name: [run for folder in places if (run := _read(folder))]
         for name, places in folders.items()

@@ -1,0 +1,183 @@
+"""What each part of the method `hvsa` earns: every part taken out of it, and every part alone.
+
+    python -m benchmarks.ablation clips.toml --seeds 0,1,2 --out runs/ablation \\
+        --write docs/results.md
+
+`clips.toml` names the labelled videos, each with its network of round 0:
+
+    [driving]
+    video = "camvid/video/images"
+    labels = "camvid/video/labels"
+    classes = "sky,building,pole"
+    checkpoint = "start.safetensors"
+    size = "192x256"
+
+Every run asks for evenly spaced frames. Runs are resumed where they stand, so a stopped table goes
+on. Prints Markdown, or puts it between the marks in a file.
+"""
+
+from __future__ import annotations
+
+import time
+import tomllib
+from pathlib import Path
+
+import click
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from benchmarks.paper_table import table
+from hvsa_cvat.config import (
+    HVSA,
+    HVSA_CARRYING,
+    PAPER,
+    CarryingConfig,
+    Method,
+    RunConfig,
+    Strategy,
+    parse_budgets,
+    parse_size,
+)
+from hvsa_cvat.simulation.datasets import open_labels
+from hvsa_cvat.simulation.experiment import Experiment, RoundMetrics, run_experiment
+from hvsa_cvat.types import LabelSet
+from hvsa_cvat.video.flow import DisFlow
+from hvsa_cvat.video.frames import open_frames
+
+FIRST, LAST = "<!-- ablation: made by `make ablation` -->", "<!-- /ablation -->"
+
+_BESIDE_A_NETWORK = CarryingConfig(fused=True)
+
+ROWS: dict[str, tuple[Method, CarryingConfig]] = {
+    "hvsa": ("hvsa", HVSA_CARRYING),
+    "without finer flow": ("hvsa", HVSA_CARRYING.model_copy(update={"fine": False})),
+    "without taking out drift": (
+        "hvsa",
+        HVSA_CARRYING.model_copy(update={"without_drift": False}),
+    ),
+    "without carried labels in training": (
+        "hvsa",
+        HVSA_CARRYING.model_copy(update={"taught": False}),
+    ),
+    "without fusion": ("hvsa", HVSA_CARRYING.model_copy(update={"fused": False})),
+    "paper": ("paper", CarryingConfig()),
+    "paper, carried labels in training": ("hvsa", CarryingConfig(taught=True)),
+    "paper, fusion": ("hvsa", _BESIDE_A_NETWORK),
+    "paper, fusion, finer flow": ("hvsa", _BESIDE_A_NETWORK.model_copy(update={"fine": True})),
+    "paper, fusion, drift taken out": (
+        "hvsa",
+        _BESIDE_A_NETWORK.model_copy(update={"without_drift": True}),
+    ),
+    "label propagation": ("label-propagation", CarryingConfig()),
+}
+"""Row -> method, and what is made of carried labels."""
+
+
+class Clip(BaseModel):
+    """A labelled video; paths are relative to where the command runs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    video: Path
+    labels: Path
+    classes: str
+    """Comma separated names."""
+    checkpoint: Path
+    size: str
+    """HEIGHTxWIDTH of the network."""
+
+    def experiment(self, row: str, budget: str, seed: int) -> Experiment:
+        method, carrying = ROWS[row]
+        frames = open_frames(self.video)
+        labels = LabelSet(tuple(self.classes.split(",")))
+        training = None
+        if method == "hvsa":
+            training = HVSA if carrying.taught else PAPER
+        return Experiment(
+            video=self.video.resolve().parent.name,
+            frames=frames,
+            truths=open_labels(self.labels, frames, labels),
+            labels=labels,
+            config=RunConfig(
+                method=method,
+                strategy=Strategy.UNIFORM,
+                budgets=parse_budgets(budget, 3),
+                size=parse_size(self.size),
+                seed=seed,
+                flow="dis",
+                training=training,
+                carrying=carrying,
+            ),
+            checkpoint=self.checkpoint,
+            flow=DisFlow(),
+            device=torch.device("cpu"),
+        )
+
+
+@click.command()
+@click.argument("clips", type=click.Path(path_type=Path, exists=True))
+@click.option("--budget", default="2%,5%,10%", show_default=True)
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--rows", default="", help="Only rows whose name contains this.")
+@click.option("--out", required=True, type=click.Path(path_type=Path))
+@click.option("--write", type=click.Path(path_type=Path), help="Markdown file with the marks.")
+@click.option("--table-only", is_flag=True, help="Run nothing; make the table of what is there.")
+def main(
+    clips: Path,
+    budget: str,
+    seeds: str,
+    rows: str,
+    out: Path,
+    write: Path | None,
+    table_only: bool,
+) -> None:
+    found = {
+        name: Clip.model_validate(clip) for name, clip in tomllib.loads(clips.read_text()).items()
+    }
+    chosen = [row for row in ROWS if rows in row]
+    numbers = [int(seed) for seed in seeds.split(",")]
+    # seed by seed, so that an unfinished table has every row
+    for seed in [] if table_only else numbers:
+        for name, clip in found.items():
+            for row in chosen:
+                click.echo(f"{name}, {row}, seed {seed}", err=True)
+                run_experiment(
+                    clip.experiment(row, budget, seed),
+                    _folder(out, name, row, seed),
+                    clock=time.perf_counter,
+                    progress=lambda what, done, total: None,
+                    tell=_tell,
+                )
+    parts = []
+    for name in found:
+        folders = {row: [_folder(out, name, row, seed) for seed in numbers] for row in chosen}
+        parts += [f"### {name}", "", table(folders), ""]
+    text = "\n".join(parts)
+    if write is None:
+        click.echo(text)
+    else:
+        write.write_text(between_marks(write.read_text(), text))
+
+
+def between_marks(document: str, text: str) -> str:
+    """`document` with `text` in place of what stood between the marks."""
+    before, mark, rest = document.partition(FIRST)
+    _, end, after = rest.partition(LAST)
+    if not (mark and end):
+        raise click.ClickException(f"no place for the table; write {FIRST} and {LAST} in the file")
+    return f"{before}{FIRST}\n\n{text.strip()}\n\n{LAST}{after}"
+
+
+def _folder(out: Path, clip: str, row: str, seed: int) -> Path:
+    return out / clip / row.replace(",", "").replace(" ", "-") / str(seed)
+
+
+def _tell(metrics: RoundMetrics) -> None:
+    click.echo(
+        f"  {metrics.clicks_percent:.1f} % of clicks: mIoU {100 * (metrics.miou or 0):.1f}",
+        err=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

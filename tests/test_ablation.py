@@ -1,0 +1,63 @@
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+import tiny
+from click.testing import CliRunner
+
+from benchmarks import ablation
+from hvsa_cvat.config import HVSA, HVSA_CARRYING, PAPER
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    clip = tiny.write_clip(tmp_path / "clip")
+    checkpoint = tiny.write_checkpoint(tmp_path / "start.safetensors")
+    path = tmp_path / "clips.toml"
+    path.write_text(
+        f"[stripes]\nvideo = '{clip.images}'\nlabels = '{clip.labels}'\n"
+        f"classes = '{','.join(tiny.LABELS.names)}'\ncheckpoint = '{checkpoint}'\nsize = '48x64'\n"
+    )
+    return path
+
+
+def test_the_table_is_written_between_the_marks(clips: Path, tmp_path: Path) -> None:
+    document = tmp_path / "results.md"
+    document.write_text(f"before\n{ablation.FIRST}\nold\n{ablation.LAST}\nafter\n")
+    command = [str(clips), "--rows", "label propagation", "--seeds", "0,1", "--budget", "20%"]
+    command += ["--out", str(tmp_path / "out"), "--write", str(document)]
+
+    assert CliRunner().invoke(ablation.main, command, catch_exceptions=False).exit_code == 0
+    written = document.read_text()
+    again = CliRunner().invoke(ablation.main, [*command, "--table-only"], catch_exceptions=False)
+
+    assert again.exit_code == 0
+    assert document.read_text() == written
+    assert written.startswith("before\n")
+    assert written.endswith("after\n")
+    assert "old" not in written
+    assert "### stripes" in written
+    assert "| label propagation | 2 |" in written
+
+
+def test_rows_differ_in_what_they_name(clips: Path) -> None:
+
+    clip = ablation.Clip.model_validate(tomllib.loads(clips.read_text())["stripes"])
+
+    def config(row: str):
+        return clip.experiment(row, "2%,5%,10%", 3).config
+
+    assert config("hvsa").carrying == HVSA_CARRYING
+    assert config("hvsa").training == HVSA
+    without = config("without carried labels in training")
+    assert without.carrying == HVSA_CARRYING.model_copy(update={"taught": False})
+    assert without.training == PAPER
+    assert not config("paper").carrying.used
+    assert config("paper").budgets == (0.02, 0.05, 0.1)
+    assert config("paper").seed == 3
+
+
+def test_a_document_without_marks_is_left_alone() -> None:
+    with pytest.raises(click.ClickException, match="ablation"):
+        ablation.between_marks("no marks", "table")
