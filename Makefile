@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow lint format demo-data clean
+.PHONY: demo test test-slow test-cvat lint format demo-data ablation requirements clean
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -25,6 +25,10 @@ test: lint
 test-slow: $(VENV)/dev-installed
 	$(BIN)/pytest -m slow
 
+# against the server that CVAT_HOST and CVAT_ACCESS_TOKEN name; see docs/testing.md
+test-cvat: $(VENV)/dev-installed
+	$(BIN)/pytest -m cvat tests/contract
+
 lint: $(VENV)/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,6 +50,18 @@ demo-data: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/hvsa-agent pretrain build/rooms/pretrain/images \
 		--labels build/rooms/pretrain/labels --classes build/rooms/pretrain/classes.txt \
 		--size 144x192 --epochs 60 --seed 0 --out hvsa_cvat/data/demo/pretrained.safetensors
+
+# every part of the method hvsa, on the videos that CLIPS names; see benchmarks/ablation.py
+ablation: $(VENV)/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablation $(CLIPS) --out runs/ablation \
+		--write docs/results.md
+
+# what the container image is made of: the newest versions that fit pyproject.toml
+requirements: $(VENV)/installed
+	$(PYTHON) -m venv --clear --without-pip build/requirements
+	$(BIN)/pip --python build/requirements/bin/python install --quiet .
+	$(BIN)/pip --python build/requirements/bin/python freeze --all --exclude hvsa-cvat \
+		> deploy/requirements.txt
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -17,20 +17,24 @@ MODULES = {
 LAYERS = (
     {"errors"},
     {"types"},
-    {"config", "ports", "files"},
+    {"config", "ports", "files", "database"},
     {"video", "annotation"},
     {"metrics"},
     {"selection", "segmentation", "propagation"},
-    {"session", "report"},
-    {"simulation"},
-    {"cli", "__main__"},
+    {"session", "report", "cvat"},
+    {"simulation", "agent", "serving"},
+    {"cli", "__main__", "function"},
 )
 """From the bottom to the top; a module may import its own layer and those below."""
+
+WIRING = {"hvsa_cvat.cvat.function": "function"}
+"""CVAT's tools import this module as the program imports `cli`: it lies in `cvat` because it speaks
+the SDK's language, and joins it to the network as nothing else there may."""
 
 
 def part(module: str) -> str:
     """`hvsa_cvat.video.flow` -> `video`; the package itself has no parts but its version."""
-    return module.split(".")[1] if "." in module else ""
+    return WIRING.get(module) or (module.split(".")[1] if "." in module else "")
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -81,7 +85,8 @@ def test_parts_beside_each_other_stay_apart() -> None:
     apart = (
         {"video", "annotation"},
         {"selection", "segmentation", "propagation"},
-        {"session", "report"},
+        {"session", "report", "cvat"},
+        {"simulation", "agent", "serving"},
     )
     for module, path in MODULES.items():
         for name in imported(path):
@@ -91,18 +96,32 @@ def test_parts_beside_each_other_stay_apart() -> None:
 
 
 def test_only_the_command_line_talks_to_people() -> None:
-    assert users("click") == {"hvsa_cvat.cli"}
-    assert users("rich") == {"hvsa_cvat.cli"}
+    assert {part(module) for module in users("click") | users("rich")} == {"cli"}
     assert [module for module, path in MODULES.items() if prints(path)] == []
 
 
 def test_torch_stays_where_networks_run() -> None:
-    names_a_device = {"hvsa_cvat.session.phases", "hvsa_cvat.simulation.experiment"}
+    names_a_device = {
+        "hvsa_cvat.agent.doctor",
+        "hvsa_cvat.serving.model",
+        "hvsa_cvat.session.phases",
+        "hvsa_cvat.session.prepare",
+        "hvsa_cvat.simulation.experiment",
+    }
     for package in ("torch", "torchvision", "timm", "safetensors"):
         for module in users(package) - {"hvsa_cvat.video.flow"}:
             networks = part(module) == "segmentation"
             assert networks or (package == "torch" and module in names_a_device), module
 
 
-def test_the_server_is_named_nowhere() -> None:
-    assert users("cvat_sdk") == set()
+def test_only_the_adapter_knows_the_server() -> None:
+    assert {part(module) for module in users("cvat_sdk")} == {"cvat", "function"}
+
+
+def test_the_adapter_knows_nothing_of_networks_and_rounds() -> None:
+    core = {"errors", "types", "config", "ports", "files", "database"}
+    below = core | {"annotation", "video", "cvat"}
+    for module, path in MODULES.items():
+        if part(module) == "cvat":
+            ours = {part(name) for name in imported(path) if name.startswith("hvsa_cvat.")}
+            assert ours <= below, module
