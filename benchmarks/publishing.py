@@ -115,7 +115,8 @@ class Ours:
         retract(
             self._client,
             self._state,
-            self._task,
+            self._task.id,
+            self._task.label_ids,
             PublishOptions(),
             now=partial(datetime.now, UTC),
             log=click.echo,

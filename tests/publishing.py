@@ -131,7 +131,8 @@ class Field:
         return retract(
             self.client,
             self.state,
-            self.task,
+            self.task.id,
+            self.task.label_ids,
             self.options,
             now=self.clock,
             log=self.lines.append,

@@ -17,7 +17,7 @@ from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.sync import Agent, TaskReport, host
 from hvsa_cvat.agent.workspace import Workspace
-from hvsa_cvat.cvat.client import CvatClient
+from hvsa_cvat.cvat.client import CvatClient, NotFound
 from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.ports import silent
@@ -49,9 +49,16 @@ class Team:
         task: int = self.cvat.add_task(name, labels, frames=frames, **settings).id
         return task
 
-    def agent(self, owner: str = "agent", workspace: str = "workspace") -> Agent:
+    def agent(
+        self,
+        owner: str = "agent",
+        workspace: str = "workspace",
+        organization: str | None = None,
+    ) -> Agent:
         environment = {"CVAT_ACCESS_TOKEN": self.cvat.admin.token, "CVAT_HOST": self.cvat.url}
-        settings = load_settings(None, environment, workspace=self.root / workspace)
+        settings = load_settings(
+            None, environment, organization=organization, workspace=self.root / workspace
+        )
         client = CvatClient(
             settings.address,
             settings.credentials,
@@ -209,9 +216,9 @@ def test_projects_bring_their_tasks_now_and_later(team: Team) -> None:
     first = team.add_task("first", project=project)
     agent = team.agent()
     (report,) = agent.enroll_project(project.id, team.options)
-    assert (report.task, report.moved) == (first, ("enrolled",))
+    assert (report.task, report.enrolled) == (first, True)
     second = team.add_task("second", project=project)
-    names = {r.task: r.name for r in agent.sync() if "enrolled" in r.moved}
+    names = {r.task: r.name for r in agent.sync() if r.enrolled}
     assert names == {second: "second"}
     agent.withdraw(first, children=True)
     assert [report.task for report in agent.sync()] == [second]
@@ -242,6 +249,57 @@ def test_withdrawing_leaves_what_people_did(team: Team) -> None:
     assert list(agent.sync()) == []
     agent.enroll(team.task, team.options)  # and again, from the start
     assert only(agent.sync()).owed
+
+
+def test_withdrawing_waits_for_people_at_work(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    job = team.cvat.task(team.task).jobs[0]
+    label = team.cvat.shapes(job)[0]["label_id"]
+    person = team.cvat.person(team.cvat.admin)
+    person.draw(job, {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]})
+    before = team.cvat.shapes(job)
+    waiting = agent.withdraw(team.task, children=True)
+    assert waiting is not None
+    assert waiting.waits
+    assert team.cvat.shapes(job) == before
+    assert len(tasks(team)) == 2
+    job.updated = job.updated.replace(year=job.updated.year - 1)  # long ago
+    done = agent.withdraw(team.task, children=False)
+    assert done is not None
+    assert not done.waits
+    assert [shape["source"] for shape in team.cvat.shapes(job)] == ["manual"]
+    assert f"child task {team.task + 1} stays, with what people answered in it" in team.lines
+    assert list(agent.sync()) == []
+
+
+def test_a_task_that_cannot_go_on_can_be_withdrawn(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    task = team.cvat.task(team.task)
+    admin, path = team.cvat.person(team.cvat.admin), f"tasks/{team.task}"
+    box = team.cvat.label(task, "box")
+    admin.call("PATCH", path, {"labels": [{"id": box, "deleted": True}]})
+    admin.call("PATCH", f"{path}/data/meta", {"deleted_frames": list(range(LENGTH))})
+    assert only(agent.sync()).error is not None
+    assert team.cvat.shapes(task.jobs[0]) != []
+    agent.withdraw(team.task, children=True)
+    assert team.cvat.shapes(task.jobs[0]) == []
+    assert list(agent.sync()) == []
+
+
+def test_nothing_is_withdrawn_from_another_organisation(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    team.cvat.add_organization("acme")
+    astray = team.agent(organization="acme")
+    with pytest.raises(NotFound, match="in the organisation 'acme'"):
+        astray.withdraw(team.task, children=True)
+    assert [care.task for care in agent._workspace.tasks()] == [team.task]
+    assert len(tasks(team)) == 2
 
 
 def test_what_people_draw_in_the_task_counts(team: Team) -> None:

@@ -57,7 +57,9 @@ def publish(asking: Asking, job: int, frame: int, drawing: str) -> list[int]:
         mask_shape(frame, asking.task.classes[index].id, points)
         for index, points in sorted(masks.items())
     ]
-    print_of = read_labels(asking.client, asking.state, asking.task).fingerprint
+    print_of = read_labels(
+        asking.client, asking.state, asking.task.id, asking.task.label_ids
+    ).fingerprint
     asking.state.intend(job, [(frame, print_of(shape)) for shape in shapes])
     made = asking.client.send(
         "PATCH", f"jobs/{job}/annotations", {"shapes": shapes}, action="create"

@@ -53,7 +53,7 @@ def test_what_is_cut_off_is_an_error(text: str) -> None:
 
 def test_an_answer_that_is_no_annotations_is_named() -> None:
     with field_of() as field:
-        labels = read_labels(field.client, field.state, field.task)
+        labels = read_labels(field.client, field.state, field.task.id, field.task.label_ids)
         row = field.client.get(f"jobs/{field.jobs[0]}")
         serve = field.cvat.serve
 
@@ -76,7 +76,7 @@ def test_reading_puts_the_ledger_right() -> None:
         field.people.move(job, cars[0], [0, 4, 1, 1, 2, 2])
         field.people.delete(job, cars[1])
         drawn = field.draw(job, 0, [0, 0, 2, 0, 2, 2, 0, 2])
-        labels = read_labels(field.client, field.state, field.task)
+        labels = read_labels(field.client, field.state, field.task.id, field.task.label_ids)
         shapes = read_shapes(field.client, field.state, labels, field.client.get(f"jobs/{job}"))
         ours = {shape for ids in shapes.own.values() for shape in ids.values()}
         assert ours == {row["id"] for row in field.shapes()} - {cars[0], drawn}
@@ -89,7 +89,7 @@ def test_reading_puts_the_ledger_right() -> None:
 def test_only_what_is_exactly_as_intended_is_taken_for_ours() -> None:
     with field_of() as field:
         (job,) = field.jobs
-        labels = read_labels(field.client, field.state, field.task)
+        labels = read_labels(field.client, field.state, field.task.id, field.task.label_ids)
         field.publish(1, ROAD_AND_SKY)
         shape = field.shapes()[0]
         print_ = labels.fingerprint(shape)

@@ -706,12 +706,15 @@ def test_retracting_takes_what_is_ours_and_as_we_left_it() -> None:
         retracted = field.retract()
         assert (retracted.deleted, retracted.edited) == (5, 1)
         assert [job for job, _ in retracted.left] == [second, third]
+        assert retracted.waits
         assert [line for line in retracted.lines() if "6 shapes of ours stay" in line]
         assert {row["id"] for row in field.shapes() if row["job"] == first} == {moved, drawn}
         field.clock.wait(60)
+        finished = field.retract()
+        assert (finished.deleted, len(finished.left), finished.waits) == (6, 1, False)
         field.people.call("PATCH", f"jobs/{third}", {"state": "new"})
         again = field.retract()
-        assert (again.deleted, again.edited, again.left) == (12, 0, ())
+        assert (again.deleted, again.edited, again.left) == (6, 0, ())
         assert [row["source"] for row in field.shapes()] == ["semi-auto", "manual", "manual"]
         field.cvat.requests.clear()
         assert field.retract().lines() == ["0 shapes of ours are deleted"]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from standin import StandIn
 
 from hvsa_cvat.agent.watch import Heartbeat, Watch, listening
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.client import Address, Credentials, CvatClient, Refused
 from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
 from hvsa_cvat.errors import ConfigError
 
@@ -222,3 +222,16 @@ def test_installing_twice_makes_one() -> None:
             assert len(client.rows("webhooks")) == 1
             with pytest.raises(ConfigError, match="polling"):
                 install(client, "http://agent.example.com/", SECRET, [])
+
+
+@pytest.mark.parametrize("target", ["agent.example.com", "http://hvsa_agent/"])
+def test_an_address_that_the_server_would_refuse_is_explained(target: str) -> None:
+    with StandIn() as cvat:
+        project = cvat.add_project("HVSA: clip", ["car"])
+        with CvatClient(Address(cvat.url), Credentials(token=cvat.admin.token)) as client:
+            with pytest.raises(ConfigError, match="webhook address"):
+                install(client, target, SECRET, [project.id])
+            body = {"target_url": target, "type": "project", "project_id": project.id}
+            with pytest.raises(Refused, match="valid URL"):
+                client.send("POST", "webhooks", {**body, "events": list(EVENTS)})
+        assert cvat.world.webhooks == {}

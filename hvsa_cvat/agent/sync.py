@@ -18,12 +18,12 @@ from hvsa_cvat.agent.settings import AgentSettings, CareOptions
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat import collect, companion, publish
-from hvsa_cvat.cvat.client import CvatClient, NotFound
+from hvsa_cvat.cvat.client import CvatClient, Json, NotFound
 from hvsa_cvat.cvat.collect import OwedJob
-from hvsa_cvat.cvat.frames import open_task_frames
+from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.cvat.task import WatchedTask, read_task
+from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FrameSource, Progress
@@ -56,6 +56,8 @@ class TaskReport:
     """Jobs that people have not finished."""
     done: bool = False
     """All rounds are over."""
+    enrolled: bool = False
+    """It came into care, with its project."""
     unpublished: bool = False
     """Masks wait for jobs that somebody is at work on."""
     held_by: str | None = None
@@ -145,8 +147,9 @@ class Agent:
     def withdraw(self, task: int, *, children: bool) -> publish.Retracted | None:
         """Remove what we pushed and still own, and `children`, our child tasks, if asked.
 
-        Everything that people drew stays, and so does the folder of the session. None where the
-        task is gone from the server.
+        Everything that people drew stays, and so does the folder of the session. A task in which
+        people are at work beside our shapes stays in care, too. None where the task is gone from
+        the server.
         """
         care = self._workspace.task(task)
         if care is None:
@@ -158,26 +161,36 @@ class Agent:
             store = stack.enter_context(Store(self._workspace.folder(care)))
             state = State(store.path("cvat"))
             retracted = project = None
-            try:
-                watched = read_task(self._client, task, care.options.background, known=care.classes)
-                project = watched.project
+            row = self._find_task(task)
+            if row is None:
+                self._log(f"task {task} is gone from the server: nothing to remove there")
+            else:
+                project = row["project_id"]
                 retracted = publish.retract(
                     self._client,
                     state,
-                    watched,
+                    task,
+                    read_label_ids(self._client, task, care.classes),
                     _publish_options(care.options),
                     now=_now,
                     log=self._log,
                 )
-            except NotFound:
-                self._log(f"task {task} is gone from the server: nothing to remove there")
-            if children:
-                for request in state.requests():
+            if retracted is not None and retracted.waits:
+                return retracted
+            for request in state.requests():
+                if children:
                     companion.remove_child(self._client, state, request)
+                    self._log(f"child task {request.task} is deleted")
+                else:
+                    self._log(f"child task {request.task} stays, with what people answered in it")
             self._workspace.drop(task)
             if project is not None:
                 self._workspace.set_withdrawn(project, task)
         return retracted
+
+    def has_work(self) -> bool:
+        """Whether any task or project is in care."""
+        return bool(self._workspace.tasks() or self._workspace.projects())
 
     def companion_projects(self) -> list[int]:
         """Projects in which the tasks in care ask people."""
@@ -282,7 +295,7 @@ class Agent:
                 continue  # a child task of ours
             try:
                 self.enroll(task, options)
-                yield TaskReport(task, str(row["name"]), moved=("enrolled",))
+                yield TaskReport(task, str(row["name"]), enrolled=True)
             except HvsaError as error:
                 yield TaskReport(task, str(row["name"]), error=" ".join(str(error).split()))
 
@@ -303,6 +316,17 @@ class Agent:
                 f"{children[0]['name']!r}); withdraw it in the workspace that did, or give --again "
                 "to start anew beside it"
             )
+
+    def _find_task(self, task: int) -> Json | None:
+        """The server's row of a task that we work in; None where it is deleted."""
+        try:
+            row: Json = self._client.get(f"tasks/{task}")
+        except NotFound:
+            return None
+        # a task can be read from other organisations, but its labels and jobs are not listed there
+        if not self._client.rows("jobs", task_id=task) and (row.get("jobs") or {}).get("count"):
+            raise elsewhere(self._client.address, task)
+        return row
 
     def _check_annotators(self, options: CareOptions) -> None:
         for name in options.annotators:
@@ -340,7 +364,12 @@ class _Work:
         self._progress = progress
         self._bench: Bench | None = None
         self._frames: FrameSource | None = None
-        watched = read_task(client, care.task, care.options.background, known=care.classes)
+        try:
+            watched = read_task(client, care.task, care.options.background, known=care.classes)
+        except NotFound as error:
+            raise NotFound(
+                f"{error}; if it was deleted, let go of it: hvsa-agent withdraw {care.task}"
+            ) from error
         self._task = _as_enrolled(watched, state, self._log)
         self._server = CvatServer(
             client,

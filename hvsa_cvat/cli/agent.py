@@ -35,6 +35,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 _SECRET = "HVSA_WEBHOOK_SECRET"
 
+_NOTHING_IN_CARE = "no task is in care; begin with: hvsa-agent enroll TASK"
+
 
 def _settings_options(command: F) -> F:
     options = [
@@ -189,8 +191,10 @@ def enroll(task: int | None, project: int | None, again: bool, **options: Any) -
     care = _care(options)
     with _agent(settings) as agent:
         if project is not None:
-            _tell_passes(agent.enroll_project(project, care), settings)
+            failed = _tell_passes(agent.enroll_project(project, care), settings)
             _say(f"project {project} is in care: its new tasks will be, too")
+            if failed:
+                raise HvsaError(f"{failed} of its tasks cannot be; the lines above say why")
             return
         assert task is not None
         taken, watched = agent.enroll(task, care, again=again)
@@ -263,10 +267,14 @@ def sync(
         if not watch:
             reports = agent.sync(task, ask_again=ask_again, stopping=lambda: passes.stopped)
             failed = _tell_passes(reports, settings)
+            if not agent.has_work():
+                _say(_NOTHING_IN_CARE)
             if failed:
                 raise HvsaError(f"{failed} of the tasks could not go on; the lines above say why")
             return
         told: dict[int, str] = {}
+        if not agent.has_work():
+            agent.log(_NOTHING_IN_CARE)
         for _ in passes.passes():
             try:
                 reports = agent.sync(task, ask_again=ask_again, stopping=lambda: passes.stopped)
@@ -292,7 +300,7 @@ def status(as_json: bool, **where: Any) -> None:
             click.echo(json.dumps([asdict_of(one) for one in found], indent=2))
             return
         if not found:
-            _say("no task is in care; begin with: hvsa-agent enroll TASK")
+            _say(_NOTHING_IN_CARE)
             return
         OUT.print(_status_table(found))
         for one in found:
@@ -327,10 +335,14 @@ def withdraw(task: int | None, project: int | None, children: bool, **where: Any
     assert task is not None
     with _agent(settings) as agent:
         retracted = agent.withdraw(task, children=children)
+        for line in [] if retracted is None else retracted.lines():
+            _say(line)
+        if retracted is not None and retracted.waits:
+            raise HvsaError(
+                f"task {task} stays in care, because people are at work in it; withdraw it again "
+                "when they are done"
+            )
         _say(f"task {task} is out of care")
-        if retracted is not None:
-            for line in retracted.lines():
-                _say(line)
 
 
 @click.group()
@@ -503,6 +515,8 @@ def _report_lines(report: TaskReport, url: str) -> Iterator[str]:
         yield f"{name}: waits for people"
         for job in report.owed:
             yield f"  {_owed_line(job)}"
+    elif report.enrolled:
+        yield f"{name}: is in care"
     elif report.done:
         yield f"{name}: all rounds are done; the masks are at {url}/tasks/{report.task}"
     if report.unpublished:
@@ -510,6 +524,8 @@ def _report_lines(report: TaskReport, url: str) -> Iterator[str]:
 
 
 def _owed_line(job: OwedJob) -> str:
+    if job.state == "deleted":
+        return f"job {job.job} is gone from the server"
     who = job.assignee or "anyone"
     return (
         f"{who} owes job {job.job} ({job.state}, {job.frames} frames, about "

@@ -110,7 +110,7 @@ def corrections(
     quality. Where jobs overlap, the shapes of both count.
     """
     drawn: dict[int, list[tuple[int, Json]]] = {}
-    labels = read_labels(client, state, task)
+    labels = read_labels(client, state, task.id, task.label_ids)
     for row in client.rows("jobs", task_id=task.id):
         if row.get("type", "annotation") != "annotation" or not _is_finished(row, policy):
             continue

@@ -16,7 +16,7 @@ from hvsa_cvat.cvat.ownership import JobShapes, TaskLabels, people_pixels, read_
 from hvsa_cvat.cvat.proposals import Proposal, Proposer
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import ServerError
-from hvsa_cvat.types import LabelMap, Size
+from hvsa_cvat.types import LabelMap
 
 _NUMBERS_A_REQUEST = 2**20
 """Coordinates and run lengths, at four bytes of JSON each: small enough for the limits of gateways
@@ -48,7 +48,6 @@ class Desk:
     client: CvatClient
     state: State
     labels: TaskLabels
-    size: Size
     batch: int
     """Shapes a request, at most."""
     reason_to_leave: Callable[[Json], str | None]
@@ -153,8 +152,14 @@ class JobWriter:
                 row = self._carry_out(group, row, shapes, round_number)
                 shapes = self._look_again(group, row, shapes)
                 group = _Group(most, dict(shapes.surplus))
+            height, width = label_map.shape
             people = people_pixels(
-                [shapes, *beside], frame, desk.size, desk.labels, desk.deleted_frames, desk.log
+                [shapes, *beside],
+                frame,
+                (height, width),
+                desk.labels,
+                desk.deleted_frames,
+                desk.log,
             )
             proposals = proposer.propose(frame, label_map, people)
             self.kept += group.add(frame, proposals, shapes.own.get(frame, {}))

@@ -20,7 +20,6 @@ from hvsa_cvat.annotation.polygons import Window
 from hvsa_cvat.cvat.client import CvatClient, Json
 from hvsa_cvat.cvat.shapes import fill_shape, fingerprint
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.cvat.tracks import expand_tracks
 from hvsa_cvat.errors import AnnotationError, ServerError
 from hvsa_cvat.types import Mask, Size
@@ -64,15 +63,18 @@ class TaskLabels:
         )
 
 
-def read_labels(client: CvatClient, state: State, task: WatchedTask) -> TaskLabels:
-    """Ask the server; notes the ids of the classes' labels at the first time."""
+def read_labels(
+    client: CvatClient, state: State, task: int, classes: Sequence[int | None]
+) -> TaskLabels:
+    """Ask the server. `classes` are the ids of the classes' labels now, None where a label is gone
+    and all its shapes with it; they are noted at the first time."""
     first = state.note(_FIRST_IDS)
     if first is None:
-        first = [label.id for label in task.classes]
+        first = list(classes)
         state.set_note(_FIRST_IDS, first)
-    rows = client.rows("labels", task_id=task.id)
+    rows = client.rows("labels", task_id=task)
     return TaskLabels(
-        {label.id: before for label, before in zip(task.classes, first, strict=True)},
+        {now: before for now, before in zip(classes, first, strict=True) if now is not None},
         {
             spec["id"]: spec.get("default_value", "")
             for row in rows

@@ -74,6 +74,8 @@ class Retracted:
     """Shapes of automatic origin that stay: people changed them, or another tool made them."""
     left: tuple[tuple[int, str], ...]
     """Jobs in which our shapes stay, and why."""
+    waits: bool
+    """Whether some of those are jobs that somebody is at work in, and can be retracted later."""
 
     def lines(self) -> list[str]:
         """For people."""
@@ -136,14 +138,13 @@ def publish(
     if not due:
         return Outcome(0, 0, kept, tuple(left.items()))
 
-    labels = read_labels(client, state, task)
+    labels = read_labels(client, state, task.id, task.label_ids)
     last = max(part.row["stop_frame"] for part in parts)
     deleted = frozenset(range(last + 1)).difference(task.media.numbers)
     desk = Desk(
         client,
         state,
         labels,
-        task.size,
         options.batch,
         reason_to_leave,
         log,
@@ -190,22 +191,25 @@ def pending(client: CvatClient, state: State, task: WatchedTask, round_number: i
 def retract(
     client: CvatClient,
     state: State,
-    task: WatchedTask,
+    task: int,
+    classes: Sequence[int | None],
     options: PublishOptions,
     *,
     now: Callable[[], datetime],
     log: Callable[[str], None],
 ) -> Retracted:
-    """Delete our shapes that are as we left them. Safe to repeat.
+    """Delete our shapes that are as we left them. Safe to repeat, and works for tasks that cannot
+    be watched any more; `classes` are the ids of the classes' labels now, None for those gone.
 
     Left are jobs that a person has open, and finished ones, of whose result our shapes are a part
     by now; reopened, and quiet for a while, they can be retracted.
     """
-    labels = read_labels(client, state, task)
+    labels = read_labels(client, state, task, classes)
     reason_to_leave = _reason_to_leave(state, options, now)
-    desk = Desk(client, state, labels, task.size, options.batch, reason_to_leave, log)
+    desk = Desk(client, state, labels, options.batch, reason_to_leave, log)
     left: dict[int, str] = {}
     deleted = edited = 0
+    waits = False
     counts = state.pushed_counts()
     for job in state.pushed_jobs():
         writer = JobWriter(desk, job)
@@ -216,10 +220,11 @@ def retract(
             state.forget_job(job)
         except LeaveForLater as later:
             left[job] = f"{counts.get(job, 0)} shapes of ours stay: {later}"
+            waits |= not _is_finished(desk.look(job))
         except (Refused, Forbidden) as error:
             left[job] = str(error)
         deleted += writer.deleted
-    return Retracted(deleted, edited, tuple(left.items()))
+    return Retracted(deleted, edited, tuple(left.items()), waits)
 
 
 def _parts(client: CvatClient, task: WatchedTask) -> list[_Part]:
@@ -277,7 +282,7 @@ def _reason_to_leave(
     def reason(row: Json) -> str | None:
         who = (row.get("assignee") or {}).get("username") or "its annotator"
         if _is_finished(row):
-            return f"{who} has finished it; to have it filled set its state to in progress in CVAT"
+            return f"{who} has finished it; to have it changed set its state to in progress in CVAT"
         if row["state"] not in _AT_WORK or row["updated_date"] == state.note(own_write(row["id"])):
             return None
         quiet, age = options.quiet_minutes, now() - datetime.fromisoformat(row["updated_date"])
@@ -285,8 +290,8 @@ def _reason_to_leave(
             return None
         minutes = max(0, int(age.total_seconds() // 60))
         return (
-            f"{who} is at work in it, it was saved {minutes} minutes ago; it is filled when nobody "
-            f"has saved for {quiet:g}"
+            f"{who} is at work in it, it was saved {minutes} minutes ago; nothing is changed in it "
+            f"until nobody has saved for {quiet:g}"
         )
 
     return reason

@@ -53,6 +53,11 @@ class WatchedTask:
     def size(self) -> Size:
         return self.media.size
 
+    @property
+    def label_ids(self) -> list[int]:
+        """Of the classes, in their order."""
+        return [label.id for label in self.classes]
+
     def index_of(self, label_id: int) -> int | None:
         """Class index of a label, or None where it is none of the classes."""
         return self._indices.get(label_id)
@@ -79,11 +84,7 @@ def read_task(
     """
     row = _read_row(client, task)
     media = read_media(client, row)
-    found = [
-        ClassLabel(label["id"], label["name"], label["color"], label["type"])
-        for label in client.rows("labels", task_id=task)
-        if not label.get("has_parent")
-    ]
+    found = _read_labels(client, task)
     if known is not None:
         classes = follow_labels(task, known, found)
     else:
@@ -114,6 +115,22 @@ def read_task(
     )
 
 
+def read_label_ids(
+    client: CvatClient, task: int, known: Sequence[tuple[int, str]]
+) -> list[int | None]:
+    """The ids that the labels of the `known` classes have now, None for those that are gone."""
+    found = _follow(known, _read_labels(client, task))
+    return [None if label is None else label.id for label in found]
+
+
+def _read_labels(client: CvatClient, task: int) -> list[ClassLabel]:
+    return [
+        ClassLabel(label["id"], label["name"], label["color"], label["type"])
+        for label in client.rows("labels", task_id=task)
+        if not label.get("has_parent")
+    ]
+
+
 def _read_row(client: CvatClient, task: int) -> Json:
     try:
         row: Json = client.get(f"tasks/{task}")
@@ -131,13 +148,8 @@ def follow_labels(
     task: int, known: Sequence[tuple[int, str]], found: Sequence[ClassLabel]
 ) -> tuple[ClassLabel, ...]:
     """The labels of the `known` classes as they are now, under the names of then."""
-    by_id = {label.id: label for label in found}
-    ids = {label_id for label_id, _ in known}
-    # A class whose label was renamed keeps it: the name alone must not bring it to another class.
-    by_name = {label.name: label for label in found if label.id not in ids}
     classes = []
-    for label_id, name in known:
-        label = by_id.get(label_id) or by_name.get(name)
+    for (_, name), label in zip(known, _follow(known, found), strict=True):
         if label is None:
             raise AnnotationError(
                 f"label {name!r} of task {task} is gone; add a label of that name to it in CVAT, "
@@ -150,6 +162,16 @@ def follow_labels(
             )
         classes.append(replace(label, name=name))
     return tuple(classes)
+
+
+def _follow(
+    known: Sequence[tuple[int, str]], found: Sequence[ClassLabel]
+) -> list[ClassLabel | None]:
+    by_id = {label.id: label for label in found}
+    ids = {label_id for label_id, _ in known}
+    # A class whose label was renamed keeps it: the name alone must not bring it to another class.
+    by_name = {label.name: label for label in found if label.id not in ids}
+    return [by_id.get(label_id) or by_name.get(name) for label_id, name in known]
 
 
 def _project_name(client: CvatClient, row: Json) -> str | None:

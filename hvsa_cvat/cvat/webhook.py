@@ -10,6 +10,7 @@ import hmac
 import json
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from hvsa_cvat.cvat.client import CvatClient, Json
 from hvsa_cvat.errors import ConfigError
@@ -89,6 +90,7 @@ class Listener:
 def install(client: CvatClient, target: str, secret: str, projects: list[int]) -> list[Json]:
     """Have the server deliver to `target`: one webhook of the organisation, or, outside of one,
     one for each project. A webhook to the same target is brought up to date, not doubled."""
+    _check_target(target)
     if client.address.organization:
         scopes: list[Json] = [{"type": "organization"}]
     else:
@@ -96,7 +98,8 @@ def install(client: CvatClient, target: str, secret: str, projects: list[int]) -
     if not scopes:
         raise ConfigError(
             "no project to install a webhook for: outside of an organisation CVAT delivers for "
-            "projects only; enroll a task that is in a project, or go on by polling"
+            "projects only, and ours is made when people are first asked; run `hvsa-agent sync` "
+            "before, or go on by polling"
         )
     installed = []
     for scope in scopes:
@@ -123,6 +126,21 @@ def install(client: CvatClient, target: str, secret: str, projects: list[int]) -
         else:
             installed.append(client.change("PATCH", f"webhooks/{present['id']}", wanted))
     return installed
+
+
+def _check_target(target: str) -> None:
+    """CVAT refuses these too, but does not say what it wants."""
+    parts = urlsplit(target)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(
+            f"webhook address {target!r}: write where the server reaches the agent, like "
+            "https://agent.example.com/"
+        )
+    if "." not in parts.hostname and ":" not in parts.hostname and parts.hostname != "localhost":
+        raise ConfigError(
+            f"webhook address {target!r}: CVAT takes no host name without a dot; give the "
+            "container a network alias such as hvsa-agent.internal, or use its address"
+        )
 
 
 async def _read(receive: Receive) -> bytes | None:

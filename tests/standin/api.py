@@ -75,6 +75,8 @@ Handler = Callable[..., Answer]
 ROUTES: list[tuple[str, re.Pattern[str], Handler]] = []
 VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 OPEN = ("server/about", "auth/login")
+WEB_ADDRESS = re.compile(r"https?://(localhost|\[[0-9a-f:]+\]|[\w-]+(\.[\w-]+)+)(:\d+)?([/?#].*)?")
+"""Much as Django has it: a host name needs a dot."""
 
 
 def route(methods: str, path: str) -> Callable[[Handler], Handler]:
@@ -894,6 +896,8 @@ def update_guide(call: Call, number: int) -> Answer:
 
 
 def configure(hook: Webhook, body: Json) -> None:
+    if not WEB_ADDRESS.fullmatch(body.get("target_url", hook.target_url)):
+        raise Refusal(400, {"target_url": ["Enter a valid URL."]})
     for name in ("target_url", "events", "secret", "description", "is_active", "enable_ssl"):
         setattr(hook, name, body.get(name, getattr(hook, name)))
 
