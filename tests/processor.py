@@ -26,7 +26,7 @@ from nuclio_sdk.json_encoder import Encoder
 from PIL import Image as PillowImage
 
 from hvsa_cvat.cvat.shapes import fill_shape
-from hvsa_cvat.types import IGNORE, Image, LabelMap, Size
+from hvsa_cvat.types import IGNORE, Image, LabelMap, Mask, Size
 
 Json = dict[str, Any]
 
@@ -162,6 +162,15 @@ def as_label_map(answer: Sequence[Json], labels: Sequence[str], size: Size) -> L
         assert (label_map[window][inside] == IGNORE).all()
         label_map[window][inside] = labels.index(shape["label"])
     return label_map
+
+
+def as_region(answer: Json, size: Size) -> Mask:
+    """The mask that CVAT's annotation page makes of an interactor's answer."""
+    left, top, right, bottom = answer["bounds"]
+    region = np.zeros(size, dtype=np.bool_)
+    window = region[top : bottom + 1, left : right + 1]
+    window[:] = np.array(answer["mask"], dtype=np.bool_)
+    return region
 
 
 def read_function(file: Path) -> Json:

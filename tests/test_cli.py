@@ -193,8 +193,8 @@ def test_usage(options: tuple[str, ...], clip: tiny.Clip, checkpoint: Path, tmp_
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_no_cuda(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    refuse(simulation(clip, checkpoint, out, "--device", "cuda"), 2, "--device cuda", "cpu")
-    refuse(pretraining(clip, tmp_path / "a.safetensors", "--device", "cuda"), 2, "--device cuda")
+    refuse(simulation(clip, checkpoint, out, "--device", "cuda"), 2, "device cuda", "choose cpu")
+    refuse(pretraining(clip, tmp_path / "a.safetensors", "--device", "cuda"), 2, "device cuda")
     assert not out.exists()
 
 

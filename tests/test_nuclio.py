@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image as PillowImage
-from processor import Processor, as_label_map, call, in_base64, variables
+from processor import Processor, as_label_map, as_region, call, in_base64, variables
 
 from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError
 from hvsa_cvat.serving.bitmaps import pieces
@@ -215,15 +215,20 @@ def test_bad_payloads_are_refused_in_one_line(
     assert good.status == 200
 
 
-@pytest.mark.parametrize("threshold", ["0.5", -0.1, 1.5, [1], True, float("nan")])
+@pytest.mark.parametrize("threshold", ["0.5", -0.1, 1.5, [1], True, float("nan"), "1" * 9999])
 def test_bad_thresholds(served: dict[str, Processor], threshold: object) -> None:
     answer = call(served["detector"].url, {"image": GOOD, "threshold": threshold})
     assert answer.status == 400
     assert b"threshold" in answer.data
+    assert len(answer.data) < 100
 
 
 @pytest.mark.parametrize(
-    "clicks", ["here", [1, 2], [[1]], [[1, 2, 3]], [["a", "b"]], [[float("nan"), 1]], {"x": 1}, []]
+    "clicks",
+    [
+        *("here", [1, 2], [[1]], [[1, 2, 3]], [["a", "b"]], ["12"], {"12": 1}, []),
+        *([[float("nan"), 1]], [[float("inf"), 1]], [[10**400, 1]]),
+    ],
 )
 def test_bad_clicks(served: dict[str, Processor], clicks: object) -> None:
     answer = call(served["interactor"].url, {"image": GOOD, "pos_points": clicks})
@@ -231,7 +236,7 @@ def test_bad_clicks(served: dict[str, Processor], clicks: object) -> None:
     assert b"pos_points" in answer.data
 
 
-@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b""])
+@pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"", b"[" * 100_000])
 def test_what_is_no_json(served: dict[str, Processor], body: bytes) -> None:
     for headers in ({"Content-Type": "application/json"}, {}):
         answer = served["detector"].handle(body, headers)
@@ -263,7 +268,7 @@ def test_many_at_once(served: dict[str, Processor], model: SegmentationModel, fr
         expected = model.predict(image).label_map
         got = as_label_map(answer, model.labels.names, expected.shape)
         assert np.array_equal(got, expected)
-        inside = np.array(region["mask"], dtype=bool)
+        inside = as_region(region, expected.shape)
         assert np.array_equal(inside, clicked_region(expected, [(30, 40)], []))
 
 
@@ -273,12 +278,12 @@ def test_a_click_takes_the_region_under_it(
     label_map = model.predict(frame).label_map
     click = {"pos_points": [[100.4, 70.9]], "neg_points": [], "obj_bbox": []}
     answer = ask(served["interactor"], image=in_base64(frame), **click)
-    assert set(answer) == {"mask"}
-    mask = np.array(answer["mask"])
-    assert mask.shape == label_map.shape
-    assert set(np.unique(mask)) == {0, 1}
-    assert mask[70, 100] == 1
-    assert (label_map[mask == 1] == label_map[70, 100]).all()
+    assert set(answer) == {"mask", "bounds"}
+    assert {value for row in answer["mask"] for value in row} == {0, 1}
+    region = as_region(answer, label_map.shape)
+    assert np.array_equal(region, clicked_region(label_map, [(100.4, 70.9)], []))
+    rows, columns = np.nonzero(region)
+    assert answer["bounds"] == [columns.min(), rows.min(), columns.max(), rows.max()]
     again = ask(served["interactor"], image=in_base64(frame), **click)
     assert again == answer
 
@@ -431,6 +436,11 @@ def test_classes_are_cut_only_when_needed() -> None:
     assert pieces(noise, 100_000) is None
 
 
+def test_a_map_of_specks_is_given_up_soon() -> None:
+    specks = np.random.default_rng(0).integers(0, 60, (600, 800), np.uint8)
+    assert pieces(specks) is None  # not after minutes of cutting
+
+
 def test_the_form_of_a_mask() -> None:
     label_map = letters("""
         aaaa
@@ -451,18 +461,26 @@ def environment(checkpoint: Path, **more: str) -> dict[str, str]:
     }
 
 
-def test_answers_over_the_limit_are_refused(checkpoint: Path) -> None:
+def test_answers_over_the_limit_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     function = open_function(environment(checkpoint))
+    large = in_base64(PillowImage.new("1", (4100, 4100)))
     with pytest.raises(HvsaError, match="4100x4100 image would take more than the 32 MiB"):
-        function({"image": in_base64(PillowImage.new("1", (4100, 4100)))})
+        function({"image": large})
+    everything = LabelSet(("everything",))
+    variables = environment(tiny.write_checkpoint(tmp_path / "one.safetensors", everything))
+    variables |= {"HVSA_FUNCTION": "interactor", "HVSA_LABELS": json.dumps(everything.names)}
+    function = open_function(variables)
+    with pytest.raises(HvsaError, match="the region would take more than the 32 MiB"):
+        function({"image": large, "pos_points": [[0, 0]]})
 
 
 def test_what_cannot_work_fails_at_the_start(tmp_path: Path, checkpoint: Path) -> None:
     other = tiny.write_checkpoint(tmp_path / "other.safetensors", LabelSet(("sky", "road")))
     with pytest.raises(CheckpointError, match=r"knows sky, road, but .* for floor, box, ball"):
         open_function(environment(other))
-    with pytest.raises(CheckpointError, match=r"no checkpoint .*gone"):
+    with pytest.raises(CheckpointError, match=r"no checkpoint .*gone.*\(--mount\)"):
         open_function(environment(tmp_path / "gone.safetensors"))
+    (tmp_path / "official.pth").touch()
     with pytest.raises(CheckpointError, match="names no classes"):
         open_function(environment(tmp_path / "official.pth"))
     cut = tmp_path / "cut.safetensors"

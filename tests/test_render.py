@@ -140,6 +140,21 @@ def test_labels_of_any_name(tmp_path: Path) -> None:
     rendered(checkpoint, tmp_path / "out")
 
 
+@pytest.mark.parametrize("file", ["Küche 🚗.safetensors", "'it''s' \"one\": \\#.safetensors"])
+def test_checkpoints_of_any_name(tmp_path: Path, checkpoint: Path, file: str) -> None:
+    odd = tmp_path / file
+    odd.write_bytes(checkpoint.read_bytes())
+    # a name that plain YAML would read as a truth value
+    folder = rendered(odd, tmp_path / "out", name="yes").folder
+    assert variables(folder / "function.yaml")["HVSA_CHECKPOINT"] == f"/opt/nuclio/{file}"
+    assert (folder / file).exists()
+    function = read_function(folder / "function.yaml")
+    assert function["id"] == "yes"
+    assert file in function["description"]
+    rendered(odd, tmp_path / "out", name="yes")
+    refuses(ConfigError, "has the name 'yes' too", odd, tmp_path / "out" / "yes", name="yes")
+
+
 def test_the_files_in_the_repository_are_up_to_date(tmp_path: Path) -> None:
     planned = rendered(
         DEMO / "pretrained.safetensors", tmp_path, name="hvsa", mount=Path("/opt/hvsa")

@@ -17,9 +17,9 @@ cv2.setNumThreads(1)
 def choose_device(name: str) -> torch.device:
     """`auto` takes CUDA where there is one; asking for an absent one is an error."""
     if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"--device {name!r}: choose auto, cpu or cuda")
+        raise ConfigError(f"device {name!r}: choose auto, cpu or cuda")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: PyTorch sees no CUDA device here; use --device cpu")
+        raise ConfigError("device cuda: PyTorch sees no CUDA device here; choose cpu")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)

@@ -19,6 +19,9 @@ from hvsa_cvat.types import IGNORE, LabelMap, Mask
 MOST = 32 * 2**20
 """Bytes that an answer may have: what CVAT's functions allow for a request."""
 
+_MANY = 10_000
+"""Pieces that an answer may have: more are found slowly, and nobody can work with them."""
+
 _BESIDE = 256
 """Bytes of an answer's item beside its pixels, with a long label."""
 
@@ -33,11 +36,20 @@ class Piece:
     """The pixels, in `window`."""
 
     @property
-    def json(self) -> str:
-        """The pixels row by row as 0 and 1, then left, top, right and bottom, inclusive."""
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom pixel, inclusive."""
         rows, columns = self.window
-        box = (columns.start, rows.start, columns.stop - 1, rows.stop - 1)
-        return f"[{_digits(self.inside)},{','.join(map(str, box))}]"
+        return columns.start, rows.start, columns.stop - 1, rows.stop - 1
+
+    @property
+    def json(self) -> str:
+        """The pixels row by row as 0 and 1, then the box."""
+        return f"[{_digits(self.inside)},{','.join(map(str, self.box))}]"
+
+    @property
+    def rows_json(self) -> str:
+        """A list of rows of 0 and 1."""
+        return "[" + ",".join(f"[{_digits(row)}]" for row in self.inside) + "]"
 
     @property
     def most_bytes(self) -> int:
@@ -49,15 +61,18 @@ def pieces(label_map: LabelMap, most: int = MOST) -> list[Piece] | None:
     """Pieces that cover every pixel once, `IGNORE` left out, in at most `most` bytes of JSON.
 
     One piece a class. If that is too much, the piece with the most empty pixels is cut in two, and
-    so on: 32 MiB hold a full-HD frame of many classes in a few hundred. None if no cuts help.
+    so on: 32 MiB hold a full-HD frame of many classes in a few hundred. None if they would be
+    more than `_MANY`, or no cuts help.
     """
+    if 2 * np.count_nonzero(label_map != IGNORE) > most:
+        return None
     order = count()
     heap = [(-_empty(piece), next(order), piece) for piece in _classes(label_map)]
     heapify(heap)
     total = sum(piece.most_bytes for _, _, piece in heap)
     while total > most:
         empty, _, piece = heappop(heap)
-        if empty == 0:
+        if empty == 0 or len(heap) >= _MANY:
             return None
         total -= piece.most_bytes
         for half in _halves(piece):
@@ -68,7 +83,7 @@ def pieces(label_map: LabelMap, most: int = MOST) -> list[Piece] | None:
 
 def _classes(label_map: LabelMap) -> Iterator[Piece]:
     for label in np.flatnonzero(np.bincount(label_map.ravel(), minlength=IGNORE)[:IGNORE]).tolist():
-        yield from _trimmed(label, 0, 0, label_map == label)
+        yield from trimmed(label, 0, 0, label_map == label)
 
 
 def _halves(piece: Piece) -> Iterator[Piece]:
@@ -77,15 +92,15 @@ def _halves(piece: Piece) -> Iterator[Piece]:
     height, width = piece.inside.shape
     if height > width:
         middle = height // 2
-        yield from _trimmed(piece.label, top, left, piece.inside[:middle])
-        yield from _trimmed(piece.label, top + middle, left, piece.inside[middle:])
+        yield from trimmed(piece.label, top, left, piece.inside[:middle])
+        yield from trimmed(piece.label, top + middle, left, piece.inside[middle:])
     else:
         middle = width // 2
-        yield from _trimmed(piece.label, top, left, piece.inside[:, :middle])
-        yield from _trimmed(piece.label, top, left + middle, piece.inside[:, middle:])
+        yield from trimmed(piece.label, top, left, piece.inside[:, :middle])
+        yield from trimmed(piece.label, top, left + middle, piece.inside[:, middle:])
 
 
-def _trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
+def trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
     """The piece of a mask whose first pixel lies at `top`, `left`; none where it is empty."""
     rows = np.flatnonzero(inside.any(axis=1)).tolist()
     columns = np.flatnonzero(inside.any(axis=0)).tolist()
@@ -100,11 +115,6 @@ def _trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
 
 def _empty(piece: Piece) -> int:
     return piece.inside.size - int(np.count_nonzero(piece.inside))
-
-
-def rows_json(mask: Mask) -> str:
-    """A mask as a list of its rows of 0 and 1."""
-    return "[" + ",".join(f"[{_digits(row)}]" for row in mask) + "]"
 
 
 def _digits(mask: Mask) -> str:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import io
 import json
-import math
+import reprlib
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from hvsa_cvat.cvat.shapes import encode_polygons
 from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError, MediaError
 from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.serving.bitmaps import MOST, pieces, rows_json
+from hvsa_cvat.serving.bitmaps import MOST, pieces, trimmed
 from hvsa_cvat.serving.download import download
 from hvsa_cvat.serving.model import Prediction, SegmentationModel
 from hvsa_cvat.serving.region import Click, clicked_region
@@ -33,11 +34,15 @@ from hvsa_cvat.video.frames import opened_image, read_image
 MOST_PIXELS = 64_000_000
 """Of an image that is sent. A file of a few kilobytes can claim many more."""
 
+_MOST_SAID = f"the {MOST // 2**20} MiB that an answer may have"
+
 _KEPT = 4
 """Predictions that an interactor keeps: further clicks into the same frame are answered at once."""
 
 _SENT = Path("sent")
 """An image that is sent has no path."""
+
+_CLICKS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat]])
 
 
 class PayloadError(HvsaError):
@@ -97,7 +102,13 @@ def open_function(environment: Mapping[str, str]) -> Function:
 def _checkpoint(environment: Mapping[str, str]) -> Path:
     url = environment.get("HVSA_CHECKPOINT_URL")
     if url is None:
-        return Path(_variable(environment, "HVSA_CHECKPOINT"))
+        path = Path(_variable(environment, "HVSA_CHECKPOINT"))
+        if not path.exists():
+            raise CheckpointError(
+                f"no checkpoint {path} in this container; put it into the folder of the host that "
+                "is mounted there (--mount), or render the function anew"
+            )
+        return path
     folder = Path(tempfile.gettempdir()) / "hvsa"
     return download(url, _variable(environment, "HVSA_CHECKPOINT_SHA256"), folder)
 
@@ -125,7 +136,7 @@ class Detector:
     def __call__(self, payload: Mapping[str, Any]) -> str:
         threshold = payload.get("threshold") or 0
         if not _is_number(threshold) or not 0 <= threshold <= 1:
-            raise PayloadError(f"threshold {threshold!r} is no number between 0 and 1")
+            raise PayloadError(f"threshold {reprlib.repr(threshold)} is no number between 0 and 1")
         prediction = self._model.predict(_image(payload))
         if self._polygons or payload.get("conv_mask_to_poly"):
             return self._as_polygons(prediction, threshold)
@@ -137,9 +148,8 @@ class Detector:
         if found is None:
             height, width = label_map.shape
             raise PayloadError(
-                f"the masks of this {width}x{height} image would take more than the "
-                f"{MOST // 2**20} MiB that an answer may have; render the function with --shapes "
-                "polygons"
+                f"the masks of this {width}x{height} image would take more than {_MOST_SAID}; "
+                "render the function with --shapes polygons"
             )
         items = []
         for piece in found:
@@ -170,7 +180,10 @@ class Detector:
 
 
 class Interactor:
-    """The region under a click: `pos_points` and `neg_points` are [[x, y], ...]."""
+    """The region under a click: `pos_points` and `neg_points` are [[x, y], ...].
+
+    The answer holds the region's box only, and says where that lies.
+    """
 
     def __init__(self, model: SegmentationModel) -> None:
         def look(content: bytes) -> LabelMap:
@@ -182,8 +195,11 @@ class Interactor:
         positive, negative = _clicks(payload, "pos_points"), _clicks(payload, "neg_points")
         if not positive:
             raise PayloadError("pos_points is empty; click into the region")
-        label_map = self._label_map(_content(payload))
-        return f'{{"mask":{rows_json(clicked_region(label_map, positive, negative))}}}'
+        region = clicked_region(self._label_map(_content(payload)), positive, negative)
+        (piece,) = trimmed(0, 0, 0, region)  # whatever label: the annotator has chosen one
+        if piece.most_bytes > MOST:
+            raise PayloadError(f"the region would take more than {_MOST_SAID}")
+        return f'{{"mask":{piece.rows_json},"bounds":{list(piece.box)}}}'
 
 
 def _payload(body: object) -> Mapping[str, Any]:
@@ -191,7 +207,7 @@ def _payload(body: object) -> Mapping[str, Any]:
         # nuclio's SDK parses JSON by its content type, and leaves what is broken as it is
         try:
             body = json.loads(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise PayloadError(f"the payload is no JSON ({error})") from error
     if not isinstance(body, Mapping):
         raise PayloadError("the payload is no JSON object")
@@ -226,14 +242,10 @@ def _decoded(content: bytes) -> Image:
 
 
 def _clicks(payload: Mapping[str, Any], key: str) -> list[Click]:
-    clicks = payload.get(key) or []
     try:
-        found = [(float(x), float(y)) for x, y in clicks]
-    except (TypeError, ValueError) as error:
+        return _CLICKS.validate_python(payload.get(key) or [])
+    except ValidationError as error:
         raise PayloadError(f"{key} is no list of [x, y]") from error
-    if not all(math.isfinite(number) for click in found for number in click):
-        raise PayloadError(f"{key} holds what is no number")
-    return found
 
 
 def _is_number(value: object) -> bool:

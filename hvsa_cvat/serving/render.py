@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,9 +92,10 @@ def write(planned: PlannedFunction) -> None:
     with atomic_directory(planned.folder) as temporary:
         for gpu, file in ((False, "function.yaml"), (True, "function-gpu.yaml")):
             text = environment.get_template("function.yaml.j2").render(values, gpu=gpu)
-            (temporary / file).write_text(text)
+            (temporary / file).write_text(text, encoding="utf-8")
         for file in ("main.py", "model_handler.py"):
-            (temporary / file).write_text(environment.get_template(f"{file}.j2").render())
+            text = environment.get_template(f"{file}.j2").render()
+            (temporary / file).write_text(text, encoding="utf-8")
         if not options.mount and not options.url:
             shutil.copyfile(planned.checkpoint, temporary / planned.checkpoint.name)
 
@@ -174,7 +176,7 @@ def _check_place(planned: PlannedFunction, out: Path) -> None:
 def _variables(file: Path) -> dict[str, str] | None:
     """The variables HVSA_* of a file that `render` wrote."""
     try:
-        text = file.read_text(errors="replace")
+        text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     if not text.startswith(_MADE_BY):
@@ -185,7 +187,8 @@ def _variables(file: Path) -> dict[str, str] | None:
 
 def _name_in(file: Path) -> str | None:
     """The name in the metadata, which come first in these files."""
-    found = re.search(r"^  name: *['\"]?([\w.-]+)", file.read_text(errors="replace"), re.MULTILINE)
+    text = file.read_text(encoding="utf-8", errors="replace")
+    found = re.search(r"^  name: *['\"]?([\w.-]+)", text, re.MULTILINE)
     return found and found[1]
 
 
@@ -218,6 +221,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    # JSON in ASCII is YAML too, whatever a label is called
     environment.filters["json"] = json.dumps
+    # a string of YAML, which does not take the two escapes that JSON in ASCII has for an emoji
+    environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment
