@@ -18,8 +18,9 @@ from standin import Fault, ProcessDied, Request, StandIn
 
 from hvsa_cvat.annotation.polygons import fill
 from hvsa_cvat.cvat import companion
+from hvsa_cvat.cvat.child import Person
 from hvsa_cvat.cvat.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.companion import AskOptions, ask
+from hvsa_cvat.cvat.companion import AskOptions, ask, find_person
 from hvsa_cvat.cvat.guide import JOBS_PAGE, UNSET, attribute_values, guide_text, merge, mixed_value
 from hvsa_cvat.cvat.regions import cut, darken, divide, plan_request
 from hvsa_cvat.cvat.state import Region, State
@@ -591,6 +592,15 @@ def test_an_unknown_annotator_is_named_before_anything_is_made(place: Place) -> 
             place.ask(annotators=("ann", name))
     assert not place.cvat.world.projects
     assert len(place.cvat.world.tasks) == 1
+
+
+def test_one_may_name_oneself_in_the_personal_space_too(place: Place) -> None:
+    """Where CVAT lists only users who are in no organisation."""
+    agent = next(u for u in place.cvat.world.users.values() if u.username == "agent")
+    with CvatClient(Address(place.cvat.url), Credentials(token=place.token)) as personal:
+        assert find_person(personal, "agent") == Person(agent.id, "agent")
+        with pytest.raises(ServerError, match="no user 'ann'"):
+            find_person(personal, "ann")
 
 
 def test_an_annotator_who_may_not_be_assigned(place: Place) -> None:

@@ -330,7 +330,7 @@ class Agent:
 
     def _check_annotators(self, options: CareOptions) -> None:
         for name in options.annotators:
-            companion._find_person(self._client, name)
+            companion.find_person(self._client, name)
 
     def _holder(self, task: int) -> str:
         lease = self._workspace.lease(task)

@@ -68,7 +68,7 @@ def ask(
         return known
     _check(samples, frames, segments)
     check_names(task.labels.names, task.id)
-    people = [_find_person(client, name) for name in dict.fromkeys(options.annotators)]
+    people = [find_person(client, name) for name in dict.fromkeys(options.annotators)]
     plan = plan_request(samples, expected_clicks, segments, len(people), progress)
     home = open_home(client, task, class_order, log)
     child = Child(client, task, key, plan, home, log)
@@ -138,7 +138,11 @@ def _check(samples: Sequence[Sample], frames: FrameSource, segments: SegmentMaps
             raise ValueError(f"{sample} lies outside its frame")
 
 
-def _find_person(client: CvatClient, name: str) -> Person:
+def find_person(client: CvatClient, name: str) -> Person:
+    """The user of this name whom this account may see where it works, or itself."""
+    me = client.me()
+    if me["username"] == name:  # not listed in the personal space if in an organisation as well
+        return Person(me["id"], name)
     for row in client.rows("users", search=name):
         if row["username"] == name:
             return Person(row["id"], name)

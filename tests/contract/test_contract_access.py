@@ -50,7 +50,9 @@ def test_a_wrong_token_is_unauthorized(place: Place) -> None:
         stranger.get("users/self")
 
 
-def test_users_are_found_by_name(client: CvatClient) -> None:
+def test_users_are_found_by_name(client: CvatClient, place: Place) -> None:
+    if place.address.organization is None:
+        pytest.skip("the personal space lists only users without organization")
     me = client.me()
     found = client.rows("users", search=me["username"])
     assert (me["id"], me["username"]) in [(row["id"], row["username"]) for row in found]

@@ -143,10 +143,15 @@ def test_an_unknown_field_is_forbidden(client: CvatClient, job: Json) -> None:
 
 
 @pytest.fixture(scope="module")
-def shared(own: Own, worker: CvatClient) -> tuple[Json, Json]:
+def shared(own: Own, place: Place, worker: CvatClient) -> tuple[Json, Json]:
     """The worker's job, and another of the same task."""
     mine, other = jobs_of(own.client, own.images([(0,), (1,)], title="shared"))
-    own.client.change("PATCH", f"jobs/{mine['id']}", {"assignee": worker.me()["id"]})
+    try:
+        own.client.change("PATCH", f"jobs/{mine['id']}", {"assignee": worker.me()["id"]})
+    except Forbidden:
+        if place.address.organization is None:
+            pytest.skip("in the personal space only administrators give jobs to others")
+        raise
     return mine, other
 
 
