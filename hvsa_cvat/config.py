@@ -105,7 +105,7 @@ TRAINING: dict[Method, TrainingConfig | None] = {
 class RunConfig(_Settings):
     """Everything that decides the outcome of a session, besides the video and the checkpoint."""
 
-    method: Method = "paper"
+    method: Method = "hvsa"
     strategy: Strategy = Strategy.ACTIVE
     granularity: str = "frame"
     """As `video.segments.Granularity` parses it."""
@@ -129,7 +129,7 @@ class RunConfig(_Settings):
     def _as_the_method_trains(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        method: Method = values.get("method", "paper")
+        method: Method = values.get("method", "hvsa")
         chosen = dict(values)
         if chosen.get("training") is None:
             chosen["training"] = TRAINING.get(method)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,10 @@ def test_fusion_by_hand() -> None:
     evidence = carried([1, 1, IGNORE, 2, 0], [0.0625, 0.6561, 0.0, 0.4096, 0.0625])
 
     # 0.625 is less than 0.875 and 1.025 is more; no label arrives; 0.8 is less; both agree
-    assert fuse(evidence, network).tolist() == [[0, 1, 0, 0, 0]]
+    fused = fuse(evidence, network)
+    assert fused.label_map.tolist() == [[0, 1, 0, 0, 0]]
+    # half of 0.875 - 0.625, 1.025 - 0.875, 0.875 - 0.125, 0.875 - 0.8, 0.875 + 0.5 - 0.125
+    assert fused.certainty[0].tolist() == pytest.approx([0.125, 0.075, 0.375, 0.0375, 0.625])
 
 
 @st.composite
@@ -43,11 +47,13 @@ def test_what_people_labelled_stays_and_the_rest_is_carried_or_predicted(
 ) -> None:
     evidence, probabilities = frame
 
-    fused = fuse(evidence, probabilities)
+    fused, certainty = fuse(evidence, probabilities)
 
+    assert ((certainty >= 0) & (certainty <= 1)).all()
     predicted = probabilities.argmax(axis=0)
     persons = evidence.confidence == 1
     assert (fused[persons] == evidence.label_map[persons]).all()
+    assert (certainty[persons] == 1).all()
     unreached = evidence.label_map == IGNORE
     assert (fused[unreached] == predicted[unreached]).all()
     assert ((fused == evidence.label_map) | (fused == predicted)).all()
@@ -58,4 +64,10 @@ def test_what_people_labelled_stays_and_the_rest_is_carried_or_predicted(
 def test_a_person_holds_against_a_network_that_is_certain() -> None:
     certain = np.array([[[1.0]], [[0.0]]], np.float32)
 
-    assert fuse(carried([1], [1.0]), certain).tolist() == [[1]]
+    assert fuse(carried([1], [1.0]), certain).label_map.tolist() == [[1]]
+
+
+def test_one_class_needs_no_rival() -> None:
+    fused = fuse(carried([0, IGNORE], [0.0625, 0.0]), np.ones((1, 1, 2), np.float32))
+    assert fused.label_map.tolist() == [[0, 0]]
+    assert fused.certainty.tolist() == [[0.75, 0.5]]

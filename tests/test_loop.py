@@ -88,7 +88,9 @@ def test_every_granularity_method_and_strategy(
     for number in (1, 2):
         files = {p.name for p in (tmp_path / "out/rounds" / str(number)).iterdir()}
         kept = {"agreement.json", "answers.npz", "selection.json", "metrics.json", "scores.npz"}
-        assert files == {"label_maps"} | kept | trained
+        if number > 1:
+            kept |= {"held_out.npz", "outlook.json"}
+        assert files == {"label_maps", "certainty"} | kept | trained
     assert [one.propagated_percent is not None for one in metrics.rounds] == [
         False,
         propagates,
@@ -116,7 +118,7 @@ def test_metrics_say_everything(undisturbed: Path) -> None:
     assert settings["full_clicks"] > 0
     assert all(0 < share <= 1 for share in settings["flow_valid"].values())
     counts = {"round", "clicks", "clicks_percent", "pixels_percent", "samples"}
-    counts |= {"propagated_percent", "seconds"}
+    counts |= {"propagated_percent", "outlook", "seconds"}
     for one in metrics["rounds"]:
         assert set(one) == SCORES | counts
         assert set(one["iou"]) == set(one["boundary_iou_classes"]) == set(tiny.LABELS)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from hvsa_cvat.config import PAPER, PAPER_EXACT, RunConfig
+from hvsa_cvat.config import HVSA, PAPER, PAPER_EXACT, RunConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import silent
 from hvsa_cvat.session.phases import (
@@ -159,7 +159,8 @@ def test_waiting_changes_nothing(tmp_path: Path) -> None:
 
 def test_the_method_says_how_to_train() -> None:
     settings = {"budgets": (0.1,), "size": (48, 64)}
-    assert RunConfig(**settings).training == PAPER
+    assert RunConfig(**settings).training == HVSA
+    assert RunConfig(**settings, method="paper").training == PAPER
     assert RunConfig(**settings, method="paper-exact").training == PAPER_EXACT
     assert RunConfig(**settings, method="label-propagation").training is None
     assert RunConfig(**settings, training=tiny.QUICK).training == tiny.QUICK

@@ -104,6 +104,7 @@ def experiment(
         labels=labels,
         config=RunConfig(
             **{
+                "method": "paper",
                 "budgets": (0.2, 0.5),
                 "size": (max(height, 32), max(width, 32)),
                 **settings,

@@ -10,7 +10,8 @@ from hvsa_cvat.cvat.client import CvatClient
 from hvsa_cvat.cvat.collect import CollectPolicy, OwedJob, owed
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import HvsaError
-from hvsa_cvat.session.phases import Agreement, read_agreement, read_selection
+from hvsa_cvat.session.outlook import Outlook
+from hvsa_cvat.session.phases import Agreement, read_agreement, read_outlook, read_selection
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
 
@@ -36,6 +37,8 @@ class TaskStatus:
     owed: tuple[OwedJob, ...]
     scores: Agreement | None
     """Of the last answered round: the predictions before it against its answers."""
+    outlook: Outlook | None
+    """Of the newest masks that have one."""
     worked_on_by: str | None
     """The agent that has the task just now."""
     error: str | None
@@ -62,7 +65,7 @@ def _status(workspace: Workspace, care: Care, client: CvatClient | None) -> Task
     if session is None:
         error = error or f"{folder} holds no session; withdraw the task and enroll it again"
         return TaskStatus(
-            care.task, "", link, 0, 0, "unknown", 0, None, None, (), None, holder, error
+            care.task, "", link, 0, 0, "unknown", 0, None, None, (), None, None, holder, error
         )
     current = session.current
     jobs: tuple[OwedJob, ...] = ()
@@ -76,6 +79,7 @@ def _status(workspace: Workspace, care: Care, client: CvatClient | None) -> Task
             error = error or str(problem)
     selections = (read_selection(folder, done.number) for done in reversed(session.rounds))
     selection = next((one for one in selections if one is not None), None)
+    outlooks = (read_outlook(folder, done.number) for done in reversed(session.rounds))
     agreements = (read_agreement(folder, done.number) for done in reversed(session.rounds))
     budgets = session.config["budgets"]
     return TaskStatus(
@@ -90,6 +94,7 @@ def _status(workspace: Workspace, care: Care, client: CvatClient | None) -> Task
         expected_clicks=current.expected_clicks if current.clicks is None else None,
         owed=jobs,
         scores=next((one for one in agreements if one is not None), None),
+        outlook=next((one for one in outlooks if one is not None), None),
         worked_on_by=holder,
         error=error,
     )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hvsa_cvat.agent.workspace import Workspace
     from hvsa_cvat.cvat.client import CvatClient
     from hvsa_cvat.cvat.collect import OwedJob
+    from hvsa_cvat.session.outlook import Outlook
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -307,6 +308,8 @@ def status(as_json: bool, **where: Any) -> None:
             _say(f"task {one.task}: {one.link}")
             for job in one.owed:
                 _say(f"  {_owed_line(job)}")
+            if one.outlook is not None:
+                _say(f"  {_outlook_line(one.outlook)}")
             if one.error:
                 _say(f"  {one.error}")
         if any(one.owed for one in found):
@@ -534,9 +537,10 @@ def _owed_line(job: OwedJob) -> str:
 
 
 def asdict_of(status: TaskStatus) -> dict[str, Any]:
-    """As JSON; the scores are a model of their own."""
-    scores = status.scores.model_dump() if status.scores is not None else None
-    return {**asdict(status), "scores": scores}
+    """As JSON; scores and outlook are models of their own."""
+    models = {"scores": status.scores, "outlook": status.outlook}
+    plain = {name: None if one is None else one.model_dump() for name, one in models.items()}
+    return {**asdict(status), **plain}
 
 
 def _status_table(found: list[TaskStatus]) -> Table:
@@ -556,3 +560,15 @@ def _status_table(found: list[TaskStatus]) -> Table:
             "–" if miou is None else f"{100 * miou:.1f}",
         )
     return table
+
+
+def _outlook_line(outlook: Outlook) -> str:
+    """What the masks are worth by the session's own data, and what to do."""
+    line = (
+        f"masks: mIoU {100 * outlook.expected_miou:.1f} % expected "
+        f"({100 * outlook.low:.1f} to {100 * outlook.high:.1f})"
+    )
+    if outlook.gain is None:
+        return line
+    gain = 100 * outlook.gain
+    return f"{line}; 1 % more clicks would bring {gain:.1f} points: {outlook.advice}"

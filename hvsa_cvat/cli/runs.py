@@ -47,14 +47,13 @@ def _run_options(command: F) -> F:
         click.option(
             "--strategy",
             type=click.Choice([one.value for one in Strategy]),
-            default="active",
-            show_default=True,
-            help="How samples are chosen; uniform (evenly spaced) goes with frames.",
+            help="How samples are chosen; uniform (evenly spaced) goes with frames. Default: "
+            "uniform for whole frames by the method hvsa, else active.",
         ),
         click.option(
             "--method",
             type=click.Choice(get_args(Method)),
-            default="paper",
+            default="hvsa",
             show_default=True,
             help="hvsa: labels carried along the flow teach the network and join its answer; "
             "paper: the paper's losses with settings that suit small networks too; "
@@ -314,7 +313,7 @@ def _simulate(
     out: Path,
     progress: Progress,
     granularity: str,
-    strategy: str,
+    strategy: str | None,
     method: Method,
     budget: str,
     rounds: int,
@@ -336,6 +335,9 @@ def _simulate(
     from hvsa_cvat.video.segments import Granularity
 
     kind = Granularity.parse(granularity)
+    if strategy is None:
+        spread = kind.kind == "frame" and method == "hvsa"
+        strategy = Strategy.UNIFORM if spread else Strategy.ACTIVE
     if strategy == Strategy.UNIFORM and kind.kind != "frame":
         raise ConfigError(
             f"--strategy uniform spaces whole frames evenly; it does not go with "
@@ -376,7 +378,7 @@ def _simulate(
         table.add_row(*_round_row(metrics))
         OUT.print(
             f"round {metrics.round}: {metrics.clicks_percent:.1f} % of clicks, "
-            f"mIoU {_percent(metrics.miou)}"
+            f"mIoU {_percent(metrics.miou)}{_foreseen(metrics)}"
         )
 
     run_experiment(experiment, out, clock=time.perf_counter, progress=progress, tell=tell)
@@ -412,6 +414,16 @@ def _round_row(metrics: RoundMetrics) -> list[str]:
         _percent(metrics.temporal_consistency),
         f"{sum(metrics.seconds.values()):.1f}",
     ]
+
+
+def _foreseen(metrics: RoundMetrics) -> str:
+    """What the session would have told without the truth."""
+    seen = metrics.outlook
+    if seen is None:
+        return ""
+    line = f" (without truth: {_percent(seen.expected_miou)}, {_percent(seen.low)} to "
+    line += f"{_percent(seen.high)}"
+    return f"{line}; advice: {seen.advice})" if seen.advice else f"{line})"
 
 
 def _percent(fraction: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,18 +11,38 @@ from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.types import IGNORE, LabelMap
 
 
-def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> LabelMap:
-    """The class with the most evidence, uint8 (H, W).
+class Fused(NamedTuple):
+    """One frame as it is shown."""
+
+    label_map: LabelMap
+    certainty: NDArray[np.float32]
+    """float32 (H, W) in 0..1: half the lead of the label over the next class's evidence, which is
+    at most 2; 1 where a person labelled."""
+
+
+def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
+    """The class with the most evidence of each pixel.
 
     Probabilities are float32 (C, H, W); a carried label adds the fourth root of its confidence, so
     that it holds unless it came far or failed the flow check and the network is sure of another.
     What a person labelled stays.
     """
     label_map: LabelMap = probabilities.argmax(axis=0).astype(np.uint8)
+    if len(probabilities) > 1:
+        second, first = np.partition(probabilities, -2, axis=0)[-2:]
+    else:
+        first, second = probabilities[0], np.zeros_like(probabilities[0])
+    lead = first - second
     known = carried.label_map != IGNORE
     label, trust = carried.label_map[known], carried.confidence[known]
     rows, columns = np.nonzero(known)
     for_label = probabilities[label, rows, columns] + np.sqrt(np.sqrt(trust))
-    holds = (for_label >= probabilities[:, known].max(axis=0)) | (trust >= 1)
+    rival = np.where(label == label_map[known], second[known], first[known])
+    holds = (for_label >= rival) | (trust >= 1)
+    lead[known] = np.where(
+        holds, for_label - rival, first[known] - np.maximum(for_label, second[known])
+    )
     label_map[rows[holds], columns[holds]] = label[holds]
-    return label_map
+    certainty = lead / 2
+    certainty[rows[trust >= 1], columns[trust >= 1]] = 1
+    return Fused(label_map, certainty)

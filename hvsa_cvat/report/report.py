@@ -22,6 +22,18 @@ NONE = "\N{EN DASH}"
 
 
 @dataclass(frozen=True)
+class OutlookReport:
+    """What a session says of its masks without truth; all numbers are fractions."""
+
+    expected_miou: float
+    low: float
+    high: float
+    gain: float | None
+    """Expected from another 1 % of the clicks; None where not known."""
+    advice: str | None
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One round; number 0 is the network before the first answer."""
 
@@ -38,6 +50,7 @@ class RoundReport:
     """Duration of each phase."""
     chosen: NDArray[np.int64]
     """int64 (N,): samples chosen in each frame in this round."""
+    outlook: OutlookReport | None = None
 
 
 @dataclass(frozen=True)

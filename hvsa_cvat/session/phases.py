@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
-from hvsa_cvat.propagation.fusion import fuse
+from hvsa_cvat.propagation.fusion import Fused, fuse
 from hvsa_cvat.propagation.propagate import Propagated, fill, propagate
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from hvsa_cvat.segmentation.finetune import finetune
@@ -32,6 +33,15 @@ from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_wei
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.strategy import Pool, Query, select
+from hvsa_cvat.session.outlook import (
+    LEVELS,
+    HeldOut,
+    Outlook,
+    certainty_levels,
+    count_held_out,
+    count_levels,
+    outlook,
+)
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import (
@@ -343,7 +353,7 @@ def _annotate(
         if revised is not None:
             store.save_answers(done.number, revised)
     store.save_corrections(number, Answers(tuple(server.corrections())))
-    _score_by_answers(number, answers, store, bench)
+    _judge_by_answers(number, answers, store, bench)
     store.save_answers(number, answers)
 
 
@@ -372,19 +382,74 @@ def _agreement_path(root: Path, round_number: int) -> Path:
     return root / "rounds" / str(round_number) / "agreement.json"
 
 
-def _score_by_answers(number: int, answers: Answers, store: Store, bench: Bench) -> None:
-    matrix = ConfusionMatrix(len(bench.labels))
+def _judge_by_answers(number: int, answers: Answers, store: Store, bench: Bench) -> None:
+    """Keep how the masks of the round before compare with answers that they had not seen."""
+    classes = len(bench.labels)
+    matrix, tables = ConfusionMatrix(classes), []
     for answer in answers.annotations:
         name = bench.source.names[answer.frame]
-        matrix.add(answer.label_map, read_label_map(label_map_path(store, number - 1, name)))
+        shown = read_label_map(label_map_path(store, number - 1, name))
+        levels = read_label_map(_levels_path(store, number - 1, name))
+        matrix.add(answer.label_map, shown)
+        tables.append(count_held_out(shown, levels, answer.label_map, classes))
     pixels = int(matrix.counts.sum())
     agreement = Agreement(
         pixels=pixels,
         pixel_accuracy=matrix.pixel_accuracy if pixels else None,
         miou=matrix.miou if pixels else None,
     )
+    if number > 1:  # the masks of round 0 know nothing of the video, so these tell nothing of later
+        with atomic_write(_held_out_path(store, number)) as path:
+            np.savez_compressed(path, *tables)
     with atomic_write(_agreement_path(store.root, number)) as path:
         path.write_text(agreement.model_dump_json(indent=2) + "\n")
+
+
+def _held_out_path(store: Store, round_number: int) -> Path:
+    """Of the answers of a round: an array of `count_held_out` for each answered frame."""
+    return store.path("rounds", round_number, "held_out.npz")
+
+
+def _look_ahead(session: Session, store: Store, bench: Bench) -> None:
+    """Keep the outlook of the current round in `outlook.json`, where there is something to tell."""
+    number, classes = session.current.number, len(bench.labels)
+    tables: list[NDArray[np.int64]] = []
+    for later in range(2, number + 1):
+        path = _held_out_path(store, later)
+        if path.exists():
+            with np.load(path, allow_pickle=False) as archive:
+                tables += [archive[name] for name in archive.files]
+    shown, clicks = [], 0.0
+    for done in session.rounds:
+        clicks += done.clicks or 0
+        if done.number > 0 and done.clicks:
+            counts = _levels_path(store, done.number, "").with_name(_COUNTS)
+            shown.append((clicks, np.load(counts, allow_pickle=False)))
+    selection = read_selection(store.root, number)
+    if selection is None:
+        return
+    found = outlook(
+        HeldOut(tables, classes),
+        shown,
+        selection.full_clicks,
+        not bench.segments.border_is_free,
+        _rng(bench, number),
+    )
+    if found is not None:
+        with atomic_write(_outlook_path(store.root, number)) as path:
+            path.write_text(found.model_dump_json(indent=2) + "\n")
+
+
+def read_outlook(root: Path, round_number: int) -> Outlook | None:
+    """None where a round has none; `root` as for `read_selection`."""
+    try:
+        return Outlook.model_validate_json(_outlook_path(root, round_number).read_text())
+    except (OSError, ValidationError):
+        return None
+
+
+def _outlook_path(root: Path, round_number: int) -> Path:
+    return root / "rounds" / str(round_number) / "outlook.json"
 
 
 def _finetune(session: Session, store: Store, bench: Bench) -> None:
@@ -447,13 +512,14 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
         _propagate(session, store, bench)
         # the network has learnt nothing, so what it says of the samples stands
         store.save_scores(number, store.load_scores(0))
+        _look_ahead(session, store, bench)
         return
     network = load_network(store, bench, number)
     carried: Iterator[Propagated] | None = None
     if number > 0 and bench.carrier is not None and bench.config.carrying.fused:
         carried = _carried(session, store, bench, bench.carrier)
 
-    def predictions(folder: Path) -> Iterator[FramePrediction]:
+    def predictions(keep: _Keep) -> Iterator[FramePrediction]:
         dense = predict(
             network,
             bench.frames,
@@ -463,18 +529,50 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
             progress=bench.progress,
         )
         for prediction in dense:
-            frame = prediction.frame
-            path = folder / f"{bench.source.names[frame]}.png"
-            label_map = prediction.label_map
+            shown = Fused(prediction.label_map, 1 - prediction.uncertainty)
             if carried is not None and prediction.probabilities is not None:
-                label_map = fuse(next(carried), prediction.probabilities)
-            PillowImage.fromarray(label_map).save(path)
-            segments = bench.segments[frame]
-            yield score_segments(prediction, segments, bench.segments.count(frame))
+                shown = fuse(next(carried), prediction.probabilities)
+            keep(prediction.frame, shown)
+            segments = bench.segments[prediction.frame]
+            yield score_segments(prediction, segments, bench.segments.count(prediction.frame))
 
-    with atomic_directory(store.path("rounds", number, "label_maps")) as folder:
-        scores = Pool.of(predictions(folder))
+    with _masks(store, bench, number) as keep:
+        scores = Pool.of(predictions(keep))
     store.save_scores(number, scores)
+    _look_ahead(session, store, bench)
+
+
+_Keep = Callable[[int, Fused], None]
+"""Takes (frame, what is shown)."""
+
+
+@contextmanager
+def _masks(store: Store, bench: Bench, round_number: int) -> Iterator[_Keep]:
+    """Keeps the label maps of a round and how certain they are, all of them or none."""
+    counts = np.zeros((len(bench.labels), LEVELS), np.int64)
+    with (
+        atomic_directory(label_map_path(store, round_number, "").parent) as maps,
+        atomic_directory(_levels_path(store, round_number, "").parent) as certainty,
+    ):
+
+        def keep(frame: int, shown: Fused) -> None:
+            name = f"{bench.source.names[frame]}.png"
+            levels = certainty_levels(shown.certainty)
+            counts[:] += count_levels(shown.label_map, levels, len(bench.labels))
+            PillowImage.fromarray(shown.label_map).save(maps / name)
+            PillowImage.fromarray(levels).save(certainty / name)
+
+        yield keep
+        np.save(certainty / _COUNTS, counts)
+
+
+def _levels_path(store: Store, round_number: int, name: str) -> Path:
+    """Where the certainty of a predicted label map lies, 8-bit PNG of levels."""
+    return store.path("rounds", round_number, "certainty", f"{name}.png")
+
+
+_COUNTS = "counts.npy"
+"""int64 (C, LEVELS): pixels of a round's masks by class and level of certainty."""
 
 
 def _propagate(session: Session, store: Store, bench: Bench) -> None:
@@ -485,12 +583,11 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
         answers, bench.flow, bench.source.size, len(bench.source), progress=bench.progress
     )
     reached = []
-    with atomic_directory(store.path("rounds", number, "label_maps")) as folder:
+    with _masks(store, bench, number) as keep:
         for one in carried:
             reached.append(one.reached)
-            name = names[one.frame]
-            guess = read_label_map(label_map_path(store, 0, name))
-            PillowImage.fromarray(fill(one, guess)).save(folder / f"{name}.png")
+            guess = read_label_map(label_map_path(store, 0, names[one.frame]))
+            keep(one.frame, Fused(fill(one, guess), np.sqrt(np.sqrt(one.confidence))))
     with atomic_write(propagation_path(store, number)) as path:
         path.write_text(json.dumps({"reached_percent": 100 * float(np.mean(reached))}))
 

@@ -20,9 +20,17 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.metrics import Scores, score_video
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
-from hvsa_cvat.report import FramePicture, RoundReport, RunReport, class_colours, write_report
+from hvsa_cvat.report import (
+    FramePicture,
+    OutlookReport,
+    RoundReport,
+    RunReport,
+    class_colours,
+    write_report,
+)
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
 from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.session.outlook import Outlook
 from hvsa_cvat.session.phases import (
     Bench,
     Clock,
@@ -31,6 +39,7 @@ from hvsa_cvat.session.phases import (
     load_network,
     propagation_path,
     read_label_map,
+    read_outlook,
 )
 from hvsa_cvat.session.prepare import Start, prepare
 from hvsa_cvat.session.rounds import Phase, Round, Session
@@ -60,6 +69,8 @@ class RoundMetrics(Scores):
     propagated_percent: float | None = None
     """Label propagation only: pixels that a carried label reached, in % of the video; the others
     show the pre-trained network's prediction."""
+    outlook: Outlook | None = None
+    """What the session says of this round's masks without the truth."""
     seconds: dict[str, float]
     """Of each phase."""
 
@@ -284,6 +295,7 @@ def _round_metrics(
         pixels_percent=100 * _pixels(queried, bench) / (height * width * len(names)),
         samples=len(queried),
         propagated_percent=_propagated(store, done.number),
+        outlook=read_outlook(store.root, done.number),
         seconds=dict(done.seconds),
     )
     with atomic_write(kept) as path:
@@ -329,6 +341,7 @@ def _report(
                 clicks_percent=one.clicks_percent,
                 pixels_percent=one.pixels_percent,
                 scores=Scores(**{name: getattr(one, name) for name in Scores.model_fields}),
+                outlook=_shown_outlook(one.outlook),
                 seconds=one.seconds,
                 chosen=np.bincount(frames, minlength=length),
             )
@@ -353,6 +366,14 @@ def _report(
         colours=class_colours(len(experiment.labels)),
         rounds=tuple(rounds),
         pictures=tuple(_pictures(experiment, session, store, bench)),
+    )
+
+
+def _shown_outlook(outlook: Outlook | None) -> OutlookReport | None:
+    if outlook is None:
+        return None
+    return OutlookReport(
+        outlook.expected_miou, outlook.low, outlook.high, outlook.gain, outlook.advice
     )
 
 
