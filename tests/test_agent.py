@@ -163,6 +163,8 @@ def test_the_whole_loop(team: Team) -> None:
     (status,) = read_status(team.agent()._workspace, team.agent().client)
     assert status.phase == "done"
     assert status.scores is not None
+    assert status.outlook is not None
+    assert status.outlook.low <= status.outlook.expected_miou <= status.outlook.high
     assert status.clicks == session.clicks > 0
 
 

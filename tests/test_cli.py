@@ -90,7 +90,11 @@ def test_simulate_tells_the_rounds_and_where_the_results_lie(
     assert result.stderr.strip() == ""
     for number in (0, 1, 2):
         assert f"round {number}: " in result.stdout
+    # from the second round on the session has answers that its masks had not seen
+    assert result.stdout.count("(without truth: ") == 1
+    assert "advice: " in result.stdout
     assert f"Report: {out}/report.html" in result.stdout
+    assert "Expected<br>mIoU" in (out / "report.html").read_text()
     assert f"Numbers: {out}/metrics.json" in result.stdout
     assert "tiny.safetensors: hrnet_w18_small, 3 classes" in result.stdout
     before = tiny.numbers(out)

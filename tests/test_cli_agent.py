@@ -70,6 +70,19 @@ def answer(cvat: StandIn, who: str | None = None) -> None:
         answer_job(cvat, cvat.person(who or cvat.admin), job, tiny.truth, NAMES)
 
 
+def test_status_tells_what_the_masks_are_worth(cvat: StandIn, checkpoint: Path) -> None:
+    enroll(checkpoint, "--rounds", 2)
+    for _ in range(2):
+        says(invoke("sync"), "waits for people")
+        assert "expected" not in says(invoke("status"))
+        answer(cvat)
+    says(invoke("sync"), "all rounds are done")
+    told = says(invoke("status"), "masks: mIoU", "% expected (", "1 % more clicks would bring")
+    (found,) = json.loads(says(invoke("status", "--json")))
+    assert f": {found['outlook']['advice']}" in told
+    assert 0 <= found["outlook"]["low"] <= found["outlook"]["high"] <= 1
+
+
 def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
     says(invoke("status"), "no task is in care", "hvsa-agent enroll")
     says(enroll(checkpoint), "task 1 ('kitchen [1]') is in care", "4 frames of 64x48", *NAMES)

@@ -378,7 +378,8 @@ def _simulate(
         table.add_row(*_round_row(metrics))
         OUT.print(
             f"round {metrics.round}: {metrics.clicks_percent:.1f} % of clicks, "
-            f"mIoU {_percent(metrics.miou)}{_foreseen(metrics)}"
+            f"mIoU {_percent(metrics.miou)}{_foreseen(metrics)}",
+            soft_wrap=True,
         )
 
     run_experiment(experiment, out, clock=time.perf_counter, progress=progress, tell=tell)
