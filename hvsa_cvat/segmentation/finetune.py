@@ -48,6 +48,7 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
             config.learning_rate,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
+            fused=True,
         )
     parameters = list(network.parameters())
     return torch.optim.AdamW(
@@ -56,6 +57,7 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
             {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
         ],
         config.learning_rate,
+        fused=True,
     )
 
 
@@ -76,7 +78,7 @@ def train(
     losses = _resume(network, optimizer, state)
     for epoch in range(len(losses), config.epochs):
         network.train()
-        total = 0.0
+        total: Tensor | float = 0.0
         items = batches(epoch)
         for k, item in enumerate(items):
             at, steps = epoch * len(items) + k, config.epochs * len(items)
@@ -87,9 +89,9 @@ def train(
             optimizer.zero_grad(set_to_none=True)
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
-            total += float(value.detach())
+            total = total + value.detach()  # read once an epoch: reading waits for the device
             progress("train", at + 1, steps)
-        losses.append(total / len(items))
+        losses.append(float(total) / len(items))
         if state is not None and epoch + 1 < config.epochs:
             content = {
                 "network": network.state_dict(),
@@ -144,10 +146,12 @@ def finetune(
     def batches(epoch: int) -> Sequence[list[Pair]]:
         # seeded by the epoch, so that a resumed training sees the same pairs
         rng = np.random.default_rng([*seed, epoch])
-        return epoch_pairs(len(data.frames), labeled, config.sampling, config.batch_pairs, rng)
+        return epoch_pairs(
+            len(data.frames), labeled, config.sampling, config.batch_pairs, rng, config.both_ways
+        )
 
     def loss(pairs: list[Pair]) -> Tensor:
-        batch = make_batch(data, pairs)
+        batch = make_batch(data, pairs, config.both_ways)
         images = batch.images.to(device, memory_format=torch.channels_last)
         with autocast(device):
             logits = network(images)
@@ -157,9 +161,10 @@ def finetune(
         value = labeled_cross_entropy(logits, batch.targets.to(device), weights)
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
-            count = len(pairs)
+            anchors = len(batch.flow)
+            others = probs.roll(len(pairs), dims=0)[:anchors]  # image k and k +- B are a pair
             value = value + config.consistency_weight * temporal_consistency(
-                probs[:count], probs[count:], batch.flow.to(device), batch.valid.to(device)
+                probs[:anchors], others, batch.flow.to(device), batch.valid.to(device)
             )
         return value
 

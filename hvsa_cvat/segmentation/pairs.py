@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -43,9 +43,10 @@ class Batch:
     targets: Tensor
     """int64 (2B, h, w), `IGNORE` where nobody labelled."""
     flow: Tensor
-    """float32 (B, 2, h, w), O_{t->t'}."""
+    """float32 (A, 2, h, w) of the first A images, the anchors: O_{t->t'}, and then, where pairs
+    count both ways (A = 2 B), O_{t'->t}."""
     valid: Tensor
-    """bool (B, h, w), M_{t->t'}."""
+    """bool (A, h, w), their M."""
     weights: Tensor | None = None
     """float32 (2B, h, w), of the targets; None: all weigh the same."""
 
@@ -56,16 +57,42 @@ def epoch_pairs(
     sampling: Sampling,
     batch_pairs: int,
     rng: np.random.Generator,
+    both_ways: bool = False,
 ) -> list[list[Pair]]:
-    """The batches of one epoch; every frame of the video is an anchor at least once."""
-    everyone = iter(rng.permutation(length).tolist())
+    """The batches of one epoch; every frame of the video is an anchor at least once.
+
+    With `both_ways` both frames of a pair are. As many batches in every epoch either way.
+    """
+    everyone = iter(_matched(length, rng) if both_ways else _anchored(length, rng))
     extra = 0 if sampling == "every-frame" else min(batch_pairs // 2, len(labeled))
     batches = []
     while fresh := list(islice(everyone, batch_pairs - extra)):
         # no frame twice: a single labeled one would be learnt by heart
         again = rng.choice(labeled, extra, replace=False).tolist() if extra else []
-        batches.append([(t, _partner(t, length, rng)) for t in fresh + again])
+        batches.append(fresh + [(t, _partner(t, length, rng)) for t in again])
     return batches
+
+
+def _anchored(length: int, rng: np.random.Generator) -> Iterator[Pair]:
+    for t in rng.permutation(length).tolist():
+        yield t, _partner(t, length, rng)
+
+
+def _matched(length: int, rng: np.random.Generator) -> list[Pair]:
+    """length // 2 + 1 pairs in which every frame occurs, half of them a frame apart, half two."""
+    pairs = []
+    t = first = int(rng.integers(2))  # without it 2k and 2k - 1 would never meet
+    while t + 1 < length:
+        if t + 3 < length and rng.random() < 1 / 3:
+            pairs += [(t, t + 2), (t + 1, t + 3)]
+            t += 4
+        else:
+            pairs.append((t, t + 1))
+            t += 2
+    over = [*range(first), *range(t, length)][:length]
+    over += rng.integers(length, size=length // 2 + 1 - len(pairs) - len(over)).tolist()
+    pairs += [(frame, _partner(frame, length, rng)) for frame in over]
+    return [pairs[k] for k in rng.permutation(len(pairs))]
 
 
 def _partner(frame: int, length: int, rng: np.random.Generator) -> int:
@@ -73,13 +100,14 @@ def _partner(frame: int, length: int, rng: np.random.Generator) -> int:
     return int(rng.choice(neighbours)) if neighbours else frame
 
 
-def make_batch(data: TrainingData, pairs: Sequence[Pair]) -> Batch:
+def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = False) -> Batch:
     """Gather `pairs`; no flow, and no valid pixel, where none was computed."""
     height, width = data.frames.shape[1:3]
     nothing = np.full((height, width), IGNORE, np.uint8)
-    flow = np.zeros((len(pairs), 2, height, width), np.float32)
-    valid = np.zeros((len(pairs), height, width), bool)
-    for k, (source, target) in enumerate(pairs):
+    anchored = [*pairs, *((t, s) for s, t in pairs)] if both_ways else pairs
+    flow = np.zeros((len(anchored), 2, height, width), np.float32)
+    valid = np.zeros((len(anchored), height, width), bool)
+    for k, (source, target) in enumerate(anchored):
         found = data.flow.get(source, target) if data.flow is not None else None
         if found is not None:
             flow[k], valid[k] = found.flow, found.valid
