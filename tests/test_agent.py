@@ -406,6 +406,20 @@ def test_renamed_and_deleted_labels(team: Team) -> None:
     assert only(agent.sync()).error == stopped.error
 
 
+def test_frames_deleted_meanwhile_are_still_counted(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    admin = team.cvat.person(team.cvat.admin)
+    path = f"tasks/{team.task}/data/meta"
+    admin.call("PATCH", path, {"deleted_frames": list(range(LENGTH - 1))})
+    report = only(agent.sync())
+    assert report.error is None
+    assert report.owed
+    assert [line for line in team.lines if f"{LENGTH - 1} frames were deleted" in line]
+    team.answer()
+    assert "round 1: publish" in only(agent.sync()).moved
+
+
 def test_stopping_ends_after_a_step(team: Team) -> None:
     agent = team.agent()
     agent.enroll(team.task, team.options)

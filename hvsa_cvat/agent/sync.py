@@ -6,7 +6,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
 from itertools import count
@@ -365,12 +365,18 @@ class _Work:
         self._bench: Bench | None = None
         self._frames: FrameSource | None = None
         try:
-            watched = read_task(client, care.task, care.options.background, known=care.classes)
+            self._task = read_task(
+                client,
+                care.task,
+                care.options.background,
+                known=care.classes,
+                in_use=state.note(_FRAMES),
+            )
         except NotFound as error:
             raise NotFound(
                 f"{error}; if it was deleted, let go of it: hvsa-agent withdraw {care.task}"
             ) from error
-        self._task = _as_enrolled(watched, state, self._log)
+        self._tell_changes()
         self._server = CvatServer(
             client,
             state,
@@ -389,6 +395,19 @@ class _Work:
             log=self._log,
             progress=progress,
         )
+
+    def _tell_changes(self) -> None:
+        """Say what differs from the task that came into care."""
+        media = self._task.media
+        if deleted := media.deleted.intersection(media.numbers):
+            self._log(
+                f"{len(deleted)} frames were deleted since the task came into care; it goes on "
+                "with them (to leave them out, withdraw the task and enroll it again)"
+            )
+        for name in self._task.new_labels:
+            self._log(
+                f"label {name!r} is newer than the care and ignored; enroll again to learn it"
+            )
 
     def step(self, clock: Callable[[], float]) -> bool:
         """Finish the phase that is due; False where people or nobody is due."""
@@ -487,17 +506,3 @@ def _start_network(options: CareOptions, task: WatchedTask) -> Path:
                 "start from its backbone"
             )
     return path
-
-
-def _as_enrolled(task: WatchedTask, state: State, log: Log) -> WatchedTask:
-    """The task with the frames that the session counts, even if some were deleted since."""
-    numbers = tuple(state.note(_FRAMES) or task.media.numbers)
-    deleted = set(numbers) - set(task.media.numbers)
-    if deleted:
-        log(
-            f"{len(deleted)} frames were deleted since the task came into care; it goes on with "
-            "them (to leave them out, withdraw the task and enroll it again)"
-        )
-    for name in task.new_labels:
-        log(f"label {name!r} is newer than the care and ignored; enroll again to learn it")
-    return replace(task, media=replace(task.media, numbers=numbers))

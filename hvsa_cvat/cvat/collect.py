@@ -381,9 +381,8 @@ def _of_people(
 ) -> Iterator[tuple[int, Json]]:
     """Class index and shape of what people drew in a job of the parent task."""
     frames = range(row["start_frame"], row["stop_frame"] + 1)
-    deleted = [frame for frame in frames if task.media.position(frame) is None]
     theirs = [json.loads(text) for texts in shapes.people.values() for text in texts]
-    theirs += expand_tracks(shapes.tracks, frames, deleted)
+    theirs += expand_tracks(shapes.tracks, frames, task.media.deleted)
     for shape in theirs:
         label = task.index_of(shape["label_id"])
         if label is not None and shape["frame"] in frames:

@@ -58,7 +58,9 @@ class TaskMedia:
     """What a chunk is: a zip of images, or an H.264 film."""
     size: Size
     numbers: tuple[int, ...]
-    """Numbers of the frames in use, ascending: all that are not deleted."""
+    """Numbers of the frames in use, ascending."""
+    deleted: frozenset[int]
+    """Numbers of the frames that somebody has deleted, in use or not."""
     chunks: tuple[Chunk, ...]
     """In order of time; those without a frame in use are left out."""
     chunks_updated: str
@@ -75,8 +77,11 @@ class TaskMedia:
         return at if at < len(self.numbers) and self.numbers[at] == number else None
 
 
-def read_media(client: CvatClient, row: Json) -> TaskMedia:
+def read_media(client: CvatClient, row: Json, in_use: Sequence[int] | None = None) -> TaskMedia:
     """The frames of a task, `row` being the server's description of it.
+
+    `in_use` are the numbers of the frames that count, deleted or not; without it those that are not
+    deleted now.
 
     `MediaError` where it holds no 2-D frames of one size, `NotFound` where its jobs are not listed.
     """
@@ -93,8 +98,8 @@ def read_media(client: CvatClient, row: Json) -> TaskMedia:
             "make a task without honeypots"
         )
     meta: Json = client.get(f"tasks/{task}/data/meta")
-    deleted = set(meta["deleted_frames"])
-    numbers = tuple(number for number in range(meta["size"]) if number not in deleted)
+    deleted = frozenset(meta["deleted_frames"])
+    numbers = tuple(in_use or (n for n in range(meta["size"]) if n not in deleted))
     if not numbers:
         raise MediaError(f"all frames of task {task} are deleted; restore some of them in CVAT")
     return TaskMedia(
@@ -102,6 +107,7 @@ def read_media(client: CvatClient, row: Json) -> TaskMedia:
         kind="video" if row["data_original_chunk_type"] == "video" else "images",
         size=_common_size(task, meta["frames"], numbers),
         numbers=numbers,
+        deleted=deleted,
         chunks=_chunks(client, task, numbers, meta["chunk_size"]),
         chunks_updated=meta["chunks_updated_date"],
     )

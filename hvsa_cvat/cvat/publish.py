@@ -139,8 +139,6 @@ def publish(
         return Outcome(0, 0, kept, tuple(left.items()))
 
     labels = read_labels(client, state, task.id, task.label_ids)
-    last = max(part.row["stop_frame"] for part in parts)
-    deleted = frozenset(range(last + 1)).difference(task.media.numbers)
     desk = Desk(
         client,
         state,
@@ -148,7 +146,7 @@ def publish(
         options.batch,
         reason_to_leave,
         log,
-        deleted_frames=deleted,
+        deleted_frames=task.media.deleted,
     )
     proposer = Proposer(task, labels, options.shapes)
     job_of = {frame: part.job for part in parts for frame in part.frames}

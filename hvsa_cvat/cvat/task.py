@@ -72,18 +72,20 @@ def read_task(
     task: int,
     background: Sequence[str] = (),
     known: Sequence[tuple[int, str]] | None = None,
+    in_use: Sequence[int] | None = None,
 ) -> WatchedTask:
     """A task, its classes by ascending id of their labels.
 
     `background` names the classes that are not published. `known` are the (label id, name) of the
     classes when the task came into our care, in their order, which then stays: a renamed label is
-    found by its id, one whose id is new (the task moved into a project) by its name.
+    found by its id, one whose id is new (the task moved into a project) by its name. `in_use` are
+    the numbers of the frames that counted then, and go on to count when they are deleted.
 
     `AnnotationError` for labels, `ConfigError` for `background`, `MediaError` for frames that
     cannot be used, `NotFound` and `Forbidden` for the task itself.
     """
     row = _read_row(client, task)
-    media = read_media(client, row)
+    media = read_media(client, row, in_use)
     found = _read_labels(client, task)
     if known is not None:
         classes = follow_labels(task, known, found)
