@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -181,8 +182,8 @@ def test_the_default_method_learns(team: Team) -> None:
     assert np.mean([team.shown()[t] == tiny.truth(t) for t in range(LENGTH)]) > 0.9
 
 
-def only_folder(team: Team) -> Path:
-    (folder,) = (team.root / "workspace" / "tasks").iterdir()
+def only_folder(team: Team, task: int | str = "*") -> Path:
+    (folder,) = (team.root / "workspace" / "tasks").glob(f"*-{task}-*")
     return folder
 
 
@@ -389,6 +390,61 @@ def test_a_server_that_is_down_loses_nothing(team: Team) -> None:
     team.cvat.up()
     agent = team.agent()
     assert only(agent.sync()).owed
+
+
+def test_a_server_that_is_down_is_asked_for_one_task_only(team: Team) -> None:
+    agent = team.agent()
+    for name in ("second", "third"):
+        agent.enroll(team.add_task(name), team.options)
+    only(agent.sync(team.task + 1))
+    only(agent.sync(team.task + 2))
+    team.cvat.down()
+    team.lines.clear()
+    first, second = agent.sync()
+    assert first.error == second.error is not None
+    assert len([line for line in team.lines if "again in" in line]) == 5
+    team.lines.clear()
+    found = list(read_status(agent._workspace, agent.client))
+    assert len(found) == 2
+    assert len([line for line in team.lines if "again in" in line]) == 5
+    team.cvat.up()
+    assert [report.error for report in agent.sync()] == [None, None]
+
+
+def test_what_nobody_foresaw_stops_one_task_only(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, team.options)
+    only(agent.sync())
+    other = team.add_task("other")
+    agent.enroll(other, team.options)
+    team.answer()
+    child = team.task + 1
+    for job in team.cvat.task(child).jobs:  # as a server of another age might have it
+        for shape in job.shapes.values():
+            shape["label_id"] = {"id": shape["label_id"]}
+    broken, fine = agent.sync()
+    assert broken.error is not None
+    assert "\n" not in broken.error
+    assert "report" in broken.error
+    assert "Traceback" in (only_folder(team, team.task) / "unexpected.txt").read_text()
+    assert fine.owed
+
+
+def test_the_servers_clock_tells_who_is_at_work(tmp_path: Path, checkpoint: Path) -> None:
+    """Ours may be a day ahead, and an open job must still be left in peace."""
+    with StandIn(clock=lambda: datetime.now(UTC) - timedelta(days=1)) as cvat:
+        team = Team(cvat, tmp_path, checkpoint)
+        agent = team.agent()
+        agent.enroll(team.task, team.options)
+        only(agent.sync())
+        job = cvat.task(team.task).jobs[0]
+        label = cvat.shapes(job)[0]["label_id"]
+        person = cvat.person(cvat.admin)
+        person.draw(job, {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]})
+        before = cvat.shapes(job)
+        team.answer()
+        assert only(agent.sync()).unpublished
+        assert cvat.shapes(job) == before
 
 
 def test_renamed_and_deleted_labels(team: Team) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hvsa_cvat.agent.workspace import Care, Workspace
-from hvsa_cvat.cvat.client import CvatClient
+from hvsa_cvat.cvat.client import CvatClient, Unreachable
 from hvsa_cvat.cvat.collect import CollectPolicy, OwedJob, owed
-from hvsa_cvat.cvat.state import State
+from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.outlook import Outlook
 from hvsa_cvat.session.phases import Agreement, read_agreement, read_outlook, read_selection
@@ -48,11 +48,33 @@ class TaskStatus:
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
     """The status of every task in care. Without a client, or while the server does not answer,
     nobody knows who owes what, and the rest is told."""
+    people = _People(client)
     for care in workspace.tasks():
-        yield _status(workspace, care, client)
+        yield _status(workspace, care, client, people)
 
 
-def _status(workspace: Workspace, care: Care, client: CvatClient | None) -> TaskStatus:
+class _People:
+    """Who owes what; a server that does not answer is not asked again."""
+
+    def __init__(self, client: CvatClient | None) -> None:
+        self._client = client
+        self._silence: Unreachable | None = None
+
+    def owe(self, request: Request, policy: CollectPolicy) -> list[OwedJob]:
+        if self._client is None:
+            return []
+        if self._silence is not None:
+            raise self._silence
+        try:
+            return owed(self._client, request, policy)
+        except Unreachable as error:
+            self._silence = error
+            raise
+
+
+def _status(
+    workspace: Workspace, care: Care, client: CvatClient | None, people: _People
+) -> TaskStatus:
     folder = workspace.folder(care)
     session, error = None, care.error
     try:
@@ -69,12 +91,12 @@ def _status(workspace: Workspace, care: Care, client: CvatClient | None) -> Task
         )
     current = session.current
     jobs: tuple[OwedJob, ...] = ()
-    if client is not None and current.phase is Phase.ANNOTATE and current.request is not None:
+    if current.phase is Phase.ANNOTATE and current.request is not None:
         try:
             request = State(folder / "cvat").request(current.request)
             if request is not None:
                 policy = CollectPolicy(accepted_only=care.options.accepted_only)
-                jobs = tuple(owed(client, request, policy))
+                jobs = tuple(people.owe(request, policy))
         except HvsaError as problem:
             error = error or str(problem)
     selections = (read_selection(folder, done.number) for done in reversed(session.rounds))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import shutil
+import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from itertools import count
 from pathlib import Path
@@ -18,13 +20,13 @@ from hvsa_cvat.agent.settings import AgentSettings, CareOptions
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat import collect, companion, publish
-from hvsa_cvat.cvat.client import CvatClient, Json, NotFound
+from hvsa_cvat.cvat.client import CvatClient, Json, NotFound, Unreachable
 from hvsa_cvat.cvat.collect import OwedJob
 from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
-from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
+from hvsa_cvat.errors import ConfigError, HvsaError, ServerError, SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FrameSource, Progress
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, read_info
@@ -63,6 +65,8 @@ class TaskReport:
     held_by: str | None = None
     """Another agent that has the task."""
     error: str | None = None
+    silence: bool = False
+    """Whether the error is that the server did not answer."""
 
 
 class Agent:
@@ -85,6 +89,8 @@ class Agent:
         self._clock = clock
         self.log = self._log = log
         self._progress = progress
+        self._ahead = timedelta()
+        """Of our clock the server's."""
 
     # -- into care and out of it
 
@@ -162,6 +168,7 @@ class Agent:
             state = State(store.path("cvat"))
             retracted = project = None
             row = self._find_task(task)
+            self._read_clock()
             if row is None:
                 self._log(f"task {task} is gone from the server: nothing to remove there")
             else:
@@ -172,7 +179,7 @@ class Agent:
                     task,
                     read_label_ids(self._client, task, care.classes),
                     _publish_options(care.options),
-                    now=_now,
+                    now=self._now,
                     log=self._log,
                 )
             if retracted is not None and retracted.waits:
@@ -218,6 +225,7 @@ class Agent:
         if only is None:
             for project, options in self._workspace.projects().items():
                 yield from self._enroll_new(project, options)
+        silence = self._read_clock()
         for care in self._workspace.tasks():
             if stopping():
                 return
@@ -227,9 +235,27 @@ class Agent:
                 if not held:
                     yield TaskReport(care.task, "", held_by=self._holder(care.task))
                     continue
-                report = self._sync_task(care, ask_again, stopping)
-                self._workspace.set_error(care.task, report.error)
+                if silence is None:
+                    report = self._sync_task(care, ask_again, stopping)
+                    silence = self._read_clock() if report.silence else None
+                else:
+                    report = TaskReport(care.task, "", error=silence)
+                with suppress(HvsaError):  # of a full disk, which the report tells of
+                    self._workspace.set_error(care.task, report.error)
             yield report
+
+    def _read_clock(self) -> str | None:
+        """Take the time from the server, by whose dates it is judged whether people are at work.
+        Returns why it cannot be asked, if so."""
+        try:
+            theirs = self._client.server_time()
+        except ServerError as error:
+            return " ".join(str(error).split())
+        self._ahead = theirs - datetime.now(UTC) if theirs is not None else timedelta()
+        return None
+
+    def _now(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
 
     def _sync_task(self, care: Care, ask_again: bool, stopping: Callable[[], bool]) -> TaskReport:
         name, moved = f"task {care.task}", []
@@ -248,7 +274,16 @@ class Agent:
                     if request is not None:
                         state.forget_request(request)
                     store.save(session)
-                work = _Work(care, session, store, state, self._client, self._log, self._progress)
+                work = _Work(
+                    care,
+                    session,
+                    store,
+                    state,
+                    self._client,
+                    self._now,
+                    self._log,
+                    self._progress,
+                )
                 while not stopping():
                     phase, number = work.session.current.phase, work.session.current.number
                     if not work.step(self._clock):
@@ -266,7 +301,21 @@ class Agent:
                 )
         except HvsaError as error:
             line = " ".join(str(error).split())
+            silence = isinstance(error, Unreachable)
+            return TaskReport(care.task, name, tuple(moved), error=line, silence=silence)
+        except Exception as error:  # whatever it is, the other tasks go on
+            line = self._unexpected(care, error)
             return TaskReport(care.task, name, tuple(moved), error=line)
+
+    def _unexpected(self, care: Care, error: Exception) -> str:
+        """One line about a failure that nobody foresaw; the rest of it goes into a file."""
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return f"no space left on the disk of {self._workspace.root}; free space"
+        file = self._workspace.folder(care) / "unexpected.txt"
+        with suppress(OSError):
+            file.write_text("".join(traceback.format_exception(error)))
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"{what}; this should not happen: please report it, with {file}"
 
     def _new_care(self, task: int, classes: list[tuple[int, str]], options: CareOptions) -> Care:
         """A care whose folder is not there yet."""
@@ -295,9 +344,10 @@ class Agent:
                 continue  # a child task of ours
             try:
                 self.enroll(task, options)
-                yield TaskReport(task, str(row["name"]), enrolled=True)
             except HvsaError as error:
                 yield TaskReport(task, str(row["name"]), error=" ".join(str(error).split()))
+            else:
+                yield TaskReport(task, str(row["name"]), enrolled=True)
 
     def _refuse_ours(self, task: int) -> None:
         row = self._client.get(f"tasks/{task}")
@@ -352,6 +402,7 @@ class _Work:
         store: Store,
         state: State,
         client: CvatClient,
+        now: Callable[[], datetime],
         log: Log,
         progress: Progress,
     ) -> None:
@@ -391,7 +442,7 @@ class _Work:
                 publish=_publish_options(care.options),
                 publish_from=0 if self._knows_classes() else 1,
             ),
-            now=_now,
+            now=now,
             log=self._log,
             progress=progress,
         )
@@ -481,10 +532,6 @@ def host(url: str) -> str:
 
 def _publish_options(options: CareOptions) -> publish.PublishOptions:
     return publish.PublishOptions(shapes=options.shapes, quiet_minutes=options.quiet_minutes)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 def _network_file(folder: Path, suffix: str) -> Path:

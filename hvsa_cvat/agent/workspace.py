@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from hvsa_cvat.agent.settings import CareOptions
 from hvsa_cvat.database import Database
-from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.errors import ConfigError, HvsaError
 
 SCHEMA_VERSION = 1
 
@@ -192,7 +192,8 @@ class Workspace:
 
         def renew() -> None:
             while not ended.wait(LEASE_SECONDS / 4):
-                self._renew(task)
+                with suppress(HvsaError):  # a full disk, say; the work itself will tell
+                    self._renew(task)
 
         renewing = threading.Thread(target=renew, name=f"lease-{task}", daemon=True)
         renewing.start()
@@ -201,10 +202,9 @@ class Workspace:
         finally:
             ended.set()
             renewing.join()
-            with self._database.transaction() as connection:
-                connection.execute(
-                    sa.delete(_leases).where(self._is(_leases, task), _leases.c.owner == self.owner)
-                )
+            mine = (_leases.c.owner == self.owner) & self._is(_leases, task)
+            with suppress(HvsaError), self._database.transaction() as connection:
+                connection.execute(sa.delete(_leases).where(mine))
 
     def lease(self, task: int) -> Lease | None:
         """Who works on a task now."""

@@ -16,6 +16,8 @@ import threading
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from enum import StrEnum
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -173,6 +175,9 @@ class Handler(BaseHTTPRequestHandler):
         elif result.body is not None:
             body, kind = json.dumps(result.body).encode(), kind or "application/vnd.cvat+json"
         self.send_response_only(result.status)
+        clock = self.server.cvat.world.clock
+        now = clock() if clock else datetime.now(UTC)
+        self.send_header("Date", format_datetime(now, usegmt=True))
         if kind:
             self.send_header("Content-Type", kind)
         for name, value in result.headers.items():
