@@ -9,11 +9,11 @@ from hvsa_cvat.session.outlook import (
     LEVELS,
     Advice,
     HeldOut,
+    after_clicks,
     certainty_levels,
     count_held_out,
     count_levels,
     expected_miou,
-    further_gain,
     outlook,
     truth_given,
 )
@@ -88,21 +88,32 @@ def test_probabilities_add_up(seed: int, classes: int) -> None:
     assert 0 <= expected_miou(count_levels(shown, levels, classes), given, present) <= 1
 
 
-def test_the_expected_score_is_the_true_one_of_frames_that_nobody_answered() -> None:
+def test_the_score_before_is_the_true_one_of_frames_that_nobody_answered() -> None:
     rng = np.random.default_rng(0)
     answered, unseen = [maps(rng) for _ in range(6)], [maps(rng) for _ in range(6)]
     tables = [count_held_out(shown, levels, truth, CLASSES) for truth, shown, levels in answered]
     counts = sum(count_levels(shown, levels, CLASSES) for _, shown, levels in unseen)
-    found = outlook(HeldOut(tables, CLASSES), [(100.0, counts)], 1e4, True, rng)
+    found = outlook(HeldOut(tables, CLASSES), counts, (100, 100), 1e4, True, rng)
     truths, showns, _ = (np.stack(part) for part in zip(*unseen, strict=True))
     right = true_miou(truths, showns)
     assert found is not None
-    assert found.expected_miou == pytest.approx(right, abs=0.01)
+    assert found.miou_before == found.expected_miou == pytest.approx(right, abs=0.01)
     assert found.low <= right <= found.high
     assert found.high - found.low < 0.05
-    assert found.expected_pixel_accuracy == pytest.approx((truths == showns).mean(), abs=0.01)
-    assert found.gain is None
-    assert found.advice is None
+
+
+def test_more_clicks_widen_the_interval_upwards_only() -> None:
+    rng = np.random.default_rng(0)
+    truth, shown, levels = maps(rng)
+    held_out = HeldOut([count_held_out(shown, levels, truth, CLASSES)], CLASSES)
+    counts = count_levels(shown, levels, CLASSES)
+    same = outlook(held_out, counts, (100, 100), 1000, True, np.random.default_rng(1))
+    more = outlook(held_out, counts, (100, 200), 1000, True, np.random.default_rng(1))
+    assert same is not None
+    assert more is not None
+    assert more.low == same.low < more.expected_miou < more.high
+    # twice the clicks leave a quarter of what is missing, at best
+    assert 1 - more.high == pytest.approx((1 - same.high) / 4)
 
 
 def test_few_answers_give_a_wider_interval() -> None:
@@ -111,49 +122,45 @@ def test_few_answers_give_a_wider_interval() -> None:
         drawn = [maps(rng, (16, 16)) for _ in range(frames)]
         tables = [count_held_out(shown, levels, truth, CLASSES) for truth, shown, levels in drawn]
         counts = count_levels(drawn[0][1], drawn[0][2], CLASSES)
-        found = outlook(HeldOut(tables, CLASSES), [(1.0, counts)], 100, True, rng)
+        found = outlook(HeldOut(tables, CLASSES), counts, (1, 1), 100, True, rng)
         assert found is not None
         return found.high - found.low
 
     assert width(2) > width(40)
 
 
-def test_without_answers_or_masks_there_is_nothing_to_say() -> None:
+def test_without_answers_masks_or_clicks_there_is_nothing_to_say() -> None:
     rng = np.random.default_rng(0)
     none = np.zeros((CLASSES, LEVELS), np.int64)
     some = HeldOut([np.array([[0, 0, 7, 0, 5]])], CLASSES)
-    assert outlook(HeldOut([], CLASSES), [(1.0, none + 1)], 10, True, rng) is None
-    assert outlook(some, [], 10, True, rng) is None
-    assert outlook(some, [(1.0, none)], 10, True, rng) is None
+    assert outlook(some, none + 1, (1, 2), 10, True, rng) is not None
+    assert outlook(HeldOut([], CLASSES), none + 1, (1, 2), 10, True, rng) is None
+    assert outlook(some, none, (1, 2), 10, True, rng) is None
+    assert outlook(some, none + 1, (0, 2), 10, True, rng) is None
 
 
-def test_the_gain_follows_a_power_of_the_clicks() -> None:
-    # an error of 0.4 at 100 clicks and 0.2 at 200: inversely proportional, so 0.1 at 400
-    assert further_gain((100, 0.6), (200, 0.8), 200) == pytest.approx(0.1)
-    assert further_gain((100, 0.8), (200, 0.8), 100) == 0
-    assert further_gain((100, 0.9), (200, 0.8), 100) == 0
-    assert further_gain((200, 0.6), (200, 0.8), 100) == 0
-    # no steeper than the square
-    assert further_gain((100, 0.1), (101, 0.9), 101) == pytest.approx(0.1 * 3 / 4)
+def test_what_is_missing_falls_as_a_power_of_the_clicks() -> None:
+    assert after_clicks(0.6, 100, 200, fall=1) == pytest.approx(0.8)
+    assert after_clicks(0.6, 100, 200, fall=2) == pytest.approx(0.9)
+    assert after_clicks(0.6, 100, 100) == pytest.approx(0.6)
+    assert after_clicks(1.0, 100, 200) == 1.0
 
 
-def advised(gain: bool, unsure: int, whole_frames: bool) -> Advice | None:
+def advised(full_clicks: float, unsure: int, whole_frames: bool) -> Advice:
     """Of masks with `unsure` of 10,000 pixels at the lowest level, where 6 of 10 are wrong; at the
-    highest 1 of 100 is. With `gain`, all pixels were unsure a round before."""
+    highest 1 of 100 is."""
     table = [[0, 0, 0, 0, 4000], [0, 0, 0, 1, 6000], [0, 0, 7, 0, 99_000], [0, 0, 7, 1, 1000]]
-    shown = np.zeros((2, LEVELS), np.int64)
-    shown[0, 0], shown[0, 7] = unsure, 10_000 - unsure
-    before = np.zeros_like(shown)
-    before[0, 0] = 10_000
-    rounds = [(10.0, before if gain else shown), (20.0, shown)]
-    held_out = HeldOut([np.array(table)], 2)
-    found = outlook(held_out, rounds, 1000, whole_frames, np.random.default_rng(0))
+    levels = np.zeros((2, LEVELS), np.int64)
+    levels[0, 0], levels[0, 7] = unsure, 10_000 - unsure
+    held_out, rng = HeldOut([np.array(table)], 2), np.random.default_rng(0)
+    found = outlook(held_out, levels, (100, 200), full_clicks, whole_frames, rng)
     assert found is not None
     return found.advice
 
 
 def test_the_advice() -> None:
-    assert advised(False, 1000, True) is Advice.STOP
-    assert advised(True, 1000, True) is Advice.SMALLER
-    assert advised(True, 1000, False) is Advice.GO_ON
-    assert advised(True, 5000, True) is Advice.GO_ON
+    # 1 % more is a tenth of a click, or 50 clicks
+    assert advised(10, 1000, True) is Advice.STOP
+    assert advised(5000, 1000, True) is Advice.SMALLER
+    assert advised(5000, 1000, False) is Advice.GO_ON
+    assert advised(5000, 5000, True) is Advice.GO_ON

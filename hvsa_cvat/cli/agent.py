@@ -564,11 +564,8 @@ def _status_table(found: list[TaskStatus]) -> Table:
 
 def _outlook_line(outlook: Outlook) -> str:
     """What the masks are worth by the session's own data, and what to do."""
-    line = (
+    return (
         f"masks: mIoU {100 * outlook.expected_miou:.1f} % expected "
-        f"({100 * outlook.low:.1f} to {100 * outlook.high:.1f})"
+        f"({100 * outlook.low:.1f} to {100 * outlook.high:.1f}); 1 % more clicks would bring "
+        f"{100 * outlook.gain:.1f} points: {outlook.advice}"
     )
-    if outlook.gain is None:
-        return line
-    gain = 100 * outlook.gain
-    return f"{line}; 1 % more clicks would bring {gain:.1f} points: {outlook.advice}"

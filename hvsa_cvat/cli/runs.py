@@ -422,9 +422,10 @@ def _foreseen(metrics: RoundMetrics) -> str:
     seen = metrics.outlook
     if seen is None:
         return ""
-    line = f" (without truth: {_percent(seen.expected_miou)}, {_percent(seen.low)} to "
-    line += f"{_percent(seen.high)}"
-    return f"{line}; advice: {seen.advice})" if seen.advice else f"{line})"
+    return (
+        f" (without truth: {_percent(seen.expected_miou)}, {_percent(seen.low)} to "
+        f"{_percent(seen.high)}; advice: {seen.advice})"
+    )
 
 
 def _percent(fraction: float | None) -> str:

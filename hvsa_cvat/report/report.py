@@ -28,9 +28,9 @@ class OutlookReport:
     expected_miou: float
     low: float
     high: float
-    gain: float | None
-    """Expected from another 1 % of the clicks; None where not known."""
-    advice: str | None
+    gain: float
+    """Expected from another 1 % of the clicks."""
+    advice: str
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """How good the masks of a round must be, told by the session's own data, and whether to go on.
 
 Answers of a round are truth that the masks of the round before had not seen. They tell how often
-a class is right, and what is true where it is not, at each certainty that the masks had of
-themselves. With that the masks of any round, over the whole video, have an expected confusion
-matrix, and so an expected mIoU. Nothing is held back from training for it.
+a class is right, and what is true where it is not, at each certainty that those masks had of
+themselves. With that they have an expected confusion matrix over the whole video, and so an
+expected mIoU. What the newest masks have learnt since is extrapolated from the clicks. Nothing is
+held back from training for it.
 """
 
 from __future__ import annotations
@@ -35,8 +36,10 @@ _LOW, _HIGH = 5, 95
 _PAYING_GAIN = 0.005
 """mIoU that another 1 % of clicks must bring to be worth it."""
 
-_STEEPEST = 2.0
-"""Exponent of the error's fall with clicks; two estimates close together may say anything."""
+_USUAL_FALL = 0.6
+_STEEPEST_FALL = 2.0
+"""Exponents with which what is missing to mIoU 1 falls as the clicks grow: as it mostly does, and
+about the fastest seen, when answers show classes for the first time."""
 
 _UNSURE_SHARE = 0.2
 """Errors that lie in so small a share of the pixels are reached by samples smaller than frames."""
@@ -51,20 +54,21 @@ class Advice(StrEnum):
 
 
 class Outlook(BaseModel):
-    """Of the masks of a round. All fractions; kept in `rounds/K/outlook.json`."""
+    """Of a round. mIoU as fractions over the whole video; kept in `rounds/K/outlook.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    miou_before: float
+    """Of the masks of the round before, judged by this round's answers."""
     expected_miou: float
+    """Of the masks of this round."""
     low: float
-    """From here to `high` lie 9 of 10 resamplings of the answers."""
     high: float
-    expected_pixel_accuracy: float
-    gain: float | None
-    """mIoU that another 1 % of the clicks of annotating every frame should bring; None where only
-    one round has an estimate."""
-    advice: Advice | None
-    """None where the gain is not known."""
+    """The interval: from the lower end of `miou_before`, as if the newest answers had taught
+    nothing, to its upper end with as much learnt as is known to happen."""
+    gain: float
+    """mIoU that another 1 % of the clicks of annotating every frame should bring."""
+    advice: Advice
 
 
 def certainty_levels(certainty: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -175,22 +179,24 @@ def expected_miou(
 
 def outlook(
     held_out: HeldOut,
-    rounds: Sequence[tuple[float, NDArray[np.int64]]],
+    levels: NDArray[np.int64],
+    clicks: tuple[float, float],
     full_clicks: float,
     whole_frames: bool,
     rng: np.random.Generator,
 ) -> Outlook | None:
-    """Of the last of `rounds`: (clicks spent so far, pixels by `count_levels` over the video), in
-    order. None without held-out answers, or without masks."""
-    if not len(held_out) or not rounds:
-        return None
-    spent, levels = rounds[-1]
-    if not levels.any():
+    """Of a round whose answers are `held_out` from the masks before it, which `count_levels`
+    counted over the video. `clicks`: spent up to the round before, and now.
+
+    None without answers, masks, or clicks before.
+    """
+    spent, now = clicks
+    if not len(held_out) or not levels.any() or not 0 < spent <= now:
         return None
     counts = held_out.counts()
     present = (counts.sum(axis=(0, 1)) > 0) | (levels.sum(axis=1) > 0)
     given = truth_given(counts, present)
-    expected = expected_miou(levels, given, present)
+    before = expected_miou(levels, given, present)
     drawn = [
         expected_miou(
             levels, truth_given(held_out.counts(held_out.resampled(rng)), present), present
@@ -198,34 +204,23 @@ def outlook(
         for _ in range(_RESAMPLINGS)
     ]
     # about the estimate: what is drawn anew is less varied than what it was drawn from, and worse
-    low, high = expected - np.median(drawn) + np.percentile(drawn, (_LOW, _HIGH))
-    gain = None
-    if len(rounds) > 1:
-        clicks, shown_before = rounds[-2]
-        before = expected_miou(shown_before, given, present)
-        gain = further_gain((clicks, before), (spent, expected), full_clicks / 100)
+    low, high = before - np.median(drawn) + np.percentile(drawn, (_LOW, _HIGH))
+    expected = after_clicks(before, spent, now)
+    gain = after_clicks(expected, now, now + full_clicks / 100) - expected
     shown = np.arange(len(levels))
-    right = given[shown, :, shown]
     return Outlook(
+        miou_before=before,
         expected_miou=expected,
         low=max(float(low), 0.0),
-        high=min(float(high), 1.0),
-        expected_pixel_accuracy=float((levels * right).sum() / levels.sum()),
+        high=after_clicks(min(float(high), 1.0), spent, now, _STEEPEST_FALL),
         gain=gain,
-        advice=None if gain is None else _advise(gain, levels, right, whole_frames),
+        advice=_advise(gain, levels, given[shown, :, shown], whole_frames),
     )
 
 
-def further_gain(
-    before: tuple[float, float], now: tuple[float, float], more_clicks: float
-) -> float:
-    """mIoU that `more_clicks` should bring, from two (clicks, mIoU): what is missing falls as a
-    power of the clicks. 0 where the last clicks brought nothing."""
-    (x0, y0), (x1, y1) = before, now
-    if not 0 < x0 < x1 or y1 <= y0 or y1 >= 1:
-        return 0.0
-    steepness = min(np.log((1 - y0) / (1 - y1)) / np.log(x1 / x0), _STEEPEST)
-    return float((1 - y1) * (1 - (x1 / (x1 + more_clicks)) ** steepness))
+def after_clicks(miou: float, spent: float, now: float, fall: float = _USUAL_FALL) -> float:
+    """mIoU of `now` clicks by that of `spent` ones: what is missing falls as a power of clicks."""
+    return float(1 - (1 - miou) * (spent / now) ** fall)
 
 
 def _advise(

@@ -412,31 +412,23 @@ def _held_out_path(store: Store, round_number: int) -> Path:
 
 def _look_ahead(session: Session, store: Store, bench: Bench) -> None:
     """Keep the outlook of the current round in `outlook.json`, where there is something to tell."""
-    number, classes = session.current.number, len(bench.labels)
-    tables: list[NDArray[np.int64]] = []
-    for later in range(2, number + 1):
-        path = _held_out_path(store, later)
-        if path.exists():
-            with np.load(path, allow_pickle=False) as archive:
-                tables += [archive[name] for name in archive.files]
-    shown, clicks = [], 0.0
-    for done in session.rounds:
-        clicks += done.clicks or 0
-        if done.number > 0 and done.clicks:
-            counts = _levels_path(store, done.number, "").with_name(_COUNTS)
-            shown.append((clicks, np.load(counts, allow_pickle=False)))
-    selection = read_selection(store.root, number)
-    if selection is None:
+    current = session.current
+    selection = read_selection(store.root, current.number)
+    if current.number < 2 or not current.clicks or selection is None:
         return
+    with np.load(_held_out_path(store, current.number), allow_pickle=False) as archive:
+        held_out = HeldOut([archive[name] for name in archive.files], len(bench.labels))
+    levels = np.load(_levels_path(store, current.number - 1, "").with_name(_COUNTS))
     found = outlook(
-        HeldOut(tables, classes),
-        shown,
+        held_out,
+        levels,
+        (session.clicks - current.clicks, session.clicks),
         selection.full_clicks,
         not bench.segments.border_is_free,
-        _rng(bench, number),
+        _rng(bench, current.number),
     )
     if found is not None:
-        with atomic_write(_outlook_path(store.root, number)) as path:
+        with atomic_write(_outlook_path(store.root, current.number)) as path:
             path.write_text(found.model_dump_json(indent=2) + "\n")
 
 
