@@ -123,8 +123,8 @@ def _import_main(folder: Path) -> ModuleType:
 
 
 def call(url: str, payload: Any) -> urllib3.BaseHTTPResponse:
-    """As CVAT's server calls a function: JSON, by POST."""
-    return urllib3.request("POST", url, json=payload, retries=False)
+    """As CVAT's server calls a function: JSON, by POST, with that patience."""
+    return urllib3.request("POST", url, json=payload, retries=False, timeout=120)
 
 
 def in_base64(image: Image | PillowImage.Image, **options: Any) -> str:
