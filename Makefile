@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-cvat lint format demo-data ablation requirements clean
+.PHONY: demo test test-slow test-cvat lint format demo-data ablation bench requirements clean
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -55,6 +55,11 @@ demo-data: $(VENV)/installed
 ablation: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablation $(CLIPS) --out runs/ablation \
 		--write docs/results.md
+
+# the round against the plain one, part by part; BENCH="--frames 50 --size 192x256 --epochs 8" for
+# the sizes of docs/performance.md
+bench: $(VENV)/installed
+	$(BIN)/python -m benchmarks.bench $(BENCH)
 
 # what the container image is made of: the newest versions that fit pyproject.toml
 requirements: $(VENV)/installed

@@ -10,6 +10,7 @@ from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.checkpoint import new_network
+from hvsa_cvat.segmentation.device import kept_memory
 from hvsa_cvat.segmentation.finetune import (
     TrainingRun,
     finetune,
@@ -356,3 +357,16 @@ def test_a_full_disk_is_told(tmp_path: Path) -> None:
 
     assert str(state) in str(raised.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_kept_between_steps_is_the_same_training() -> None:
+    data, _ = moving_stripe(3)
+    with kept_memory(CPU):
+        large = torch.ones(2**22)
+    assert float(large.sum()) == 2**22  # what was made inside outlives it
+
+    once, run = trained(settings(), data)
+    again, run_again = trained(settings(), data)
+
+    assert same(once, again)
+    assert run == run_again

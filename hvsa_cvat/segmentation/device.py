@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import cv2
 import torch
@@ -35,3 +37,31 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
             torch.cpu._is_avx512_bf16_supported()
         )
     return torch.autocast(device.type, dtype=torch.bfloat16) if fast else nullcontext()
+
+
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
+"""Of glibc's mallopt."""
+
+
+@contextmanager
+def kept_memory(device: torch.device) -> Iterator[None]:
+    """On a CPU the arrays of one step are not given back to the system before the next one.
+
+    A training step frees and asks for hundreds of megabytes; returned each time, they come back
+    as pages to be cleared and mapped one by one, which took a tenth of the step. Where the C
+    library is not glibc nothing changes.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if device.type == "cpu" else None
+    if mallopt is None:
+        yield
+        return
+    mallopt(_MMAP_MAX, 0)
+    mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+    try:
+        yield
+    finally:
+        # what glibc's own adjustment ends at
+        mallopt(_MMAP_MAX, 65536)
+        mallopt(_MMAP_THRESHOLD, 2**25)
+        mallopt(_TRIM_THRESHOLD, 2**26)
+        ctypes.CDLL(None).malloc_trim(0)

@@ -15,7 +15,7 @@ from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.device import autocast
+from hvsa_cvat.segmentation.device import autocast, kept_memory
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import labeled_cross_entropy, temporal_consistency
 from hvsa_cvat.segmentation.pairs import Pair, TrainingData, epoch_pairs, make_batch
@@ -157,8 +157,10 @@ def finetune(
             logits = network(images)
         height, width = images.shape[-2:]
         logits = network.logits_at(logits, (height, width))
-        weights = None if batch.weights is None else batch.weights.to(device)
-        value = labeled_cross_entropy(logits, batch.targets.to(device), weights)
+        taught = batch.taught.to(device)  # the others' cross-entropy is nothing, slowly computed
+        weights = None if batch.weights is None else batch.weights.to(device)[taught]
+        targets = batch.targets.to(device)[taught]
+        value = labeled_cross_entropy(logits[taught], targets, weights)
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
             anchors = len(batch.flow)
@@ -168,4 +170,5 @@ def finetune(
             )
         return value
 
-    return train(network, config, batches, loss, state, progress)
+    with kept_memory(device):
+        return train(network, config, batches, loss, state, progress)

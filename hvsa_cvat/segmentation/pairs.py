@@ -47,6 +47,8 @@ class Batch:
     count both ways (A = 2 B), O_{t'->t}."""
     valid: Tensor
     """bool (A, h, w), their M."""
+    taught: Tensor
+    """int64 (T,), the images that have targets."""
     weights: Tensor | None = None
     """float32 (2B, h, w), of the targets; None: all weigh the same."""
 
@@ -123,6 +125,7 @@ def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = Fals
         torch.from_numpy(targets).long(),
         torch.from_numpy(flow),
         torch.from_numpy(valid),
+        torch.tensor([k for k, frame in enumerate(order) if frame in data.targets]).long(),
         weights,
     )
 

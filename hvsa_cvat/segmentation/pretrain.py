@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.device import autocast
+from hvsa_cvat.segmentation.device import autocast, kept_memory
 from hvsa_cvat.segmentation.finetune import TrainingRun, train
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import labeled_cross_entropy
@@ -100,4 +100,5 @@ def pretrain(
             logits = network(images.to(device, memory_format=torch.channels_last))
         return labeled_cross_entropy(network.logits_at(logits, size), targets.to(device))
 
-    return train(network, config, batches, loss, progress=progress)
+    with kept_memory(device):
+        return train(network, config, batches, loss, progress=progress)
