@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hvsa_cvat.segmentation.pairs import (
+    ResidentVideo,
     TrainingData,
     epoch_pairs,
     make_batch,
@@ -166,6 +167,29 @@ def test_a_batch_both_ways_has_the_flow_back_too() -> None:
         assert kept is not None
         assert np.array_equal(batch.flow[k].numpy(), kept.flow.astype(np.float32))
         assert np.array_equal(batch.valid[k].numpy(), kept.valid)
+
+
+@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_resident_video_gives_the_same_batches(both_ways: bool, flow: bool) -> None:
+    data = video(5, flow=flow)
+    weights = {1: np.full((2, 3), 0.5, np.float32)}
+    data = replace(data, weights=weights if both_ways else None)
+    resident = ResidentVideo(data, torch.device("cpu"))
+
+    for pairs in ([(0, 1), (1, 3), (4, 2)], [(2, 2)], [(3, 4)]):
+        one, other = make_batch(data, pairs, both_ways), resident.batch(pairs, both_ways)
+        for name, value in vars(one).items():
+            found = getattr(other, name)
+            same = found is None if value is None else torch.equal(found, value)
+            assert same, name
+            assert value is None or found.dtype == value.dtype, name
+
+
+def test_what_a_resident_video_takes() -> None:
+    data = video(3)  # 2 x 3 pixels: 3 bytes of colour, 4 x (4 + 1) of flow a frame; labels
+
+    assert ResidentVideo.bytes(data) == 3 * 6 * (3 + 20) + 6 * (len(data.targets) + 1)
 
 
 def test_a_pair_without_flow_is_valid_nowhere() -> None:

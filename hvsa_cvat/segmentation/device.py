@@ -39,6 +39,19 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, dtype=torch.bfloat16) if fast else nullcontext()
 
 
+_RESIDENT_SHARE = 0.4
+"""Of a device's free memory, what a video may take; the rest is for the network's step."""
+
+
+def resident_bytes(device: torch.device) -> int:
+    """Up to what size a video is worth sending to the device whole. 0 on a CPU: there the file
+    that is mapped into memory is read where it lies."""
+    if device.type != "cuda":
+        return 0
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(_RESIDENT_SHARE * free)
+
+
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Of glibc's mallopt."""
 

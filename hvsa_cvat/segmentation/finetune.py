@@ -15,10 +15,16 @@ from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.device import autocast, kept_memory
+from hvsa_cvat.segmentation.device import autocast, kept_memory, resident_bytes
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import labeled_cross_entropy, temporal_consistency
-from hvsa_cvat.segmentation.pairs import Pair, TrainingData, epoch_pairs, make_batch
+from hvsa_cvat.segmentation.pairs import (
+    Pair,
+    ResidentVideo,
+    TrainingData,
+    epoch_pairs,
+    make_batch,
+)
 
 _POLY_POWER = 0.9
 
@@ -142,6 +148,8 @@ def finetune(
         raise ValueError("nothing to learn from: no frame has a label")
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     labeled = sorted(data.targets)
+    fits = ResidentVideo.bytes(data) <= resident_bytes(device)
+    resident = ResidentVideo(data, device) if fits else None
 
     def batches(epoch: int) -> Sequence[list[Pair]]:
         # seeded by the epoch, so that a resumed training sees the same pairs
@@ -151,7 +159,10 @@ def finetune(
         )
 
     def loss(pairs: list[Pair]) -> Tensor:
-        batch = make_batch(data, pairs, config.both_ways)
+        if resident is not None:
+            batch = resident.batch(pairs, config.both_ways)
+        else:
+            batch = make_batch(data, pairs, config.both_ways)
         images = batch.images.to(device, memory_format=torch.channels_last)
         with autocast(device):
             logits = network(images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from hvsa_cvat.config import Sampling
 from hvsa_cvat.types import IGNORE, LabelMap, Size
-from hvsa_cvat.video.flow import FlowStore
+from hvsa_cvat.video.flow import OFFSETS, FlowStore
 
 Pair = tuple[int, int]
 """An anchor frame t and its partner t' with |t - t'| < 3; (t, t) where a video has one frame."""
@@ -128,6 +129,64 @@ def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = Fals
         torch.tensor([k for k, frame in enumerate(order) if frame in data.targets]).long(),
         weights,
     )
+
+
+class ResidentVideo:
+    """A video that lies on the device whole, so that gathering a batch sends indices alone."""
+
+    def __init__(self, data: TrainingData, device: torch.device) -> None:
+        def sent(array: NDArray[Any]) -> Tensor:
+            return torch.from_numpy(np.array(array)).to(device)
+
+        size = data.frames.shape[1:3]
+        self._device = device
+        self._images = sent(data.frames)
+        self._flow = None if data.flow is None else [sent(array) for array in data.flow.arrays]
+        # the last row is that of all frames without labels
+        self._rows = {frame: row for row, frame in enumerate(data.targets)}
+        nothing = np.full(size, IGNORE, np.uint8)
+        self._targets = sent(np.stack([*data.targets.values(), nothing]))
+        self._weights = None
+        if data.weights is not None:
+            weightless = np.zeros(size, np.float32)
+            of_targets = [data.weights.get(frame, weightless) for frame in data.targets]
+            self._weights = sent(np.stack([*of_targets, weightless]))
+
+    @staticmethod
+    def bytes(data: TrainingData) -> int:
+        """What it takes on the device."""
+        flow = 0 if data.flow is None else sum(array.nbytes for array in data.flow.arrays)
+        weights = 0 if data.weights is None else 4
+        rows = (len(data.targets) + 1) * (1 + weights) * data.frames[0, ..., 0].size
+        return int(data.frames.nbytes + flow + rows)
+
+    def batch(self, pairs: Sequence[Pair], both_ways: bool = False) -> Batch:
+        """The same as `make_batch`, on the device."""
+        anchored = [*pairs, *((t, s) for s, t in pairs)] if both_ways else pairs
+        order = [source for source, _ in pairs] + [target for _, target in pairs]
+        rows = self._index([self._rows.get(frame, len(self._rows)) for frame in order])
+        size = self._images.shape[1:3]
+        if self._flow is None:
+            flow = torch.zeros(len(anchored), 2, *size, device=self._device)
+            valid = torch.zeros(len(anchored), *size, dtype=torch.bool, device=self._device)
+        else:
+            sources = self._index([s for s, _ in anchored])
+            offsets = [OFFSETS.index(t - s) if t != s else -1 for s, t in anchored]
+            known = self._index(offsets) >= 0
+            at = self._index(offsets).clamp(min=0)
+            flow = self._flow[0][sources, at].float() * known[:, None, None, None]
+            valid = self._flow[1][sources, at] & known[:, None, None]
+        return Batch(
+            self._images[self._index(order)].permute(0, 3, 1, 2),
+            self._targets[rows].long(),
+            flow,
+            valid,
+            self._index([k for k, frame in enumerate(order) if frame in self._rows]),
+            None if self._weights is None else self._weights[rows],
+        )
+
+    def _index(self, values: Sequence[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64).to(self._device, non_blocking=True)
 
 
 def shrink_labels(label_map: LabelMap, size: Size) -> LabelMap:

@@ -274,6 +274,11 @@ class FlowStore:
         return len(self._flow)
 
     @property
+    def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
+        """What the store was made from; of neighbours outside the video nothing is valid."""
+        return self._flow, self._valid
+
+    @property
     def size(self) -> Size:
         height, width = self._flow.shape[3:]
         return height, width
