@@ -85,6 +85,7 @@ def test_status_tells_what_the_masks_are_worth(cvat: StandIn, checkpoint: Path) 
 
 def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
     says(invoke("status"), "no task is in care", "hvsa-agent enroll")
+    says(invoke("sync"), "no task is in care")
     says(enroll(checkpoint), "task 1 ('kitchen [1]') is in care", "4 frames of 64x48", *NAMES)
     asked = says(invoke("sync"), "waits for people", "anyone owes job", "openGuide")
     (job,) = open_jobs(cvat)
@@ -102,6 +103,9 @@ def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
     assert told["phase"] == "done"
     assert told["clicks"] > 0
     assert 0 <= told["scores"]["miou"] <= 1
+    kept = [path for path in Path("hvsa-workspace").rglob("*") if path.is_file()]
+    assert len(kept) > 5
+    assert not [path for path in kept if cvat.admin.token.encode() in path.read_bytes()]
     says(invoke("withdraw", 1, "--children"), "task 1 is out of care", "shapes of ours are deleted")
     says(invoke("status"), "no task is in care")
     assert list(cvat.world.tasks) == [1]
@@ -151,6 +155,31 @@ def test_a_task_that_cannot_go_on_fails_the_pass(cvat: StandIn, checkpoint: Path
     assert "task 1" in result.stdout
     refuses(result, 1, "1 of the tasks")
     assert says(invoke("status"), "task 1")
+
+
+def test_a_project_brings_what_can_be_cared_for(cvat: StandIn, checkpoint: Path) -> None:
+    project = cvat.add_project("videos", list(NAMES))
+    frames = [tiny.COLOURS[tiny.truth(t)] for t in range(2)]
+    cvat.add_task("good", project=project, frames=frames)
+    cvat.add_task("sizes", project=project, frames=[frames[0], frames[1][:9]])
+    result = invoke("enroll", "--project", project.id, "--checkpoint", checkpoint)
+    assert "task 2 (good): is in care" in result.stdout
+    assert "task 3 (sizes): frame 1 of task 3" in result.stdout
+    refuses(result, 1, "1 of its tasks cannot be")
+
+
+def test_withdrawing_waits_for_people(cvat: StandIn, checkpoint: Path) -> None:
+    says(enroll(checkpoint))
+    says(invoke("sync"))
+    job = cvat.task(1).jobs[0]
+    label = cvat.shapes(job)[0]["label_id"]
+    drawn = {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]}
+    cvat.person(cvat.admin).draw(job, drawn)
+    result = invoke("withdraw", 1)
+    assert "is at work in it" in result.stdout
+    refuses(result, 1, "stays in care")
+    cvat.person(cvat.admin).finish(job)
+    says(invoke("withdraw", 1), "has finished it", "child task 2 stays", "out of care")
 
 
 def test_status_needs_no_server(
