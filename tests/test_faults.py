@@ -290,7 +290,7 @@ def test_some_requests_fail(undisturbed: tuple[Any, list[Any], list[str]], tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(14400)
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_request_fails(
     undisturbed: tuple[Any, list[Any], list[str]], tmp_path: Path, kind: Fault | str

@@ -379,7 +379,7 @@ def test_people_who_do_anything_at_any_time_lose_nothing(story: Story, steps: li
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(14400)
 @given(steps=STEPS)
 @settings(SOCIABLE, max_examples=3000, phases=[Phase.generate, Phase.shrink])
 def test_thousands_of_such_stories(story: Story, steps: list[Any]) -> None:
