@@ -94,7 +94,7 @@ def test_simulate_tells_the_rounds_and_where_the_results_lie(
     assert result.stdout.count("(without truth: ") == 1
     assert "advice: " in result.stdout
     assert f"Report: {out}/report.html" in result.stdout
-    assert "Expected<br>mIoU" in (out / "report.html").read_text()
+    assert "What the session can tell without truth" in (out / "report.html").read_text()
     assert f"Numbers: {out}/metrics.json" in result.stdout
     assert "tiny.safetensors: hrnet_w18_small, 3 classes" in result.stdout
     before = tiny.numbers(out)
