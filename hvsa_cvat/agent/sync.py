@@ -184,12 +184,18 @@ class Agent:
                 )
             if retracted is not None and retracted.waits:
                 return retracted
-            for request in state.requests():
+            asked = list(state.requests())
+            for request in asked:
                 if children:
                     companion.remove_child(self._client, state, request)
                     self._log(f"child task {request.task} is deleted")
                 else:
                     self._log(f"child task {request.task} stays, with what people answered in it")
+            for companion_project in sorted({request.project for request in asked}):
+                self._log(
+                    f"project {companion_project}, in which people were asked, stays; delete it in "
+                    "CVAT when nothing in it is needed any more"
+                )
             self._workspace.drop(task)
             if project is not None:
                 self._workspace.set_withdrawn(project, task)
