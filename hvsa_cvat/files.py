@@ -6,9 +6,14 @@ import errno
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hvsa_cvat.errors import HvsaError
 
@@ -69,6 +74,26 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         raise _cannot_write(path, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def scratch_directory(parent: Path) -> Iterator[Path]:
+    """A folder in `parent` that is gone afterwards. An `OSError` inside becomes an `HvsaError`."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".scratch{_PARTIAL}", dir=parent) as name:
+            yield Path(name)
+    except OSError as error:
+        raise _cannot_write(parent, error) from error
+
+
+def write_npz(path: Path, arrays: Iterable[tuple[str, NDArray[Any]]]) -> None:
+    """As `numpy.savez_compressed`, but one array at a time: all label maps of a long video at once
+    would not fit the memory."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays:
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
 
 
 def remove_partial(folder: Path) -> None:

@@ -6,8 +6,10 @@ down, pixel (0, 0) covers the square [0, 1] x [0, 1]. Sizes are (height, width).
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,12 +97,44 @@ class Clicks:
 
 
 @dataclass(frozen=True)
+class Packed:
+    """An array kept deflated. Maps at a frame's own size mostly repeat the pixel before: those of
+    every frame of a long video fit into memory only so."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    content: bytes
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Packed:
+        content = zlib.compress(np.ascontiguousarray(array).tobytes(), 1)
+        return cls(array.shape, array.dtype.str, content)
+
+    @property
+    def array(self) -> NDArray[Any]:
+        """Inflated anew each time, read-only."""
+        return np.frombuffer(zlib.decompress(self.content), self.dtype).reshape(self.shape)
+
+
+@dataclass(frozen=True, init=False)
 class FrameAnnotation:
     """What people answered about one frame: truth inside `segments`, `IGNORE` outside them."""
 
     frame: int
     segments: tuple[int, ...]
-    label_map: LabelMap
+    packed: Packed
+    """The label map."""
+
+    def __init__(self, frame: int, segments: tuple[int, ...], label_map: LabelMap | Packed) -> None:
+        packed = label_map if isinstance(label_map, Packed) else Packed.of(label_map)
+        object.__setattr__(self, "frame", frame)
+        object.__setattr__(self, "segments", segments)
+        object.__setattr__(self, "packed", packed)
+
+    @property
+    def label_map(self) -> LabelMap:
+        """Inflated anew each time, read-only."""
+        return self.packed.array
 
 
 @dataclass(frozen=True)

@@ -259,7 +259,7 @@ def test_whole_frames_have_no_outlines() -> None:
     plan = plan_request([Sample(3, 0), Sample(1, 0)], [5, 5], WholeFrames(6, SIZE), 1, silent)
     assert plan.frames == (1, 3)
     assert [(r.number, r.sample.frame, r.points) for r in plan.regions] == [(1, 1, ()), (2, 3, ())]
-    assert [np.unique(numbers).tolist() for numbers in plan.numbers] == [[1], [2]]
+    assert [np.unique(numbers.array).tolist() for numbers in plan.numbers] == [[1], [2]]
 
 
 # -- the division of work

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -181,3 +183,21 @@ def test_people_are_always_right_and_nothing_is_made_up(seed, length, scale):
     again = list(propagate(annotations, flow, size, length))
     for p, q in zip(results, again, strict=True):
         assert np.array_equal(p.label_map, q.label_map)
+
+
+def test_what_lies_in_files_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(1)
+    answers = [
+        FrameAnnotation(t, (0,), rng.choice([0, 3, IGNORE], (20, 30)).astype(np.uint8))
+        for t in (1, 4)
+    ]
+    flow = FlowStore(
+        rng.normal(size=(6, 4, 2, 10, 15)).astype(np.float16), rng.random((6, 4, 10, 15)) < 0.8
+    )
+    expected = list(propagate(answers, flow, (20, 30), 6))
+    monkeypatch.setattr("hvsa_cvat.propagation.propagate.IN_MEMORY", 100)
+    found = list(propagate(answers, flow, (20, 30), 6, folder=tmp_path))
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.label_map, other.label_map)
+        np.testing.assert_array_equal(one.confidence, other.confidence)
+    assert list(tmp_path.iterdir()) == []

@@ -205,3 +205,17 @@ def test_an_artefact_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path
         (tmp_path / "rounds").write_text("in the way")
         with pytest.raises(HvsaError, match=r"answers\.npz"):
             store.save_answers(1, answers())
+
+
+def test_answers_of_frames_of_any_size_come_back(tmp_path: Path) -> None:
+    kept = Answers(
+        (
+            FrameAnnotation(0, (1,), np.array([[3, IGNORE]], np.uint8)),
+            FrameAnnotation(1, (), np.arange(12, dtype=np.uint8).reshape(4, 3)),
+        )
+    )
+    with Store(tmp_path) as store:
+        store.save_answers(1, kept)
+        read = store.load_answers(1)
+        assert read == kept
+        assert read.annotations[1].label_map.tolist() == np.arange(12).reshape(4, 3).tolist()

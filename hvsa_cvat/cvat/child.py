@@ -219,7 +219,7 @@ class Child:
         with atomic_directory(folder) as fresh:
             for done, position in enumerate(sorted(child_frames), start=1):
                 i = child_frames[position]
-                image = darken(frames[position], self.plan.numbers[i] > 0, darkness)
+                image = darken(frames[position], self.plan.numbers[i].array > 0, darkness)
                 PillowImage.fromarray(image).save(fresh / self._files[i], compress_level=1)
                 progress("writing frames", done, len(child_frames))
 

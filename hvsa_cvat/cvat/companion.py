@@ -75,7 +75,7 @@ def ask(
     number, jobs = child.stand(frames, options.darkness, state.folder / "upload", progress)
     shapes = [child.outline(job) for job in jobs]
     made = child.hand_out(jobs, people)
-    state.save_numbers(key, plan.numbers)
+    state.save_numbers(key, (one.array for one in plan.numbers))
     ids = {region: shape for found in shapes for region, shape in found.items()}
     regions = tuple(replace(region, shape=ids.get(region.number)) for region in plan.regions)
     request = Request(key, home.project, number, plan.frames, regions, made)

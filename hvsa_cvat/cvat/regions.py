@@ -14,7 +14,7 @@ from skimage import measure
 from hvsa_cvat.annotation.polygons import corners, outline_of
 from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.ports import Progress, SegmentMaps
-from hvsa_cvat.types import Image, Mask, Sample, SegmentMap
+from hvsa_cvat.types import Image, Mask, Packed, Sample, SegmentMap
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Plan:
     frames: tuple[int, ...]
     """Position in the video of each frame of the child task."""
     regions: tuple[Region, ...]
-    numbers: tuple[NDArray[np.int32], ...]
+    numbers: tuple[Packed, ...]
     """For each frame of the child task the region's number at each pixel, int32 (H, W), 0 outside
     the samples."""
     shares: tuple[Share, ...]
@@ -60,11 +60,12 @@ def plan_request(
     child_frame = {frame: i for i, frame in enumerate(order)}
 
     regions: list[Region] = []
-    numbers: dict[int, NDArray[np.int32]] = {}
+    numbers: dict[int, Packed] = {}
     for frame, group in groupby(sorted(samples), key=lambda sample: sample.frame):
         wanted = [sample.segment for sample in group]
         first = len(regions) + 1
-        found, numbers[frame] = cut(segments[frame], wanted, first, segments.border_is_free)
+        found, numbered = cut(segments[frame], wanted, first, segments.border_is_free)
+        numbers[frame] = Packed.of(numbered)
         regions += [
             Region(first + i, Sample(frame, segment), child_frame[frame], points)
             for i, (segment, points) in enumerate(found)

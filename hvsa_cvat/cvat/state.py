@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.database import Database
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.files import atomic_write
+from hvsa_cvat.files import atomic_write, write_npz
 from hvsa_cvat.types import Sample
 
 SCHEMA_VERSION = 1
@@ -205,13 +205,13 @@ class State:
         with self._database.transaction() as connection:
             connection.execute(sa.delete(_requests).where(_requests.c.key == key))
 
-    def save_numbers(self, key: str, numbers: Sequence[NDArray[np.int32]]) -> None:
+    def save_numbers(self, key: str, numbers: Iterable[NDArray[np.int32]]) -> None:
         """Keep for each frame of a child task the region's number at each pixel, 0 outside.
 
         int32 (H, W) each.
         """
         with atomic_write(self._numbers(key)) as path:
-            np.savez_compressed(path, *numbers)
+            write_npz(path, ((f"arr_{frame}", one) for frame, one in enumerate(numbers)))
 
     def numbers(self, key: str, child_frame: int) -> NDArray[np.int32]:
         """int32 (H, W), see `save_numbers`."""

@@ -8,9 +8,11 @@ drifts by rounding however long the chain; and what the two chains read is put t
 
 from __future__ import annotations
 
+import mmap
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,11 @@ _LEAST_CONFIDENCE = 2.0**-14
 _PLACE = np.dtype([("offset", np.float16, 2), ("source", np.int32), ("confidence", np.float16)])
 """Of one cell: (dx, dy) to its place in the source, in cells; index of the source, -1 for none."""
 
-_IN_MEMORY = 2**28
-"""Bytes of places; a longer or larger video keeps them in a temporary file."""
+PLACE_BYTES = _PLACE.itemsize
+"""Of one cell in one frame, while labels are carried."""
+
+IN_MEMORY = 2**26
+"""Bytes of places, and of labels; a longer or larger video keeps them in a temporary file."""
 
 
 @dataclass(frozen=True)
@@ -60,28 +65,36 @@ def propagate(
     length: int,
     progress: Progress = silent,
     pictures: NDArray[np.uint8] | None = None,
+    folder: Path | None = None,
 ) -> Iterator[Propagated]:
     """Every frame of the video in order, labelled from `annotations`, whole or partial.
 
     A pixel that a person labelled keeps its label. Of several annotations of a frame the later one
     holds. With `pictures`, the frames uint8 (length, h, w, 3) RGB at the flow's size, drift is
-    taken out at every step.
+    taken out at every step. What does not fit into memory lies in `folder` meanwhile, by default
+    that of the system's temporary files.
     """
     if len(flow) != length:
         raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
-    frames, labels = _merged(annotations, size)
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as later:
+    frames, latest = _merged(annotations, size)
+    where = str(folder) if folder is not None else None
+    with (
+        tempfile.SpooledTemporaryFile(IN_MEMORY, dir=where) as later,
+        tempfile.SpooledTemporaryFile(IN_MEMORY, dir=where) as drawn,
+    ):
         try:
+            labels = _label_maps(drawn, [latest[frame] for frame in frames], size)
             chain = _chain(frames, labels, flow, range(length)[::-1], pictures)
             for done, places in enumerate(chain, 1):
                 later.write(places.tobytes())
                 progress("propagating labels backward", done, length)
         except OSError as error:
+            mend = "free space" if where else "free space or set TMPDIR"
             raise HvsaError(
-                f"cannot write temporary files to {tempfile.gettempdir()}: "
-                f"{error.strerror or error}; free space or set TMPDIR"
+                f"cannot write temporary files to {where or tempfile.gettempdir()}: "
+                f"{error.strerror or error}; {mend}"
             ) from error
-        entry = _PLACE.itemsize * flow.size[0] * flow.size[1]
+        entry = PLACE_BYTES * flow.size[0] * flow.size[1]
         for frame, before in enumerate(_chain(frames, labels, flow, range(length), pictures)):
             later.seek((length - 1 - frame) * entry)
             after = np.frombuffer(later.read(entry), dtype=_PLACE).reshape(flow.size)
@@ -102,18 +115,35 @@ def fill(propagated: Propagated, prediction: LabelMap) -> LabelMap:
 
 def _merged(
     annotations: Sequence[FrameAnnotation], size: Size
-) -> tuple[list[int], NDArray[np.uint8]]:
-    """The annotated frames in order and their labels, uint8 (A, H, W)."""
-    maps: dict[int, LabelMap] = {}
+) -> tuple[list[int], dict[int, FrameAnnotation]]:
+    """The annotated frames in order, and one annotation of each."""
+    merged: dict[int, FrameAnnotation] = {}
+    for new in annotations:
+        if new.packed.shape != size:
+            raise ValueError(f"a label map of {new.packed.shape} for a video of {size}")
+        old = merged.get(new.frame)
+        if old is not None:
+            drawn = new.label_map
+            joined = np.where(drawn != IGNORE, drawn, old.label_map)
+            new = FrameAnnotation(new.frame, new.segments, joined)
+        merged[new.frame] = new
+    return sorted(merged), merged
+
+
+def _label_maps(
+    file: tempfile.SpooledTemporaryFile[bytes], annotations: Sequence[FrameAnnotation], size: Size
+) -> NDArray[np.uint8]:
+    """uint8 (A, H, W), all label maps inflated; where they are large, mapped from `file`."""
+    shape = (len(annotations), *size)
+    if len(annotations) * size[0] * size[1] <= IN_MEMORY:
+        maps = [annotation.label_map for annotation in annotations]
+        return np.array(maps, np.uint8).reshape(shape)
+    # not written through the map: on a full disk that kills the process instead of raising
     for annotation in annotations:
-        new = annotation.label_map
-        if new.shape != size:
-            raise ValueError(f"a label map of {new.shape} for a video of {size}")
-        old = maps.get(annotation.frame)
-        maps[annotation.frame] = new if old is None else np.where(new != IGNORE, new, old)
-    frames = sorted(maps)
-    labels = np.array([maps[frame] for frame in frames], dtype=np.uint8)
-    return frames, labels.reshape(-1, *size)
+        file.write(annotation.label_map.tobytes())
+    file.flush()
+    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return np.frombuffer(mapped, np.uint8).reshape(shape)
 
 
 def _chain(

@@ -27,16 +27,21 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def computes_in_bfloat16(device: torch.device) -> bool:
+    """Whether the hardware multiplies in bfloat16."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    # PyTorch emulates bfloat16 on older processors, slower than float32
+    return torch.backends.cpu.get_cpu_capability() != "DEFAULT" and bool(
+        torch.cpu._is_avx512_bf16_supported()
+    )
+
+
 def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 for convolutions where the hardware multiplies in it, else float32."""
-    if device.type == "cuda":
-        fast = torch.cuda.is_bf16_supported()
-    else:
-        # PyTorch emulates bfloat16 on older processors, slower than float32
-        fast = torch.backends.cpu.get_cpu_capability() != "DEFAULT" and bool(
-            torch.cpu._is_avx512_bf16_supported()
-        )
-    return torch.autocast(device.type, dtype=torch.bfloat16) if fast else nullcontext()
+    if not computes_in_bfloat16(device):
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
 _RESIDENT_SHARE = 0.4

@@ -131,12 +131,25 @@ def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = Fals
     )
 
 
+_SENT = 64
+"""Frames sent to the device at a time."""
+
+
 class ResidentVideo:
     """A video that lies on the device whole, so that gathering a batch sends indices alone."""
 
     def __init__(self, data: TrainingData, device: torch.device) -> None:
-        def sent(array: NDArray[Any]) -> Tensor:
-            return torch.from_numpy(np.array(array)).to(device)
+        def sent(rows: Sequence[NDArray[Any]] | NDArray[Any]) -> Tensor:
+            # a few at a time: the host's memory need not hold what lies in a mapped file
+            whole: Tensor | None = None
+            for start in range(0, len(rows), _SENT):
+                part = torch.from_numpy(np.stack(list(rows[start : start + _SENT])))
+                if whole is None:
+                    shape = len(rows), *part.shape[1:]
+                    whole = torch.empty(shape, dtype=part.dtype, device=device)
+                whole[start : start + _SENT] = part
+            assert whole is not None
+            return whole
 
         size = data.frames.shape[1:3]
         self._device = device
@@ -145,12 +158,12 @@ class ResidentVideo:
         # the last row is that of all frames without labels
         self._rows = {frame: row for row, frame in enumerate(data.targets)}
         nothing = np.full(size, IGNORE, np.uint8)
-        self._targets = sent(np.stack([*data.targets.values(), nothing]))
+        self._targets = sent([*data.targets.values(), nothing])
         self._weights = None
         if data.weights is not None:
             weightless = np.zeros(size, np.float32)
             of_targets = [data.weights.get(frame, weightless) for frame in data.targets]
-            self._weights = sent(np.stack([*of_targets, weightless]))
+            self._weights = sent([*of_targets, weightless])
 
     @staticmethod
     def bytes(data: TrainingData) -> int:

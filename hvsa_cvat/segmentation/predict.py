@@ -14,7 +14,7 @@ from hvsa_cvat.segmentation.device import autocast
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.types import LabelMap, Size
 
-_BATCH = 8
+BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ def predict(
     wanted = list(range(len(frames))) if only is None else list(only)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
-    for start in range(0, len(wanted), _BATCH):
-        chosen = wanted[start : start + _BATCH]
+    for start in range(0, len(wanted), BATCH):
+        chosen = wanted[start : start + BATCH]
         images = torch.from_numpy(np.stack([frames[t] for t in chosen])).permute(0, 3, 1, 2)
         # no result leaves from inside: the mode would hold for whoever takes it
         with torch.inference_mode(), autocast(device):

@@ -76,8 +76,8 @@ class Pool:
         return cls(
             np.concatenate(frames),
             np.concatenate(segments),
-            np.concatenate(uncertainty).astype(np.float32),
-            np.concatenate(features).astype(np.float32),
+            np.concatenate(uncertainty).astype(np.float32, copy=False),
+            np.concatenate(features).astype(np.float32, copy=False),
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.files import atomic_directory, atomic_write
+from hvsa_cvat.files import atomic_directory, atomic_write, scratch_directory
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
 from hvsa_cvat.propagation.fusion import Fused, fuse
@@ -54,6 +55,7 @@ from hvsa_cvat.types import (
     Sample,
 )
 from hvsa_cvat.video.flow import FlowStore
+from hvsa_cvat.video.frames import npy_writer
 
 Clock = Callable[[], float]
 """Seconds, from any start."""
@@ -446,20 +448,23 @@ def _outlook_path(root: Path, round_number: int) -> Path:
 
 def _finetune(session: Session, store: Store, bench: Bench) -> None:
     training, number = bench.config.training, session.current.number
-    data = _training_data(session, store, bench)
-    if training is None or not data.targets:
+    if training is None:
         return
-    network = load_network(store, bench, number - 1)
-    state = store.path("rounds", number, "training.pt")
-    finetune(
-        network,
-        data,
-        training,
-        seed=(bench.config.seed, number),
-        device=bench.device,
-        state=state,
-        progress=bench.progress,
-    )
+    with scratch_directory(store.path("rounds", number)) as scratch:
+        data = _training_data(session, store, bench, scratch)
+        if not data.targets:
+            return
+        network = load_network(store, bench, number - 1)
+        state = store.path("rounds", number, "training.pt")
+        finetune(
+            network,
+            data,
+            training,
+            seed=(bench.config.seed, number),
+            device=bench.device,
+            state=state,
+            progress=bench.progress,
+        )
     info = CheckpointInfo(
         network.name, bench.labels.names, bench.config.size, network.align_corners, number
     )
@@ -467,21 +472,42 @@ def _finetune(session: Session, store: Store, bench: Bench) -> None:
     state.unlink(missing_ok=True)
 
 
-def _training_data(session: Session, store: Store, bench: Bench) -> TrainingData:
-    """The people's labels; or the carried ones, which are theirs where they gave some."""
+def _training_data(session: Session, store: Store, bench: Bench, scratch: Path) -> TrainingData:
+    """The people's labels; or the carried ones, which are theirs where they gave some.
+
+    Those of a long video would fill the memory, so they are mapped from files in `scratch`.
+    """
     size = bench.config.size
-    targets: dict[int, LabelMap] = {}
-    weights: dict[int, NDArray[np.float32]] | None = None
+    taught: Iterator[tuple[int, LabelMap, NDArray[np.float32] | None]]
     if bench.carrier is not None and bench.config.carrying.taught:
-        weights = {}
-        for one in _carried(session, store, bench, bench.carrier):
-            targets[one.frame] = shrink_labels(one.label_map, size)
-            weights[one.frame] = shrink_weights(one.confidence, size)
+        count = len(bench.source)
+        carried = _carried(session, store, bench, bench.carrier)
+        taught = ((one.frame, one.label_map, one.confidence) for one in carried)
     else:
-        for frame, answer in all_answers(session, store).items():
-            targets[frame] = shrink_labels(answer.label_map, size)
-    labeled = {frame: target for frame, target in targets.items() if (target != IGNORE).any()}
-    return TrainingData(bench.frames, labeled, bench.flow, weights)
+        answers = all_answers(session, store)
+        count = len(answers)
+        taught = ((frame, one.label_map, None) for frame, one in answers.items())
+    files = scratch / "targets.npy", scratch / "weights.npy"
+    frames, weighted = [], False
+    with (
+        npy_writer(files[0], (count, *size), np.uint8) as add_target,
+        npy_writer(files[1], (count, *size), np.float32) as add_weights,
+    ):
+        for frame, label_map, confidence in taught:
+            target = shrink_labels(label_map, size)
+            frames.append(frame if (target != IGNORE).any() else None)
+            add_target(target)
+            if confidence is not None:
+                weighted = True
+                add_weights(shrink_weights(confidence, size))
+
+    def by_frame(file: Path) -> dict[int, NDArray[Any]]:
+        rows = np.load(file, mmap_mode="r")
+        return {frame: rows[k] for k, frame in enumerate(frames) if frame is not None}
+
+    targets = by_frame(files[0]) if count else {}
+    weights = by_frame(files[1]) if weighted else None
+    return TrainingData(bench.frames, targets, bench.flow, weights)
 
 
 def _carried(
@@ -495,6 +521,7 @@ def _carried(
         len(bench.source),
         progress=bench.progress,
         pictures=carrier.pictures,
+        folder=store.root,
     )
 
 
@@ -572,7 +599,12 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
     number, names = session.current.number, bench.source.names
     answers = list(all_answers(session, store).values())
     carried = propagate(
-        answers, bench.flow, bench.source.size, len(bench.source), progress=bench.progress
+        answers,
+        bench.flow,
+        bench.source.size,
+        len(bench.source),
+        progress=bench.progress,
+        folder=store.root,
     )
     reached = []
     with _masks(store, bench, number) as keep:

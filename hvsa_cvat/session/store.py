@@ -19,7 +19,7 @@ from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import atomic_write, remove_partial
 from hvsa_cvat.selection.strategy import Pool
 from hvsa_cvat.session.rounds import Session
-from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, Sample
+from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, Packed, Sample
 
 SCHEMA_VERSION = 1
 
@@ -298,14 +298,17 @@ def _read(path: Path, columns: tuple[str, ...]) -> list[NDArray[Any]]:
 
 
 def _write_answers(path: Path, answers: Answers) -> None:
-    maps = [a.label_map for a in answers.annotations]
+    packed = [a.packed for a in answers.annotations]
     segments = [s for a in answers.annotations for s in a.segments]
     clicks = [(s.frame, s.segment, c.boundary, c.classes) for s, c in answers.clicks.items()]
     with atomic_write(path) as temporary:
-        np.savez_compressed(
+        np.savez(
             temporary,
             frames=np.array([a.frame for a in answers.annotations], np.int32),
-            label_maps=np.stack(maps) if maps else np.empty((0, 0, 0), np.uint8),
+            sizes=np.array([one.shape for one in packed], np.int32).reshape(-1, 2),
+            # label maps, uint8, each deflated by itself
+            packed=np.frombuffer(b"".join(one.content for one in packed), np.uint8),
+            packed_bytes=np.array([len(one.content) for one in packed], np.int64),
             segments=np.array(segments, np.int32),
             segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
             clicks=np.array(clicks, np.int64).reshape(-1, 4),
@@ -313,13 +316,21 @@ def _write_answers(path: Path, answers: Answers) -> None:
 
 
 def _read_answers(path: Path) -> Answers:
-    columns = ("frames", "label_maps", "segments", "segment_counts", "clicks")
-    frames, maps, segments, counts, clicks = _read(path, columns)
-    parts = np.split(segments, np.cumsum(counts)[:-1]) if len(counts) else []
+    columns = ("frames", "sizes", "packed", "packed_bytes", "segments", "segment_counts", "clicks")
+    frames, sizes, packed, lengths, segments, counts, clicks = _read(path, columns)
+    parts = _split(segments, counts)
+    label_maps = [
+        Packed(tuple(size), np.dtype(np.uint8).str, content.tobytes())
+        for size, content in zip(sizes.tolist(), _split(packed, lengths), strict=True)
+    ]
     return Answers(
         tuple(
             FrameAnnotation(int(frame), tuple(part.tolist()), label_map)
-            for frame, part, label_map in zip(frames, parts, maps, strict=True)
+            for frame, part, label_map in zip(frames, parts, label_maps, strict=True)
         ),
         {Sample(f, s): Clicks(boundary, classes) for f, s, boundary, classes in clicks.tolist()},
     )
+
+
+def _split(joined: NDArray[Any], counts: NDArray[np.int64]) -> list[NDArray[Any]]:
+    return np.split(joined, np.cumsum(counts)[:-1]) if len(counts) else []

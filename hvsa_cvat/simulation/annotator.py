@@ -20,7 +20,7 @@ from PIL import Image as PillowImage
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost, mimic_annotation
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.files import atomic_directory, atomic_write
+from hvsa_cvat.files import atomic_directory, atomic_write, write_npz
 from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps, silent
 from hvsa_cvat.simulation.datasets import LabelMaps
 from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, LabelMap, LabelSet, Sample, SegmentMap
@@ -82,11 +82,8 @@ class SimulatedServer:
                 )
             return request
         with atomic_directory(self._path(request)) as folder:
-            with zipfile.ZipFile(folder / "segments.npz", "w", zipfile.ZIP_DEFLATED) as archive:
-                for frame in sorted({sample.frame for sample in wanted}):
-                    # One at a time: all of a long video at once would not fit the memory.
-                    with archive.open(f"{frame}.npy", "w", force_zip64=True) as file:
-                        np.lib.format.write_array(file, segments[frame], allow_pickle=False)
+            asked = sorted({sample.frame for sample in wanted})
+            write_npz(folder / "segments.npz", ((str(t), segments[t]) for t in asked))
             content = {"key": key, "samples": pairs, "border_is_free": segments.border_is_free}
             (folder / "request.json").write_text(json.dumps(content))
         return request

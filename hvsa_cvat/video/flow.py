@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ from hvsa_cvat.ports import FlowEstimator, Progress, silent
 from hvsa_cvat.types import Correspondence, Mask, Size
 from hvsa_cvat.video.frames import load_npy, npy_writer
 
+T = TypeVar("T")
+
 OFFSETS = (-2, -1, 1, 2)
 """t' - t of the neighbours whose flow is kept."""
 
@@ -34,6 +37,12 @@ CONSISTENT_BELOW = 1.0
 
 _CHUNK = 8
 """Frames whose pairs are estimated in one call."""
+
+WORKING_BYTES = 2**30
+"""What estimating flow may take in memory, unless a single thread takes more."""
+
+_ESTIMATOR = 150
+"""Bytes a pixel that an estimator, and the check of its flow, hold beside images and flow."""
 
 _FINITE = 60000.0
 """Below the largest float16; anything near it is far outside every frame."""
@@ -121,6 +130,8 @@ class RaftFlow:
         self._name = f"raft-{variant}-{version}"
         self._model: torch.nn.Module = model.eval().to(device)
         self._device = device
+        self._turn = threading.Lock()
+        """Threads take turns: the memory of the device must hold one batch only."""
 
     @property
     def name(self) -> str:
@@ -137,8 +148,9 @@ class RaftFlow:
         flows = np.empty((len(sources), 2, height, width), dtype=np.float32)
         for i in range(0, len(sources), batch):
             part = slice(i, i + batch)
-            flow = self._model(self._prepared(sources[part]), self._prepared(targets[part]))[-1]
-            flows[part] = flow[..., :height, :width].float().cpu().numpy()
+            with self._turn:
+                flow = self._model(self._prepared(sources[part]), self._prepared(targets[part]))[-1]
+                flows[part] = flow[..., :height, :width].float().cpu().numpy()
         return flows
 
     def _prepared(self, images: NDArray[np.uint8]) -> torch.Tensor:
@@ -336,6 +348,15 @@ def compute_flow(
     return store
 
 
+def working_bytes(size: Size) -> int:
+    """At most what one thread holds while it estimates the flow of a chunk of frames of this size,
+    with the result before it."""
+    pairs, pixels = 2 * _CHUNK, size[0] * size[1]
+    # RGB of both frames, once to be joined and once joined both ways; flow both ways
+    images, flow = pairs * 3 * (2 + 4), 2 * pairs * 8
+    return pixels * (images + flow + _ESTIMATOR + 2 * 2 * pairs * 5)
+
+
 def _description(name: str, shape: Sequence[int]) -> dict[str, Any]:
     return {"estimator": name, "shape": list(shape), "offsets": list(OFFSETS)}
 
@@ -375,26 +396,33 @@ def _rows(
         ]
         return _both_ways(frames, pairs, estimator) if pairs else []
 
-    with _mapping(workers) as mapping:
-        starts = range(0, length, _CHUNK)
-        for start, pairs in zip(starts, mapping(pairs_from, starts), strict=True):
-            for pair in pairs:
-                flow, valid = row(pair.source)
-                i = OFFSETS.index(pair.target - pair.source)
-                flow[i], valid[i] = pair.flow, pair.valid
-            # Pairs that begin in later chunks touch later frames only.
-            for frame in range(start, min(start + _CHUNK, length)):
-                yield row(frame)
-                del rows[frame]
+    starts = range(0, length, _CHUNK)
+    workers = min(workers, max(1, WORKING_BYTES // working_bytes((height, width))))
+    for start, pairs in zip(starts, _mapped(pairs_from, starts, workers), strict=True):
+        for pair in pairs:
+            flow, valid = row(pair.source)
+            i = OFFSETS.index(pair.target - pair.source)
+            flow[i], valid[i] = pair.flow, pair.valid
+        # Pairs that begin in later chunks touch later frames only.
+        for frame in range(start, min(start + _CHUNK, length)):
+            yield row(frame)
+            del rows[frame]
 
 
-@contextmanager
-def _mapping(workers: int) -> Iterator[Any]:
-    if workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            yield pool.map
-    else:
-        yield map
+def _mapped(work: Callable[[int], T], items: Iterable[int], workers: int) -> Iterator[T]:
+    """`map` by so many threads, which never are further ahead than one result each: all results of
+    a long video would not fit into memory."""
+    if workers < 2:
+        yield from map(work, items)
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[Future[T]] = deque()
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _both_ways(
@@ -407,7 +435,7 @@ def _both_ways(
             f"the flow of {estimator.name} is not finite; its weights are broken, "
             "give others with --flow-weights FILE or use --flow dis"
         )
-    flows = flows.clip(-_FINITE, _FINITE)
+    flows.clip(-_FINITE, _FINITE, out=flows)
     found = []
     for (source, target), forward, backward in zip(
         pairs, flows[: len(pairs)], flows[len(pairs) :], strict=True
