@@ -6,6 +6,7 @@ and usage errors come at once.
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -20,12 +21,23 @@ class _Misuse(click.ClickException):
     exit_code = 2
 
 
+def _one_of_several() -> bool:
+    """Whether `torchrun` has started other processes beside this one."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
+
+
 class _Group(click.Group):
     """Errors for people become one line on stderr and an exit code; nothing else is caught."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            if not _one_of_several():
+                return super().invoke(ctx)
+            from hvsa_cvat.segmentation.distributed import joined
+            from hvsa_cvat.segmentation.finetune import help_out
+
+            with joined() as team:
+                return super().invoke(ctx) if team.rank == 0 else help_out(team)
         except HvsaError as error:
             kind = _Misuse if error.exit_code == _Misuse.exit_code else click.ClickException
             raise kind(" ".join(str(error).split())) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -12,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from hvsa_cvat.config import TrainingConfig
-from hvsa_cvat.errors import SessionError
+from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast, kept_memory, resident_bytes
+from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_process
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.losses import labeled_cross_entropy, temporal_consistency
+from hvsa_cvat.segmentation.losses import labeled_cross_entropy, own_count, temporal_consistency
 from hvsa_cvat.segmentation.pairs import (
     Pair,
     ResidentVideo,
@@ -74,11 +76,13 @@ def train(
     loss: Callable[[T], Tensor],
     state: Path | None = None,
     progress: Progress = silent,
+    team: Team | None = None,
 ) -> TrainingRun:
     """Minimise `loss` over `batches(epoch)`, which must be equally many every epoch.
 
     With `state` the last finished epoch is kept there, and a training that was killed goes on
-    after it, to the same result.
+    after it, to the same result. In a `team` the losses of its processes add up to the batch's,
+    and its leader writes.
     """
     optimizer = make_optimizer(network, config)
     losses = _resume(network, optimizer, state)
@@ -93,12 +97,17 @@ def train(
                 group["lr"] = rate
             value = loss(item)
             optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
+            # what a team takes is the mean of its gradients, and this makes it their sum
+            whole = value if team is None else team.size * value
+            whole.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total = total + value.detach()  # read once an epoch: reading waits for the device
             progress("train", at + 1, steps)
+        if team is not None:
+            total = team.total(torch.as_tensor(total))
         losses.append(float(total) / len(items))
-        if state is not None and epoch + 1 < config.epochs:
+        writes = team is None or team.rank == 0
+        if state is not None and writes and epoch + 1 < config.epochs:
             content = {
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -142,10 +151,41 @@ def finetune(
     """Fit `network` (in place) to the people's labels and to temporal consistency.
 
     L = lambda L_tc + L_ce (Eq. 6) over pairs of all frames, labeled or not. The same seed gives
-    the same weights on a CPU, also when the training was interrupted.
+    the same weights on a CPU, also when the training was interrupted. Where `torchrun` has started
+    several processes, all of them take part.
     """
     if not data.targets:
         raise ValueError("nothing to learn from: no frame has a label")
+    team = current_team()
+    if team is None:
+        return _fit(network, data, config, seed, device, state, progress)
+    made = network.name, network.classes, network.align_corners
+    with team.leading((made, data, config, seed, device.type, state), device):
+        return _fit(network, data, config, seed, device, state, progress, team)
+
+
+def help_out(team: Team) -> None:
+    """Take part in the trainings of the team's leader until it has no more. Errors are its to tell,
+    as it meets them too."""
+    try:
+        with losing_a_process():
+            for (name, classes, aligned), data, config, seed, device, state in team.trainings():
+                network = SegmentationNetwork(name, classes, align_corners=aligned)
+                _fit(network, data, config, seed, torch.device(device), state, silent, team)
+    except (HvsaError, KeyboardInterrupt):
+        raise SystemExit(1) from None
+
+
+def _fit(
+    network: SegmentationNetwork,
+    data: TrainingData,
+    config: TrainingConfig,
+    seed: Sequence[int],
+    device: torch.device,
+    state: Path | None,
+    progress: Progress,
+    team: Team | None = None,
+) -> TrainingRun:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     labeled = sorted(data.targets)
     fits = ResidentVideo.bytes(data) <= resident_bytes(device)
@@ -158,28 +198,32 @@ def finetune(
             len(data.frames), labeled, config.sampling, config.batch_pairs, rng, config.both_ways
         )
 
-    def loss(pairs: list[Pair]) -> Tensor:
+    def loss(pairs: Sequence[Pair]) -> Tensor:
+        if team is not None:
+            pairs = team.share(pairs)
         if resident is not None:
             batch = resident.batch(pairs, config.both_ways)
         else:
             batch = make_batch(data, pairs, config.both_ways)
         images = batch.images.to(device, memory_format=torch.channels_last)
         with autocast(device):
-            logits = network(images)
+            logits = model(images)
         height, width = images.shape[-2:]
         logits = network.logits_at(logits, (height, width))
         taught = batch.taught.to(device)  # the others' cross-entropy is nothing, slowly computed
         weights = None if batch.weights is None else batch.weights.to(device)[taught]
         targets = batch.targets.to(device)[taught]
-        value = labeled_cross_entropy(logits[taught], targets, weights)
+        value = labeled_cross_entropy(logits[taught], targets, weights, total)
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
             anchors = len(batch.flow)
             others = probs.roll(len(pairs), dims=0)[:anchors]  # image k and k +- B are a pair
             value = value + config.consistency_weight * temporal_consistency(
-                probs[:anchors], others, batch.flow.to(device), batch.valid.to(device)
+                probs[:anchors], others, batch.flow.to(device), batch.valid.to(device), total
             )
         return value
 
-    with kept_memory(device):
-        return train(network, config, batches, loss, state, progress)
+    total = own_count if team is None else team.total
+    parallel = nullcontext(network) if team is None else team.parallel(network)
+    with kept_memory(device), parallel as model:
+        return train(network, config, batches, loss, state, progress, team)

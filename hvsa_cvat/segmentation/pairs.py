@@ -106,7 +106,6 @@ def _partner(frame: int, length: int, rng: np.random.Generator) -> int:
 def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = False) -> Batch:
     """Gather `pairs`; no flow, and no valid pixel, where none was computed."""
     height, width = data.frames.shape[1:3]
-    nothing = np.full((height, width), IGNORE, np.uint8)
     anchored = [*pairs, *((t, s) for s, t in pairs)] if both_ways else pairs
     flow = np.zeros((len(anchored), 2, height, width), np.float32)
     valid = np.zeros((len(anchored), height, width), bool)
@@ -115,19 +114,21 @@ def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = Fals
         if found is not None:
             flow[k], valid[k] = found.flow, found.valid
     order = [source for source, _ in pairs] + [target for _, target in pairs]
-    images = np.stack([data.frames[frame] for frame in order])
-    targets = np.stack([data.targets.get(frame, nothing) for frame in order])
-    weights = None
-    if data.weights is not None:
-        weightless = np.zeros((height, width), np.float32)
-        weights = torch.from_numpy(np.stack([data.weights.get(t, weightless) for t in order]))
+    images = data.frames[order]
+    targets = np.full((len(order), height, width), IGNORE, np.uint8)
+    weights = None if data.weights is None else np.zeros(targets.shape, np.float32)
+    taught = [k for k, frame in enumerate(order) if frame in data.targets]
+    for k in taught:
+        targets[k] = data.targets[order[k]]
+        if weights is not None and data.weights is not None and order[k] in data.weights:
+            weights[k] = data.weights[order[k]]
     return Batch(
         torch.from_numpy(images).permute(0, 3, 1, 2),
         torch.from_numpy(targets).long(),
         torch.from_numpy(flow),
         torch.from_numpy(valid),
-        torch.tensor([k for k, frame in enumerate(order) if frame in data.targets]).long(),
-        weights,
+        torch.tensor(taught).long(),
+        None if weights is None else torch.from_numpy(weights),
     )
 
 

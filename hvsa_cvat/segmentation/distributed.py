@@ -1,0 +1,218 @@
+"""One fine-tuning on several devices of a machine, a process for each, started by `torchrun`.
+
+The first process runs the program. The others only help it to train: they wait for trainings, take
+their share of the pairs of every step, and write no file, ask no server and say nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+import pickle
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from inspect import signature
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from hvsa_cvat.errors import ConfigError, SessionError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(days=365)
+"""Helpers wait so long for the next training; people answer in between."""
+
+# the statistics of batch norm are equal everywhere without being sent around
+_OPTIONS: dict[str, Any] = {
+    "gradient_as_bucket_view": True,
+    # another name since PyTorch 2.14
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False,
+}
+
+_team: Team | None = None
+
+
+def current_team() -> Team | None:
+    """None where there is one process, as nearly always."""
+    return _team
+
+
+class Team:
+    """The processes that train together, seen from one of them."""
+
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank = rank
+        """0 leads."""
+        self.size = size
+        self._waiting: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        self._training = False
+
+    def share(self, pairs: Sequence[T]) -> Sequence[T]:
+        """This process's part of a step, which may be nothing."""
+        return pairs[self.rank :: self.size]
+
+    def total(self, value: Tensor) -> Tensor:
+        """The sum over all processes."""
+        value = value.clone()
+        dist.all_reduce(value)
+        return value
+
+    @contextmanager
+    def leading(self, training: object, device: torch.device) -> Iterator[None]:
+        """While it lasts the helpers do `training`, too."""
+        if device.type == "cuda" and self.size > torch.cuda.device_count():
+            raise ConfigError(
+                f"{self.size} processes, but this machine has {torch.cuda.device_count()} GPUs; "
+                f"start torchrun with --nproc-per-node {torch.cuda.device_count()}"
+            )
+        if self._training:
+            raise SessionError(
+                "an earlier training on several devices broke off, and the processes are out of "
+                "step; start the program again, and the training goes on"
+            )
+        self._training = True
+        with losing_a_process():
+            self._send(training)
+            yield
+        self._training = False
+
+    def trainings(self) -> Iterator[Any]:
+        """Of a helper: what the leader sends, until it has no more."""
+        self._training = True
+        while (training := self._receive()) is not None:
+            yield training
+        self._training = False
+
+    def part(self) -> None:
+        """Go on alone. Out of a training that broke off there is no way but to end."""
+        if self._training:
+            return
+        if self.rank == 0:
+            with suppress(RuntimeError):  # a helper that is gone needs no telling
+                self._send(None)
+        dist.destroy_process_group()
+
+    def _send(self, message: object) -> None:
+        dist.broadcast_object_list([pack(message)], src=0, group=self._waiting)
+
+    def _receive(self) -> Any:
+        packed = [b""]
+        dist.broadcast_object_list(packed, src=0, group=self._waiting)
+        return pickle.loads(packed[0])
+
+    @contextmanager
+    def parallel(self, network: nn.Module) -> Iterator[nn.Module]:
+        """What runs `network` on this process's share: its gradients are the mean of all, its
+        batch norm that of the whole batch. It starts from the leader's weights."""
+        norms = [module for module in network.modules() if type(module) is nn.BatchNorm2d]
+        on_cuda = next(network.parameters()).is_cuda
+        synced: Any = _SyncedNormOnCuda if on_cuda else _SyncedNorm
+        for norm in norms:
+            norm.__class__ = synced
+        try:
+            yield DistributedDataParallel(network, **_OPTIONS)
+        finally:
+            for norm in norms:
+                norm.__class__ = nn.BatchNorm2d
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all processes, in each; their losses add up too, and so do the gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
+class _SyncedNormOnCuda(nn.SyncBatchNorm):
+    process_group = None  # all; a BatchNorm2d that becomes this one has no such attribute
+
+
+class _SyncedNorm(nn.BatchNorm2d):
+    """`nn.SyncBatchNorm`, which refuses to work on a CPU."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(values)
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        assert self.momentum is not None
+        x = values.float()
+        here = x.new_tensor([x.numel() // self.num_features])
+        sums: Tensor = _Total.apply(torch.cat([x.sum(dim=(0, 2, 3)), here]))
+        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        x = x - mean[:, None, None]
+        squares: Tensor = _Total.apply(x.square().sum(dim=(0, 2, 3)))
+        variance = squares / count
+        with torch.no_grad():
+            self.num_batches_tracked += 1
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        x = x * scale[:, None, None] + self.bias[:, None, None]
+        return x.to(values.dtype)
+
+
+def pack(message: object) -> bytes:
+    """Pickled. An array that lies in a file goes by its name: the processes share the machine."""
+    packed = io.BytesIO()
+    _Pickler(packed).dump(message)
+    return packed.getvalue()
+
+
+class _Pickler(pickle.Pickler):
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap):
+            order = "C" if value.flags.c_contiguous else "F"
+            return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape, order)
+        return NotImplemented
+
+
+@contextmanager
+def joined() -> Iterator[Team]:
+    """This process as one of those that torchrun has started; it must be so in all of them."""
+    global _team
+    rank, size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if int(os.environ["LOCAL_WORLD_SIZE"]) != size:
+        raise ConfigError("the processes must run on one machine; start torchrun on one only")
+    if local < torch.cuda.device_count():
+        torch.cuda.set_device(local)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    _team = team = Team(rank, size)
+    try:
+        yield team
+    finally:
+        _team = None
+        team.part()
+
+
+@contextmanager
+def losing_a_process() -> Iterator[None]:
+    """Makes one line of what PyTorch raises when another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            raise SessionError(
+                "one of the processes that train together has ended; start the program again, "
+                "and the training goes on"
+            ) from error
+        raise

@@ -1,0 +1,122 @@
+"""Two processes train as one does. They are started by `torchrun` and talk by gloo."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from hvsa_cvat.segmentation.distributed import pack
+from tests import tiny, together
+
+ROOT = Path(tiny.__file__).parents[1]
+
+ALIKE = ("uneven", "both-ways", "weighted", "one-frame", "half-labeled")
+
+
+def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*launcher, "--nproc-per-node=2", "-m", *map(str, command)],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(tiny.__file__).parents[1]),
+        },
+        timeout=250,
+    )
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where two processes have left what they made of `ALIKE`, one after the other."""
+    folder = tmp_path_factory.mktemp("by_two")
+    done = torchrun("tests.together", folder, *ALIKE)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def weights(state: dict[str, Any]) -> Tensor:
+    """All of them in a row; the statistics of batch norm are no part."""
+    names = [name for name, _ in together.network().named_parameters()]
+    return torch.cat([state[name].flatten() for name in names])
+
+
+@pytest.mark.parametrize("name", ALIKE)
+def test_two_processes_train_as_one_does(name: str, by_two: Path) -> None:
+    found = torch.load(by_two / f"{name}.pt")
+
+    alone, losses = together.train(name, together.video(name))
+
+    assert found["losses"] == pytest.approx(losses, rel=1e-4)
+    start, end = weights(together.network().state_dict()), weights(alone.state_dict())
+    # one process that takes the pairs of a batch in another order strays by 1.5 %
+    assert (weights(found["network"]) - end).norm() < 0.03 * (end - start).norm()
+    for key, value in alone.state_dict().items():
+        if "running" in key:
+            assert torch.allclose(found["network"][key], value, rtol=0.01, atol=1e-3), key
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
+    died = torchrun("tests.together", tmp_path, "deadly")
+
+    assert died.returncode != 0
+    assert not (tmp_path / "deadly.pt").exists()
+    assert len(torch.load(tmp_path / "deadly-state.pt")["losses"]) == 1
+    told = [line for line in died.stderr.splitlines() if "SessionError" in line]
+    assert all("one of the processes" in line and "start" in line for line in told)
+
+    again = torchrun("tests.together", tmp_path, "deadly")
+
+    assert again.returncode == 0, again.stderr
+    _, losses = together.train("deadly", together.video("deadly"))
+    assert torch.load(tmp_path / "deadly.pt")["losses"] == pytest.approx(losses, rel=1e-4)
+
+
+@pytest.mark.slow
+def test_the_program_by_two_processes(tmp_path: Path, clip: tiny.Clip, checkpoint: Path) -> None:
+    command = (
+        *("simulate", clip.images, "--labels", clip.labels, "--classes", "floor,box,ball"),
+        *("--checkpoint", checkpoint, "--method", "finetune-only", "--budget", "30%"),
+        *("--rounds", 1, "--device", "cpu"),
+    )
+
+    done = torchrun("hvsa_cvat", *command, "--out", tmp_path / "out")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("round 1:") == 1
+    assert tiny.numbers(tmp_path / "out")["rounds"][1]["clicks"] > 0
+    assert done.stderr.strip() == ""
+
+
+@pytest.mark.slow
+def test_mistakes_are_told_once(tmp_path: Path) -> None:
+    done = torchrun("hvsa_cvat", "simulate", tmp_path, "--labels", tmp_path, "--classes", "a")
+
+    assert done.returncode != 0
+    assert done.stderr.count("Missing option") == 1
+
+
+def test_arrays_in_files_are_sent_by_name(tmp_path: Path) -> None:
+    np.save(tmp_path / "frames.npy", np.arange(10**6).reshape(1000, 1000))
+    mapped = np.load(tmp_path / "frames.npy", mmap_mode="r")
+
+    packed = pack((mapped, mapped[3], {"own": np.ones(3)}))
+    frames, row, others = pickle.loads(packed)
+
+    assert len(packed) < 20_000  # the row, which has no file of its own, takes 8,000
+    assert isinstance(frames, np.memmap)
+    assert np.array_equal(frames, mapped)
+    assert np.array_equal(row, mapped[3])
+    assert others["own"].tolist() == [1, 1, 1]
