@@ -95,16 +95,36 @@ class SegmentationNetwork(nn.Module):
 
         uint8 or float (B, 3, H, W) RGB in 0..255 -> (B, D, ceil(H/4), ceil(W/4)).
         """
-        x = (images.to(self.mean.dtype) - self.mean) / self.std
-        branches = self.backbone.forward_features(x)
-        size = branches[0].shape[-2:]
-        rest = [resize(branch, size, self.align_corners) for branch in branches[1:]]
-        return torch.cat([branches[0], *rest], dim=1)
+        return torch.cat(self._at_the_largest(self._branches(images)), dim=1)
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 or float (B, 3, H, W) RGB in 0..255 -> logits (B, C, ceil(H/4), ceil(W/4))."""
-        logits: Tensor = self.last_layer(self.features(images))
+        """uint8 or float (B, 3, H, W) RGB in 0..255 -> logits (B, C, ceil(H/4), ceil(W/4)).
+
+        The head of `features`. Its first convolution is 1x1 and so commutes with upsampling: each
+        branch goes through its share of the weights at its own size, an eighth of the arithmetic.
+        """
+        branches = self._branches(images)
+        mix = self.last_layer[0]
+        assert isinstance(mix, nn.Conv2d)
+        assert mix.bias is not None
+        shares = torch.split(mix.weight, [branch.shape[1] for branch in branches], dim=1)
+        mixed = [F.conv2d(branch, share) for branch, share in zip(branches, shares, strict=True)]
+        values, *others = self._at_the_largest(mixed)
+        values = values + mix.bias[:, None, None]
+        for other in others:
+            values = values + other
+        logits: Tensor = self.last_layer[1:](values)
         return logits
+
+    def _branches(self, images: Tensor) -> list[Tensor]:
+        """The backbone's four feature maps, the largest first."""
+        x = (images.to(self.mean.dtype) - self.mean) / self.std
+        branches: list[Tensor] = self.backbone.forward_features(x)
+        return branches
+
+    def _at_the_largest(self, branches: list[Tensor]) -> list[Tensor]:
+        size = branches[0].shape[-2:]
+        return [branches[0], *(resize(b, size, self.align_corners) for b in branches[1:])]
 
     def logits_at(self, logits: Tensor, size: Size) -> Tensor:
         """Logits of `forward` brought to `size` in float32, (B, C, H, W)."""
