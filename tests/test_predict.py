@@ -54,8 +54,8 @@ def test_every_frame_in_order_at_the_size_asked_for() -> None:
     assert told == [("predict", k, 10) for k in range(1, 11)]
     for p in found:
         assert (p.label_map.dtype, p.label_map.shape) == (np.uint8, (41, 60))
-        assert (p.uncertainty.dtype, p.uncertainty.shape) == (np.float32, (41, 60))
-        assert (p.feature_map.dtype, p.feature_map.shape) == (np.float32, (240, 8, 12))
+        assert (p.uncertainty.dtype, p.uncertainty.shape) == (torch.float32, (41, 60))
+        assert (p.feature_map.dtype, p.feature_map.shape) == (torch.float32, (240, 8, 12))
         assert 0 <= p.uncertainty.min() < p.uncertainty.max() <= 1
     assert len({int(c) for p in found for c in np.unique(p.label_map)}) > 1
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast
@@ -24,9 +25,10 @@ class DensePrediction:
     frame: int
     label_map: LabelMap
     """uint8 (H, W) at the frame's own size."""
-    uncertainty: NDArray[np.float32]
-    """float32 (H, W) at the frame's own size: 1 - (p_top1 - p_top2), 0 certain to 1 undecided."""
-    feature_map: NDArray[np.float32]
+    uncertainty: Tensor
+    """float32 (H, W) at the frame's own size: 1 - (p_top1 - p_top2), 0 certain to 1 undecided. It
+    stays on the device, as the features do: what is wanted of both is small."""
+    feature_map: Tensor
     """float32 (D, ceil(h/4), ceil(w/4)): the backbone's features at network size (h, w)."""
     probabilities: NDArray[np.float32] | None = None
     """float32 (C, H, W) at the frame's own size, where they were asked for."""
@@ -65,8 +67,8 @@ def predict(
                 prediction = DensePrediction(
                     frame,
                     classes[0].to(torch.uint8).cpu().numpy(),
-                    (1 - (values[0] - second)).cpu().numpy(),
-                    features[k].float().cpu().numpy(),
+                    1 - (values[0] - second),
+                    features[k].float(),
                     probs.cpu().numpy() if with_probabilities else None,
                 )
             yield prediction

@@ -10,6 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+Device = torch.device | str
+"""Where the distances are computed."""
+
 MAX_STEPS = 50
 """Steps of k-means; selection needs spread members, not the last digit of the inertia."""
 
@@ -35,7 +38,7 @@ def nearest_members(
     features: NDArray[np.float32],
     clusters: int,
     rng: np.random.Generator,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> NDArray[np.int64]:
     """For each of `clusters` k-means clusters (Euclidean), the member nearest to its centroid.
 
@@ -68,7 +71,7 @@ def cluster_members(
     features: NDArray[np.float32],
     clusters: int,
     rng: np.random.Generator,
-    device: torch.device | str = "cpu",
+    device: Device = "cpu",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """k-means: squared distance to the own centroid, float32 (N,), and cluster, int64 (N,).
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.config import Strategy
-from hvsa_cvat.selection.diversity import nearest_members
+from hvsa_cvat.selection.diversity import Device, nearest_members
 from hvsa_cvat.types import FramePrediction, Sample
 
 ExpectedCost = Callable[[Sequence[Sample]], NDArray[np.float64]]
@@ -97,7 +98,9 @@ class Query:
     """Frames in the video; uniform selection needs it."""
 
 
-def select(pool: Pool, query: Query, rng: np.random.Generator) -> list[Sample]:
+def select(
+    pool: Pool, query: Query, rng: np.random.Generator, device: Device = "cpu"
+) -> list[Sample]:
     """Samples of the unlabeled `pool` whose expected cost comes nearest to the budget.
 
     The total is within half a sample of the budget, unless the pool ends before; at least one
@@ -114,7 +117,8 @@ def select(pool: Pool, query: Query, rng: np.random.Generator) -> list[Sample]:
     elif query.strategy is Strategy.RANDOM:
         chosen = _Purse(pool, query).spend((everyone,), _any_members, rng)
     else:
-        chosen = _Purse(pool, query).spend(_halves(pool, query), _spread_members, rng)
+        draw = partial(_spread_members, device=device)
+        chosen = _Purse(pool, query).spend(_halves(pool, query), draw, rng)
     samples = pool.samples
     return [samples[i] for i in chosen]
 
@@ -137,10 +141,10 @@ def _any_members(pool: Pool, candidates: Indices, count: int, rng: np.random.Gen
 
 
 def _spread_members(
-    pool: Pool, candidates: Indices, count: int, rng: np.random.Generator
+    pool: Pool, candidates: Indices, count: int, rng: np.random.Generator, device: Device
 ) -> Indices:
     # Shuffled, because the budget may end among them and every cluster has the same right.
-    members = candidates[nearest_members(pool.features[candidates], count, rng)]
+    members = candidates[nearest_members(pool.features[candidates], count, rng, device)]
     return rng.permutation(members)
 
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost
 from hvsa_cvat.config import RunConfig
@@ -25,7 +26,7 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write, scratch_directory
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
-from hvsa_cvat.propagation.fusion import Fused, fuse
+from hvsa_cvat.propagation.fusion import fuse
 from hvsa_cvat.propagation.propagate import Propagated, fill, propagate
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from hvsa_cvat.segmentation.finetune import finetune
@@ -281,7 +282,7 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
             length=len(bench.source),
         )
         pool = store.load_scores(number - 1).without(session.queried)
-        chosen = select(pool, query, _rng(bench, number))
+        chosen = select(pool, query, _rng(bench, number), bench.device)
     costs = expected_cost(chosen).tolist() if chosen else []
     content = {
         "samples": [[sample.frame, sample.segment] for sample in chosen],
@@ -548,10 +549,11 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
             progress=bench.progress,
         )
         for prediction in dense:
-            shown = Fused(prediction.label_map, 1 - prediction.uncertainty)
             if carried is not None and prediction.probabilities is not None:
                 shown = fuse(next(carried), prediction.probabilities)
-            keep(prediction.frame, shown)
+                keep(prediction.frame, shown.label_map, certainty_levels(shown.certainty))
+            else:
+                keep(prediction.frame, prediction.label_map, _levels(prediction.uncertainty))
             segments = bench.segments[prediction.frame]
             yield score_segments(prediction, segments, bench.segments.count(prediction.frame))
 
@@ -561,8 +563,8 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
     _look_ahead(session, store, bench)
 
 
-_Keep = Callable[[int, Fused], None]
-"""Takes (frame, what is shown)."""
+_Keep = Callable[[int, LabelMap, NDArray[np.uint8]], None]
+"""Takes (frame, what is shown, the level of its certainty)."""
 
 
 @contextmanager
@@ -574,15 +576,20 @@ def _masks(store: Store, bench: Bench, round_number: int) -> Iterator[_Keep]:
         atomic_directory(_levels_path(store, round_number, "").parent) as certainty,
     ):
 
-        def keep(frame: int, shown: Fused) -> None:
+        def keep(frame: int, label_map: LabelMap, levels: NDArray[np.uint8]) -> None:
             name = f"{bench.source.names[frame]}.png"
-            levels = certainty_levels(shown.certainty)
-            counts[:] += count_levels(shown.label_map, levels, len(bench.labels))
-            PillowImage.fromarray(shown.label_map).save(maps / name)
+            counts[:] += count_levels(label_map, levels, len(bench.labels))
+            PillowImage.fromarray(label_map).save(maps / name)
             PillowImage.fromarray(levels).save(certainty / name)
 
         yield keep
         np.save(certainty / _COUNTS, counts)
+
+
+def _levels(uncertainty: Tensor) -> NDArray[np.uint8]:
+    """`certainty_levels` of what the network says, taken before it leaves the device."""
+    levels = ((1 - uncertainty) * LEVELS).clamp(max=LEVELS - 1).to(torch.uint8)
+    return levels.cpu().numpy()
 
 
 def _levels_path(store: Store, round_number: int, name: str) -> Path:
@@ -611,7 +618,8 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
         for one in carried:
             reached.append(one.reached)
             guess = read_label_map(label_map_path(store, 0, names[one.frame]))
-            keep(one.frame, Fused(fill(one, guess), np.sqrt(np.sqrt(one.confidence))))
+            levels = certainty_levels(np.sqrt(np.sqrt(one.confidence)))
+            keep(one.frame, fill(one, guess), levels)
     with atomic_write(propagation_path(store, number)) as path:
         path.write_text(json.dumps({"reached_percent": 100 * float(np.mean(reached))}))
 

@@ -73,7 +73,7 @@ def prepare(
                 seed=config.seed,
             )
         dense = predict(network, frames, start.source.size, device=start.device, only=[frame])
-        return next(dense).feature_map
+        return np.asarray(next(dense).feature_map.cpu())
 
     return Bench(
         config=config,

@@ -400,7 +400,7 @@ def _pictures(
                 truth=experiment.truths[frame],
                 before=read_label_map(label_map_path(store, 0, name)),
                 after=read_label_map(label_map_path(store, last, name)),
-                uncertainty=prediction.uncertainty,
+                uncertainty=prediction.uncertainty.cpu().numpy(),
                 chosen=asked,
             )
         )
