@@ -6,6 +6,7 @@
   x CheckpointError   a weights file that is truncated, foreign, or made for something else
   x SessionError      a workspace of another run, or a step that its phase does not allow
   x AnnotationError   what a person drew cannot be understood
+  x CapacityError     a run that takes more memory or disk than there is
   x ServerError       the annotation server said no, or said nothing
 
 A message is one line that says what is wrong, where, and how to mend it. `ConfigError` exits with
@@ -39,6 +40,10 @@ class SessionError(HvsaError):
 
 class AnnotationError(HvsaError):
     """What a person drew cannot be understood."""
+
+
+class CapacityError(HvsaError):
+    """A run that takes more memory or disk than there is."""
 
 
 class ServerError(HvsaError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -380,6 +382,30 @@ def test_one_bad_task_does_not_stop_the_others(team: Team) -> None:
     assert [report.task for report in agent.sync()] == [other]
 
 
+def test_a_task_that_cannot_fit_does_not_stop_the_others(team: Team) -> None:
+    agent = team.agent()
+    other = team.add_task("other")
+    care, _ = agent.enroll(team.task, {**team.options, "method": "paper"})
+    assert any("takes memory up to" in line for line in team.lines)
+    agent.enroll(other, team.options)
+    # as if it had been enrolled on a larger machine
+    database = agent._workspace.folder(care) / "session.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("update sessions set config = json_set(config, '$.size[0]', 8192)")
+        connection.execute("update sessions set config = json_set(config, '$.size[1]', 8192)")
+    before = sorted(database.parent.rglob("*"))
+    large, fine = agent.sync()
+    assert large.error is not None
+    assert "of memory" in large.error
+    assert "choose --size" in large.error
+    assert large.moved == ()
+    assert sorted(database.parent.rglob("*")) == before
+    assert fine.error is None
+    assert fine.owed
+    told = {one.task: one.error for one in read_status(agent._workspace, None)}
+    assert told == {team.task: large.error, other: None}
+
+
 def test_a_server_that_is_down_loses_nothing(team: Team) -> None:
     agent = team.agent()
     agent.enroll(team.task, team.options)
@@ -494,6 +520,7 @@ def test_stopping_ends_after_a_step(team: Team) -> None:
         ({"background": ["sky"]}, "'sky'"),
         ({"budget": "0%"}, "over 0 %"),
         ({"size": "4x4"}, "32"),
+        ({"size": "8192x8192", "method": "paper"}, "up to .* of memory, .* choose --size"),
     ],
 )
 def test_enrolling_refuses_and_leaves_nothing(

@@ -1,6 +1,7 @@
 """What people see of `hvsa-agent`: help, results, and one line for everything that goes wrong."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -97,6 +98,7 @@ def test_simulate_tells_the_rounds_and_where_the_results_lie(
     assert "What the session can tell without truth" in (out / "report.html").read_text()
     assert f"Numbers: {out}/metrics.json" in result.stdout
     assert "tiny.safetensors: hrnet_w18_small, 3 classes" in result.stdout
+    assert "Takes memory up to " in result.stdout
     before = tiny.numbers(out)
     again = simulation(clip, checkpoint, out, "--budget", "20%,50%")
     assert again.exit_code == 0
@@ -172,6 +174,18 @@ def test_options_that_cannot_be_used(
     tmp_path: Path,
 ) -> None:
     refuse(simulation(clip, checkpoint, tmp_path / "out", *options), code, *patterns)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_that_cannot_fit_is_refused_before_it_starts(
+    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    large = ("--method", "paper", "--size", "8192x8192")
+    result = simulation(clip, checkpoint, tmp_path / "out", *large)
+    line = refuse(result, 1, "6 frames of 48x64", "8192x8192", "of memory", "is free")
+    found = re.search(r"choose --size (\d+)x(\d+), which fits", line)
+    assert found is not None
+    assert 32 <= int(found[1]) == int(found[2]) < 8192
     assert not (tmp_path / "out").exists()
 
 

@@ -103,8 +103,10 @@ def test_only_the_command_line_talks_to_people() -> None:
 def test_torch_stays_where_networks_run() -> None:
     names_a_device = {
         "hvsa_cvat.agent.doctor",
+        "hvsa_cvat.agent.sync",
         "hvsa_cvat.selection.diversity",
         "hvsa_cvat.serving.model",
+        "hvsa_cvat.session.memory",
         "hvsa_cvat.session.phases",
         "hvsa_cvat.session.prepare",
         "hvsa_cvat.simulation.experiment",

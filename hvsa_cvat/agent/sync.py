@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import torch
+
 from hvsa_cvat.agent.settings import AgentSettings, CareOptions
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.config import RunConfig
@@ -28,9 +30,10 @@ from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError, SessionError
 from hvsa_cvat.files import atomic_write
-from hvsa_cvat.ports import FrameSource, Progress
+from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, read_info
 from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.session.memory import Demand, check_fits, demand_of, this_machine
 from hvsa_cvat.session.phases import Bench, advance, published_maps
 from hvsa_cvat.session.prepare import Start, prepare
 from hvsa_cvat.session.rounds import Phase, Session
@@ -41,6 +44,9 @@ Log = Callable[[str], None]
 
 _OUR_KEYS = "hvsa://"
 """How the issue tracker links of our child tasks begin."""
+
+_CHUNK_PIXEL = {"video": 0.1, "images": 1.0}
+"""Bytes a pixel of the frames as the server sends them, about."""
 
 _FRAMES = "frames in use"
 """Note: CVAT's numbers of the frames that the session counts."""
@@ -117,9 +123,12 @@ class Agent:
             self._refuse_foreign(task)
         device = choose_device(care_options.device)
         config = care_options.run_config(watched.size, device.type)
-        choose_flow(config.flow, device.type, care_options.flow_weights)
+        flow, _ = choose_flow(config.flow, device.type, care_options.flow_weights)
         checkpoint = _start_network(care_options, watched)
         self._check_annotators(care_options)
+        demand = _demand(watched, config, checkpoint, flow, device, care_options.align_corners)
+        found = check_fits(demand, this_machine(self._workspace.root, device))
+        self._log(f"task {task}: takes {found}")
 
         classes = [(label.id, label.name) for label in watched.classes]
         care = self._new_care(task, classes, care_options)
@@ -503,6 +512,12 @@ class _Work:
             options, config = self._care.options, RunConfig.model_validate(self.session.config)
             device = choose_device(options.device)
             flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
+            demand = _demand(
+                self._task, config, self._network(), flow, device, options.align_corners
+            )
+            found = check_fits(demand, this_machine(self._store.root, device))
+            if self.session.current.number == 0:
+                self._log(f"takes {found}")
             start = Start(
                 source=self._open_frames(),
                 labels=self.session.labels,
@@ -534,6 +549,29 @@ class _Work:
 def host(url: str) -> str:
     """What tells servers apart in keys and folders: host and, if there is one, port."""
     return urlsplit(url).netloc.rpartition("@")[2].lower()
+
+
+def _demand(
+    task: WatchedTask,
+    config: RunConfig,
+    checkpoint: Path,
+    flow: FlowEstimator,
+    device: torch.device,
+    align_corners: bool,
+) -> Demand:
+    """What the rounds of a task ask of this machine."""
+    network, _ = load_checkpoint(checkpoint, task.labels, align_corners=align_corners)
+    pixels = len(task.media.numbers) * task.size[0] * task.size[1]
+    return demand_of(
+        task.media.names,
+        task.size,
+        len(task.labels),
+        network.name,
+        config,
+        flow.name,
+        device,
+        int(_CHUNK_PIXEL[task.media.kind] * pixels),
+    )
 
 
 def _publish_options(options: CareOptions) -> publish.PublishOptions:

@@ -328,6 +328,7 @@ def _simulate(
 
     from hvsa_cvat.segmentation.checkpoint import load_checkpoint
     from hvsa_cvat.segmentation.device import choose_device
+    from hvsa_cvat.session.memory import check_fits, demand_of, this_machine
     from hvsa_cvat.simulation.datasets import open_labels
     from hvsa_cvat.simulation.experiment import Experiment, run_experiment
     from hvsa_cvat.video.flow import choose_flow
@@ -346,7 +347,7 @@ def _simulate(
     chosen = choose_device(device)
     frames = open_frames(video, progress)
     truths = open_labels(labels_folder, frames, labels)
-    _, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
+    network, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
     OUT.print(escape(line), soft_wrap=True)
     estimator, line = choose_flow(flow, chosen.type, flow_weights)
     OUT.print(escape(line), soft_wrap=True)
@@ -361,6 +362,10 @@ def _simulate(
         epsilon=epsilon,
         charge_junctions=charge_junctions,
     )
+    demand = demand_of(
+        frames.names, frames.size, len(labels), network.name, config, estimator.name, chosen
+    )
+    OUT.print(f"Takes {check_fits(demand, this_machine(out, chosen))}.", soft_wrap=True)
     experiment = Experiment(
         video=video.name if video.name != "images" else video.resolve().parent.name,
         frames=frames,

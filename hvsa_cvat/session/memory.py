@@ -1,0 +1,421 @@
+"""What a run will take at most, told before it starts, and the largest network size that fits.
+
+Bounds are of memory that the system cannot drop; pages of mapped files (frames, flow, targets) come
+on top as far as there is room. Tensors of the network are counted (`segmentation.footprint`),
+arrays of the program added up here; what neither knows, such as the workspace of convolutions and
+how well label maps compress, has an allowance, a constant below. `benchmarks/memory.py` holds the
+bounds against what a run takes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from hvsa_cvat.config import RunConfig
+from hvsa_cvat.errors import CapacityError
+from hvsa_cvat.propagation.propagate import IN_MEMORY, PLACE_BYTES
+from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
+from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
+from hvsa_cvat.segmentation.predict import BATCH
+from hvsa_cvat.session.prepare import carrying_size
+from hvsa_cvat.types import Size
+from hvsa_cvat.video.flow import WORKING_BYTES, working_bytes
+from hvsa_cvat.video.segments import Granularity, MapFiles
+
+_GIB, _MIB = 2**30, 2**20
+
+_STRIDE = 32
+
+_PROGRAM = {"cpu": 640 * _MIB, "cuda": 1536 * _MIB}
+"""Interpreter and libraries, and what small things add up to."""
+
+_DECODER = 64
+"""Frames that a video decoder may hold, 1.5 bytes a pixel each."""
+
+_FRAME_PIXEL = 160
+"""Bytes a pixel of the frames' own size that one frame takes while it is cut into segments, scored,
+outlined or compressed."""
+
+_VOTE_PIXEL = 260
+"""Bytes a pixel of the frames' own size when carried labels are read and put to the vote."""
+
+_DRIFT_PIXEL = 400
+"""Bytes a pixel of the size at which labels are carried."""
+
+_CLASS_PIXEL = 12
+"""Bytes a pixel of the frames' own size and class: logits, probabilities, and their exchange."""
+
+_FUSED_PIXEL = 8
+"""Bytes a pixel and class more where carried labels join the probabilities."""
+
+_PACKED_PIXEL = 1 / 32
+"""Bytes a pixel of an answered label map, deflated."""
+
+_ENCODED_PIXEL = 0.3
+"""Bytes a pixel of a frame's label map and certainty together, as PNG."""
+
+_SUPERPIXEL_PIXEL = 0.15
+"""Bytes a pixel of a kept map of superpixels."""
+
+_SAMPLE = 1200
+"""Bytes of the objects that stand for a sample during selection, its features left out."""
+
+_POOLS = 5
+"""Times that the features of all samples lie in memory during selection; 2 while pooled."""
+
+_HELD_OUT = 2**16
+"""Bytes of the table that compares an answered frame with the masks before it."""
+
+_SPARE = {"cpu": 1.3, "cuda": 1.25}
+"""Times the counted tensors of the network: convolutions' workspace and what lies between
+allocations."""
+
+_ON_DEVICE = {"cpu": 0, "cuda": 768 * _MIB}
+"""Bytes of the device's memory that the driver and libraries take."""
+
+_RAFT = 3 * _GIB
+"""Bytes of the device's memory for a batch of flow by RAFT: its correlation and the rest."""
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What a run asks of a machine."""
+
+    length: int
+    """Frames of the video."""
+    frames: Size
+    """Their own size."""
+    classes: int
+    network: str
+    samples: int
+    """A frame, at most."""
+    config: RunConfig
+    flow: str
+    """The estimator's name."""
+    device: str = "cpu"
+    """`cpu` or `cuda`."""
+    half: bool = False
+    """Whether convolutions are computed in bfloat16."""
+    threads: int = 1
+    """Of the estimator of flow."""
+    video_bytes: int = 0
+    """Of the video in the run's folder."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine has left, in bytes."""
+
+    host: int
+    disk: int
+    """In the run's folder, with what lies there already."""
+    device: int | None = None
+    """None: the network runs in the host's memory."""
+    resident: int = 0
+    """Up to what size a video is kept on the device while it is trained on."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """At most so many bytes, each part by its name."""
+
+    program: int
+    host: dict[str, int]
+    """By phase, one after another, each beside the program."""
+    disk: dict[str, int]
+    """All of it at the same time."""
+    device: dict[str, int]
+    """By phase; empty where the network runs in the host's memory."""
+
+    @property
+    def host_bytes(self) -> int:
+        return self.program + max(self.host.values())
+
+    @property
+    def disk_bytes(self) -> int:
+        return sum(self.disk.values())
+
+    @property
+    def device_bytes(self) -> int:
+        return max(self.device.values(), default=0)
+
+    def fit(self, machine: Machine) -> bool:
+        return not self.lacking(machine)
+
+    def lacking(self, machine: Machine) -> list[str]:
+        """What there is too little of, each in a few words."""
+        kinds = [
+            ("memory", self.host_bytes, machine.host),
+            ("disk space", self.disk_bytes, machine.disk),
+        ]
+        if machine.device is not None:
+            kinds.append(("GPU memory", self.device_bytes, machine.device))
+        return [
+            f"up to {_gib(needed)} of {kind}, {_gib(free)} is free"
+            for kind, needed, free in kinds
+            if needed > free
+        ]
+
+    def __str__(self) -> str:
+        parts = [
+            f"memory up to {_gib(self.host_bytes)} (most: {_most(self.host)})",
+            f"disk up to {_gib(self.disk_bytes)} (most: {_most(self.disk)})",
+        ]
+        if self.device:
+            parts.insert(
+                1, f"GPU memory up to {_gib(self.device_bytes)} (most: {_most(self.device)})"
+            )
+        return ", ".join(parts)
+
+
+def bounds(demand: Demand, resident: int = 0) -> Bounds:
+    """At most what a run takes; `resident` as in `Machine`."""
+    config, training, carrying = demand.config, demand.config.training, demand.config.carrying
+    length, rounds = demand.length, len(demand.config.budgets)
+    own, pixels = _area(demand.frames), _area(config.size)
+    carried_at = _carried_at(demand)
+    fused, taught = carrying.fused and carrying.used, carrying.taught
+    propagates = carrying.used or config.method == "label-propagation"
+    step = None
+    if training is not None:
+        step = Step(training.both_ways, training.consistency_weight > 0, taught)
+    counted = footprint(demand.network, demand.classes, step, demand.half)
+    samples = length * demand.samples
+    features = 4 * samples * counted.features
+    answers = int(length * own * _PACKED_PIXEL)
+    vote = 0
+    if propagates:
+        vote = own * _VOTE_PIXEL + _area(carried_at) * _DRIFT_PIXEL + 5 * IN_MEMORY
+        vote += min(IN_MEMORY, length * own)
+    on_device = demand.device != "cpu"
+    spare = _SPARE[demand.device]
+    predicted = spare * BATCH * counted.image * counted_pixels(config.size) + 2 * counted.weights
+    classes = own * demand.classes * (_CLASS_PIXEL + (_FUSED_PIXEL if fused else 0))
+    trained = _trained(demand, counted) * spare if training is not None else 0.0
+    frame = own * _FRAME_PIXEL
+    host = {
+        "frames": frame + int(1.5 * _DECODER * own),
+        "flow": max(_flowing(at, demand.threads) for at in {config.size, carried_at}),
+        "predict": 2 * features + answers + frame + classes + vote,
+        "select": _POOLS * features + samples * _SAMPLE + answers + frame,
+        "annotate": 3 * answers + frame + length * _HELD_OUT,
+    }
+    if training is not None:
+        host["fine-tune"] = answers + frame + vote
+    device = {}
+    if on_device:
+        video = length * pixels * (3 + 20 + (5 if taught else 1))
+        kept = video if video <= resident else 0
+        device = {
+            "flow": _RAFT if demand.flow.startswith("raft") else 0,
+            "predict": int(predicted) + classes,
+            "fine-tune": int(trained) + kept,
+        }
+        device = {what: size + _ON_DEVICE[demand.device] for what, size in device.items()}
+        host = {what: size + 2 * counted.weights for what, size in host.items()}
+    else:
+        host["predict"] += int(predicted)
+        if training is not None:
+            host["fine-tune"] = max(host["fine-tune"], answers + int(trained))
+    disk = {
+        "frames": 3 * length * pixels,
+        "flow": 20 * length * pixels,
+        "masks": int((rounds + 2) * length * own * _ENCODED_PIXEL),
+        "features": (rounds + 1) * samples * (4 * counted.features + 12),
+        "answers": rounds * 2 * answers,
+        "networks": (rounds + 4) * counted.weights,
+    }
+    if carrying.fine and carrying.used and carried_at != config.size:
+        disk["carrying"] = 23 * length * _area(carried_at)
+    if propagates:
+        disk["carried labels"] = length * (PLACE_BYTES * _area(carried_at) + own)
+    if training is not None:
+        disk["targets"] = length * pixels * (5 if taught else 1)
+    if Granularity.parse(config.granularity).number is not None:
+        disk["superpixels"] = int(length * own * _SUPERPIXEL_PIXEL)
+    if demand.video_bytes:
+        disk["video"] = demand.video_bytes
+    return Bounds(_PROGRAM[demand.device], host, disk, device)
+
+
+def fitting_size(demand: Demand, machine: Machine) -> Size | None:
+    """The largest network size of the frames' shape, in multiples of 32 and not above the one asked
+    for, at which the run fits; None where it does not at any."""
+    height, width = demand.config.size
+    low, high = 0, height // _STRIDE
+    best = None
+    while low < high:
+        steps = (low + high + 1) // 2
+        size = steps * _STRIDE, max(1, round(steps * width / height)) * _STRIDE
+        if size[1] <= width and bounds(at_size(demand, size), machine.resident).fit(machine):
+            low, best = steps, size
+        else:
+            high = steps - 1
+    return best
+
+
+def at_size(demand: Demand, size: Size) -> Demand:
+    """The same run with the network at another size."""
+    return replace(demand, config=demand.config.model_copy(update={"size": size}))
+
+
+def check_fits(demand: Demand, machine: Machine) -> Bounds:
+    """The bounds of a run, or `CapacityError` with the size that does fit."""
+    found = bounds(demand, machine.resident)
+    lacking = found.lacking(machine)
+    if not lacking:
+        return found
+    height, width = demand.config.size
+    size = fitting_size(demand, machine)
+    if size is not None:
+        mend = f"choose --size {size[0]}x{size[1]}, which fits"
+    else:
+        mend = "no smaller size fits; free some, or take a shorter video or larger samples"
+    raise CapacityError(
+        f"{demand.length} frames of {demand.frames[0]}x{demand.frames[1]} with the network at size "
+        f"{height}x{width} (height x width) take {' and '.join(lacking)}; {mend}"
+    )
+
+
+def demand_of(
+    names: Sequence[str],
+    frames: Size,
+    classes: int,
+    network: str,
+    config: RunConfig,
+    flow: str,
+    device: torch.device,
+    video_bytes: int = 0,
+) -> Demand:
+    """What a run asks of this machine; `names` are those of the frames, `frames` is their size."""
+    return Demand(
+        length=len(names),
+        frames=frames,
+        classes=classes,
+        network=network,
+        samples=most_samples(Granularity.parse(config.granularity), frames, names),
+        config=config,
+        flow=flow,
+        device=device.type,
+        half=computes_in_bfloat16(device),
+        threads=os.cpu_count() or 1,
+        video_bytes=video_bytes,
+    )
+
+
+def most_samples(granularity: Granularity, frames: Size, names: Sequence[str]) -> int:
+    """At most so many samples a frame; of given maps a guess by three of them."""
+    if granularity.size is not None:
+        (height, width), (rows, columns) = frames, granularity.size
+        return -(-height // rows) * -(-width // columns)
+    if granularity.number is not None:
+        return granularity.number * 3 // 2  # SLIC may make a few more than it is asked for
+    if granularity.folder is not None:
+        maps = MapFiles(granularity.folder, names, frames)
+        return 2 * max(maps.count(frame) for frame in {0, len(names) // 2, len(names) - 1})
+    return 1
+
+
+def this_machine(folder: Path, device: torch.device) -> Machine:
+    """What is left here for a run in `folder`, which need not exist yet."""
+    return Machine(
+        host=free_memory(),
+        disk=_free_disk(folder),
+        device=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
+        resident=resident_bytes(device),
+    )
+
+
+def free_memory(root: Path = Path("/")) -> int:
+    """Bytes that this process may have, with what it has: what the system has available, or what
+    the limits of its control groups leave, as containers have them. `root` is `/`."""
+    own = _field(root / "proc/self/status", "RssAnon:", 1024) or 0
+    available = _field(root / "proc/meminfo", "MemAvailable:", 1024)
+    if available is None:
+        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = own + available
+    for group, limit_file, used_name in _control_groups(root):
+        try:
+            limit = int((group / limit_file).read_text())
+        except (OSError, ValueError):  # none, or `max`
+            continue
+        # pages of files can be dropped, so they do not count
+        used = _field(group / "memory.stat", used_name, 1) or 0
+        free = min(free, limit - max(0, used - own))
+    return max(free, 0)
+
+
+def _control_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
+    """The groups that this process is in, each with the file of its limit and what `memory.stat`
+    calls anonymous memory: version 2, and version 1."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    of_version_2 = (root / "sys/fs/cgroup", "memory.max", "anon")
+    of_version_1 = (root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "total_rss")
+    for line in lines:
+        number, controllers, path = line.split(":", 2)
+        if number == "0" or "memory" in controllers.split(","):
+            base, limit, used = of_version_2 if number == "0" else of_version_1
+            inner = base / path.strip("/")
+            # a limit above holds too; where a container sees only its own, that is at the base
+            for group in (inner, *inner.parents):
+                yield group, limit, used
+                if group == base:
+                    break
+
+
+def _field(path: Path, name: str, unit: int) -> int | None:
+    """A number that follows `name` in a file of the kernel, times `unit`."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        return next((int(line[1]) * unit for line in lines if line[:1] == [name]), None)
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _free_disk(folder: Path) -> int:
+    there = next(one for one in (folder, *folder.resolve().parents) if one.exists())
+    kept = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
+    return shutil.disk_usage(there).free + kept
+
+
+def _trained(demand: Demand, counted: Footprint) -> float:
+    """Tensors of a training step: those that grow with the images, weights, gradients, and what the
+    optimizer keeps of each weight."""
+    training = demand.config.training
+    assert training is not None
+    kept = 2 if training.optimizer == "adamw" else 1
+    images = training.batch_pairs * counted.pair * counted_pixels(demand.config.size)
+    return images + (2 + kept) * counted.weights
+
+
+def _flowing(size: Size, threads: int) -> int:
+    one = working_bytes(size)
+    return one * max(1, min(threads, WORKING_BYTES // one))
+
+
+def _carried_at(demand: Demand) -> Size:
+    carrying = demand.config.carrying
+    fine = carrying.fine and carrying.used
+    return carrying_size(demand.frames) if fine else demand.config.size
+
+
+def _area(size: Size) -> int:
+    return size[0] * size[1]
+
+
+def _gib(size: int) -> str:
+    return f"{size / _GIB:.1f} GiB"
+
+
+def _most(parts: dict[str, int]) -> str:
+    name = max(parts, key=lambda part: parts[part])
+    return f"{name}, {_gib(parts[name])}"
