@@ -180,6 +180,12 @@ def test_a_gpu_has_a_bound_of_its_own() -> None:
         check_fits(on_gpu, small)
 
 
+def test_processes_that_help_take_memory_too() -> None:
+    one, two = bounds(demand()), bounds(replace(demand(), processes=2))
+    assert two.program > 2 * one.program
+    assert two.disk == one.disk
+
+
 def test_long_videos_fit_into_four_gibibytes() -> None:
     for method in ("hvsa", "paper", "label-propagation"):
         asked = demand(3000, (1080, 1920), (288, 512), 30, method=method)

@@ -21,6 +21,7 @@ from hvsa_cvat.config import RunConfig
 from hvsa_cvat.errors import CapacityError
 from hvsa_cvat.propagation.propagate import IN_MEMORY, PLACE_BYTES
 from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
+from hvsa_cvat.segmentation.distributed import current_team
 from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
 from hvsa_cvat.segmentation.predict import BATCH
 from hvsa_cvat.session.prepare import carrying_size
@@ -106,6 +107,8 @@ class Demand:
     """Of the estimator of flow."""
     video_bytes: int = 0
     """Of the video in the run's folder."""
+    processes: int = 1
+    """That train together, on this machine."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,7 @@ class Bounds:
     """At most so many bytes, each part by its name."""
 
     program: int
+    """Of all processes, and the weights of those that help."""
     host: dict[str, int]
     """By phase, one after another, each beside the program."""
     disk: dict[str, int]
@@ -241,7 +245,9 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         disk["superpixels"] = int(length * own * _SUPERPIXEL_PIXEL)
     if demand.video_bytes:
         disk["video"] = demand.video_bytes
-    return Bounds(_PROGRAM[demand.device], host, disk, device)
+    program = demand.processes * _PROGRAM[demand.device]
+    program += (demand.processes - 1) * 5 * counted.weights
+    return Bounds(program, host, disk, device)
 
 
 def fitting_size(demand: Demand, machine: Machine) -> Size | None:
@@ -294,6 +300,7 @@ def demand_of(
     video_bytes: int = 0,
 ) -> Demand:
     """What a run asks of this machine; `names` are those of the frames, `frames` is their size."""
+    team = current_team()
     return Demand(
         length=len(names),
         frames=frames,
@@ -306,6 +313,7 @@ def demand_of(
         half=computes_in_bfloat16(device),
         threads=os.cpu_count() or 1,
         video_bytes=video_bytes,
+        processes=team.size if team is not None else 1,
     )
 
 
@@ -393,6 +401,7 @@ def _trained(demand: Demand, counted: Footprint) -> float:
     training = demand.config.training
     assert training is not None
     kept = 2 if training.optimizer == "adamw" else 1
+    kept += demand.processes > 1  # where gradients of all are added up
     images = training.batch_pairs * counted.pair * counted_pixels(demand.config.size)
     return images + (2 + kept) * counted.weights
 

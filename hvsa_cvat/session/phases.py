@@ -7,7 +7,7 @@ is the session moved on, in one transaction.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -502,13 +502,31 @@ def _training_data(session: Session, store: Store, bench: Bench, scratch: Path) 
                 weighted = True
                 add_weights(shrink_weights(confidence, size))
 
-    def by_frame(file: Path) -> dict[int, NDArray[Any]]:
-        rows = np.load(file, mmap_mode="r")
-        return {frame: rows[k] for k, frame in enumerate(frames) if frame is not None}
+    places = {frame: row for row, frame in enumerate(frames) if frame is not None}
 
-    targets = by_frame(files[0]) if count else {}
+    def by_frame(file: Path) -> Mapping[int, NDArray[Any]]:
+        return _Rows(places, np.load(file, mmap_mode="r")) if places else {}
+
     weights = by_frame(files[1]) if weighted else None
-    return TrainingData(bench.frames, targets, bench.flow, weights)
+    return TrainingData(bench.frames, by_frame(files[0]), bench.flow, weights)
+
+
+@dataclass(frozen=True, eq=False)
+class _Rows(Mapping[int, NDArray[Any]]):
+    """Rows of one mapped array by their frames; processes that share the machine share the file."""
+
+    places: Mapping[int, int]
+    array: NDArray[Any]
+
+    def __getitem__(self, frame: int) -> NDArray[Any]:
+        row: NDArray[Any] = self.array[self.places[frame]]
+        return row
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
 
 
 def _carried(
