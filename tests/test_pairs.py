@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -10,6 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hvsa_cvat.segmentation.pairs import (
+    Batch,
+    Gathered,
+    Pair,
     ResidentVideo,
     TrainingData,
     epoch_pairs,
@@ -112,6 +116,14 @@ def test_epochs_have_equally_many_batches_of_other_pairs(sampling) -> None:
 # Gathering them
 
 
+def assert_same(one: Batch, other: Batch) -> None:
+    for name, value in vars(one).items():
+        found = getattr(other, name)
+        same = found is None if value is None else torch.equal(found, value)
+        assert same, name
+        assert value is None or found.dtype == value.dtype, name
+
+
 def test_a_batch_is_all_anchors_then_all_partners() -> None:
     data = video()
 
@@ -177,13 +189,8 @@ def test_a_resident_video_gives_the_same_batches(both_ways: bool, flow: bool) ->
     data = replace(data, weights=weights if both_ways else None)
     resident = ResidentVideo(data, torch.device("cpu"))
 
-    for pairs in ([(0, 1), (1, 3), (4, 2)], [(2, 2)], [(3, 4)]):
-        one, other = make_batch(data, pairs, both_ways), resident.batch(pairs, both_ways)
-        for name, value in vars(one).items():
-            found = getattr(other, name)
-            same = found is None if value is None else torch.equal(found, value)
-            assert same, name
-            assert value is None or found.dtype == value.dtype, name
+    for pairs in ([(0, 1), (1, 3), (4, 2)], [(2, 2)], [(3, 4)], []):
+        assert_same(resident.batch(pairs, both_ways), make_batch(data, pairs, both_ways))
 
 
 def test_what_a_resident_video_takes() -> None:
@@ -239,6 +246,47 @@ def test_a_shrunk_label_is_the_one_at_its_centre(full: np.ndarray, size: tuple[i
     clear = (rows % (2 * size[0]) != 0)[:, None] & (columns % (2 * size[1]) != 0)
     centres = full[rows // (2 * size[0])][:, columns // (2 * size[1])]
     assert np.array_equal(small[clear], centres[clear])
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_batches_gathered_ahead_are_the_same(ahead: bool) -> None:
+    steps = [[(0, 1), (2, 0)], [(1, 2)], [], [(2, 1)]]
+    data = replace(video(), weights={1: np.full((2, 3), 0.5, np.float32)})
+    asked: list[Sequence[Pair]] = []
+
+    def gather(pairs: Sequence[Pair]) -> Batch:
+        asked.append(pairs)
+        return make_batch(data, pairs)
+
+    gathered = Gathered(steps, gather, ahead)
+
+    assert (len(gathered), asked) == (4, [])
+    for batch, pairs in zip(gathered, steps, strict=True):
+        assert_same(batch.to(torch.device("cpu")), make_batch(data, pairs))
+    assert asked == steps
+
+
+def test_gathering_waits_one_batch_ahead_and_fails_in_its_turn() -> None:
+    def gather(pairs: Sequence[Pair]) -> Batch:
+        if pairs == [(9, 9)]:
+            raise OSError("no such frame")
+        return make_batch(video(), pairs)
+
+    gathered = iter(Gathered([[(0, 1)], [(9, 9)]], gather, ahead=True))
+
+    assert len(next(gathered).images) == 2
+    with pytest.raises(OSError, match="no such frame"):
+        next(gathered)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_pinned_batch_is_the_same() -> None:
+    batch = make_batch(video(), [(0, 1), (2, 0)])
+
+    sent = batch.pinned().to(torch.device("cuda"))
+
+    assert batch.pinned().flow.is_pinned()
+    assert_same(sent.to(torch.device("cpu")), batch)
 
 
 def test_weights_follow_their_targets() -> None:

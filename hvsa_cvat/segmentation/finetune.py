@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_proc
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import labeled_cross_entropy, own_count, temporal_consistency
 from hvsa_cvat.segmentation.pairs import (
+    Batch,
+    Gathered,
     Pair,
     ResidentVideo,
     TrainingData,
@@ -31,6 +33,15 @@ from hvsa_cvat.segmentation.pairs import (
 _POLY_POWER = 0.9
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Items(Protocol[T_co]):
+    """What an epoch goes through."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[T_co]: ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +83,7 @@ def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Op
 def train(
     network: SegmentationNetwork,
     config: TrainingConfig,
-    batches: Callable[[int], Sequence[T]],
+    batches: Callable[[int], Items[T]],
     loss: Callable[[T], Tensor],
     state: Path | None = None,
     progress: Progress = silent,
@@ -191,35 +202,38 @@ def _fit(
     fits = ResidentVideo.bytes(data) <= resident_bytes(device)
     resident = ResidentVideo(data, device) if fits else None
 
-    def batches(epoch: int) -> Sequence[list[Pair]]:
+    def gather(pairs: Sequence[Pair]) -> Batch:
+        if resident is not None:
+            return resident.batch(pairs, config.both_ways)
+        batch = make_batch(data, pairs, config.both_ways)
+        return batch.pinned() if device.type == "cuda" else batch
+
+    def batches(epoch: int) -> Gathered:
         # seeded by the epoch, so that a resumed training sees the same pairs
         rng = np.random.default_rng([*seed, epoch])
-        return epoch_pairs(
+        steps: Sequence[Sequence[Pair]] = epoch_pairs(
             len(data.frames), labeled, config.sampling, config.batch_pairs, rng, config.both_ways
         )
-
-    def loss(pairs: Sequence[Pair]) -> Tensor:
         if team is not None:
-            pairs = team.share(pairs)
-        if resident is not None:
-            batch = resident.batch(pairs, config.both_ways)
-        else:
-            batch = make_batch(data, pairs, config.both_ways)
-        images = batch.images.to(device, memory_format=torch.channels_last)
+            steps = [team.share(pairs) for pairs in steps]
+        return Gathered(steps, gather, ahead=device.type == "cuda" and not fits)
+
+    def loss(batch: Batch) -> Tensor:
+        batch = batch.to(device)
+        images = batch.images.to(memory_format=torch.channels_last)
         with autocast(device):
             logits = model(images)
         height, width = images.shape[-2:]
         logits = network.logits_at(logits, (height, width))
-        taught = batch.taught.to(device)  # the others' cross-entropy is nothing, slowly computed
-        weights = None if batch.weights is None else batch.weights.to(device)[taught]
-        targets = batch.targets.to(device)[taught]
-        value = labeled_cross_entropy(logits[taught], targets, weights, total)
+        taught = batch.taught  # the others' cross-entropy is nothing, slowly computed
+        weights = None if batch.weights is None else batch.weights[taught]
+        value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, total)
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
             anchors = len(batch.flow)
-            others = probs.roll(len(pairs), dims=0)[:anchors]  # image k and k +- B are a pair
+            others = probs.roll(len(probs) // 2, dims=0)[:anchors]  # image k and k +- B are a pair
             value = value + config.consistency_weight * temporal_consistency(
-                probs[:anchors], others, batch.flow.to(device), batch.valid.to(device), total
+                probs[:anchors], others, batch.flow, batch.valid, total
             )
         return value
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -52,6 +53,50 @@ class Batch:
     """int64 (T,), the images that have targets."""
     weights: Tensor | None = None
     """float32 (2B, h, w), of the targets; None: all weigh the same."""
+
+    def to(self, device: torch.device) -> Batch:
+        """On `device`; the host does not wait for what comes from pinned memory."""
+        return self._each(lambda one: one.to(device, non_blocking=True))
+
+    def pinned(self) -> Batch:
+        """In memory from which a GPU copies by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        parts = {one.name: getattr(self, one.name) for one in fields(self)}
+        return replace(
+            self, **{name: change(part) for name, part in parts.items() if part is not None}
+        )
+
+
+class Gathered:
+    """The batches of an epoch, each gathered when it is asked for, or while the one before is at
+    work."""
+
+    def __init__(
+        self,
+        steps: Sequence[Sequence[Pair]],
+        gather: Callable[[Sequence[Pair]], Batch],
+        ahead: bool,
+    ) -> None:
+        self._steps = steps
+        self._gather = gather
+        self._ahead = ahead
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if not self._ahead:
+            yield from map(self._gather, self._steps)
+            return
+        with ThreadPoolExecutor(1) as thread:
+            steps = iter(self._steps)
+            gathered = [thread.submit(self._gather, pairs) for pairs in islice(steps, 1)]
+            while gathered:
+                batch = gathered.pop().result()
+                gathered = [thread.submit(self._gather, pairs) for pairs in islice(steps, 1)]
+                yield batch
 
 
 def epoch_pairs(
