@@ -175,9 +175,10 @@ def test_a_gpu_has_a_bound_of_its_own() -> None:
     video = 3000 * 288 * 512 * (3 + 20 + 5)
     assert bounds(on_gpu, video).device["fine-tune"] - found.device["fine-tune"] == video
     assert bounds(on_gpu, video - 1) == found
-    small = Machine(ENDLESS, ENDLESS, device=5 * 2**28)
-    with pytest.raises(CapacityError, match=r"of GPU memory, 1\.2 GiB is free; choose --size"):
-        check_fits(on_gpu, small)
+    small = Machine(ENDLESS, ENDLESS, device=6 * 2**28)
+    large = demand(3000, (1080, 1920), (576, 1024), 30, method="hvsa")
+    with pytest.raises(CapacityError, match=r"of GPU memory, 1\.5 GiB is free; choose --size"):
+        check_fits(replace(large, device="cuda", half=True), small)
 
 
 def test_processes_that_help_take_memory_too() -> None:

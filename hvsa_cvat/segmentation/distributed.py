@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -181,19 +180,11 @@ def pack(message: object) -> bytes:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        if not isinstance(value, np.memmap) or not value.flags.c_contiguous:
+        # a part of such an array has the whole one's name, and goes as what it is
+        mapped = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
+        if not mapped or not value.flags.c_contiguous:
             return NotImplemented
-        if isinstance(value.base, mmap.mmap):
-            return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape)
-        if isinstance(value.base, np.memmap):
-            start = value.ctypes.data - value.base.ctypes.data
-            return _part, (value.base, start, value.dtype, value.shape)
-        return NotImplemented
-
-
-def _part(whole: NDArray[Any], start: int, dtype: np.dtype[Any], shape: Any) -> NDArray[Any]:
-    """What lies `start` bytes into an array."""
-    return np.ndarray(shape, dtype, whole, start)
+        return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape)
 
 
 @contextmanager

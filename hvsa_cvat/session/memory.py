@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from hvsa_cvat.config import RunConfig
+from hvsa_cvat.config import RunConfig, Strategy
 from hvsa_cvat.errors import CapacityError
 from hvsa_cvat.propagation.propagate import IN_MEMORY, PLACE_BYTES
 from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
@@ -76,6 +76,14 @@ _HELD_OUT = 2**16
 _SPARE = {"cpu": 1.3, "cuda": 1.25}
 """Times the counted tensors of the network: convolutions' workspace and what lies between
 allocations."""
+
+_POOLED_PIXEL = 128
+"""Bytes a pixel of the frames' own size on a GPU while the segments of a frame are pooled there."""
+
+_CLUSTERED = 4
+"""Times that the features of all samples lie on a GPU in selection, `_DISTANCES` beside them."""
+
+_DISTANCES = 256 * _MIB
 
 _ON_DEVICE = {"cpu": 0, "cuda": 768 * _MIB}
 """Bytes of the device's memory that the driver and libraries take."""
@@ -218,9 +226,11 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         kept = video if video <= resident else 0
         device = {
             "flow": _RAFT if demand.flow.startswith("raft") else 0,
-            "predict": int(predicted) + classes,
+            "predict": int(predicted) + classes + own * _POOLED_PIXEL,
             "fine-tune": int(trained) + kept,
         }
+        if config.strategy is Strategy.ACTIVE:
+            device["select"] = _CLUSTERED * features + _DISTANCES
         device = {what: size + _ON_DEVICE[demand.device] for what, size in device.items()}
         host = {what: size + 2 * counted.weights for what, size in host.items()}
     else:
