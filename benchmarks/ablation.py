@@ -1,4 +1,4 @@
-"""What each part of the method `hvsa` earns: every part taken out of it, and every part alone.
+"""What each part of the method `hvsa` earns: part added to part, and every part taken out.
 
     python -m benchmarks.ablation clips.toml --seeds 0,1,2 --out runs/ablation \\
         --write docs/results.md
@@ -12,14 +12,16 @@
     checkpoint = "start.safetensors"
     size = "192x256"
 
-Every run asks for evenly spaced frames. Runs are resumed where they stand, so a stopped table goes
+Runs are resumed where they stand, so a stopped table goes
 on. Prints Markdown, or puts it between the marks in a file.
 """
 
 from __future__ import annotations
 
+import re
 import time
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -28,13 +30,13 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.paper_table import table
 from hvsa_cvat.config import (
-    HVSA,
     HVSA_CARRYING,
     PAPER,
     CarryingConfig,
     Method,
     RunConfig,
     Strategy,
+    TrainingConfig,
     parse_budgets,
     parse_size,
 )
@@ -46,31 +48,38 @@ from hvsa_cvat.video.frames import open_frames
 
 FIRST, LAST = "<!-- ablation: made by `make ablation` -->", "<!-- /ablation -->"
 
-_BESIDE_A_NETWORK = CarryingConfig(fused=True)
 
-ROWS: dict[str, tuple[Method, CarryingConfig]] = {
-    "hvsa": ("hvsa", HVSA_CARRYING),
-    "without finer flow": ("hvsa", HVSA_CARRYING.model_copy(update={"fine": False})),
-    "without taking out drift": (
-        "hvsa",
-        HVSA_CARRYING.model_copy(update={"without_drift": False}),
+@dataclass(frozen=True)
+class Row:
+    """What is run; evenly spaced whole frames are asked for unless it says otherwise."""
+
+    method: Method
+    carrying: CarryingConfig | None = None
+    training: TrainingConfig | None = None
+    """Both the method's own unless given."""
+    strategy: Strategy = Strategy.UNIFORM
+    granularity: str = "frame"
+
+
+def _hvsa_but(**parts: bool) -> CarryingConfig:
+    return HVSA_CARRYING.model_copy(update=parts)
+
+
+ROWS: dict[str, Row] = {
+    "label propagation": Row("label-propagation"),
+    "+ finer flow": Row("label-propagation", CarryingConfig(fine=True)),
+    "+ drift taken out": Row("label-propagation", CarryingConfig(fine=True, without_drift=True)),
+    "+ network of `paper`, fused": Row("hvsa", _hvsa_but(taught=False), PAPER),
+    "+ carried labels teach it: `hvsa`": Row("hvsa", HVSA_CARRYING),
+    "`hvsa` without finer flow": Row("hvsa", _hvsa_but(fine=False)),
+    "`hvsa` without taking out drift": Row("hvsa", _hvsa_but(without_drift=False)),
+    "`hvsa` without fusion": Row("hvsa", _hvsa_but(fused=False)),
+    "`paper`": Row("paper"),
+    "`paper`, 16-px rectangles, active": Row(
+        "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
-    "without carried labels in training": (
-        "hvsa",
-        HVSA_CARRYING.model_copy(update={"taught": False}),
-    ),
-    "without fusion": ("hvsa", HVSA_CARRYING.model_copy(update={"fused": False})),
-    "paper": ("paper", CarryingConfig()),
-    "paper, carried labels in training": ("hvsa", CarryingConfig(taught=True)),
-    "paper, fusion": ("hvsa", _BESIDE_A_NETWORK),
-    "paper, fusion, finer flow": ("hvsa", _BESIDE_A_NETWORK.model_copy(update={"fine": True})),
-    "paper, fusion, drift taken out": (
-        "hvsa",
-        _BESIDE_A_NETWORK.model_copy(update={"without_drift": True}),
-    ),
-    "label propagation": ("label-propagation", CarryingConfig()),
 }
-"""Row -> method, and what is made of carried labels."""
+"""The first five add part after part; then parts are taken out, and the paper's method."""
 
 
 class Clip(BaseModel):
@@ -87,26 +96,24 @@ class Clip(BaseModel):
     """HEIGHTxWIDTH of the network."""
 
     def experiment(self, row: str, budget: str, seed: int) -> Experiment:
-        method, carrying = ROWS[row]
+        asked = ROWS[row]
         frames = open_frames(self.video)
         labels = LabelSet(tuple(self.classes.split(",")))
-        training = None
-        if method == "hvsa":
-            training = HVSA if carrying.taught else PAPER
         return Experiment(
             video=self.video.resolve().parent.name,
             frames=frames,
             truths=open_labels(self.labels, frames, labels),
             labels=labels,
             config=RunConfig(
-                method=method,
-                strategy=Strategy.UNIFORM,
+                method=asked.method,
+                strategy=asked.strategy,
+                granularity=asked.granularity,
                 budgets=parse_budgets(budget, 3),
                 size=parse_size(self.size),
                 seed=seed,
                 flow="dis",
-                training=training,
-                carrying=carrying,
+                training=asked.training,
+                carrying=asked.carrying,
             ),
             checkpoint=self.checkpoint,
             flow=DisFlow(),
@@ -118,7 +125,9 @@ class Clip(BaseModel):
 @click.argument("clips", type=click.Path(path_type=Path, exists=True))
 @click.option("--budget", default="2%,5%,10%", show_default=True)
 @click.option("--seeds", default="0,1,2", show_default=True)
-@click.option("--rows", default="", help="Only rows whose name contains this.")
+@click.option(
+    "--rows", default="", help="Only rows whose names contain one of these, comma separated."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--write", type=click.Path(path_type=Path), help="Markdown file with the marks.")
 @click.option("--table-only", is_flag=True, help="Run nothing; make the table of what is there.")
@@ -134,7 +143,7 @@ def main(
     found = {
         name: Clip.model_validate(clip) for name, clip in tomllib.loads(clips.read_text()).items()
     }
-    chosen = [row for row in ROWS if rows in row]
+    chosen = [row for row in ROWS if any(part in row for part in rows.split(","))]
     numbers = [int(seed) for seed in seeds.split(",")]
     # seed by seed, so that an unfinished table has every row
     for seed in [] if table_only else numbers:
@@ -169,7 +178,7 @@ def between_marks(document: str, text: str) -> str:
 
 
 def _folder(out: Path, clip: str, row: str, seed: int) -> Path:
-    return out / clip / row.replace(",", "").replace(" ", "-") / str(seed)
+    return out / clip / re.sub(r"[^a-z0-9]+", "-", row).strip("-") / str(seed)
 
 
 def _tell(metrics: RoundMetrics) -> None:

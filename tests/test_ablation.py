@@ -7,7 +7,7 @@ import tiny
 from click.testing import CliRunner
 
 from benchmarks import ablation
-from hvsa_cvat.config import HVSA, HVSA_CARRYING, PAPER
+from hvsa_cvat.config import HVSA, HVSA_CARRYING, PAPER, Strategy
 
 
 @pytest.fixture
@@ -48,14 +48,19 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     def config(row: str):
         return clip.experiment(row, "2%,5%,10%", 3).config
 
-    assert config("hvsa").carrying == HVSA_CARRYING
-    assert config("hvsa").training == HVSA
-    without = config("without carried labels in training")
-    assert without.carrying == HVSA_CARRYING.model_copy(update={"taught": False})
-    assert without.training == PAPER
-    assert not config("paper").carrying.used
-    assert config("paper").budgets == (0.02, 0.05, 0.1)
-    assert config("paper").seed == 3
+    assert config("+ carried labels teach it: `hvsa`").carrying == HVSA_CARRYING
+    assert config("+ carried labels teach it: `hvsa`").training == HVSA
+    without = config("`hvsa` without fusion")
+    assert without.carrying == HVSA_CARRYING.model_copy(update={"fused": False})
+    assert without.training == HVSA
+    untaught = config("+ network of `paper`, fused")
+    assert untaught.carrying == HVSA_CARRYING.model_copy(update={"taught": False})
+    assert untaught.training == PAPER
+    assert not config("`paper`").carrying.used
+    assert config("`paper`, 16-px rectangles, active").granularity == "rectangle:16"
+    assert config("`paper`").strategy == Strategy.UNIFORM
+    assert config("`paper`").budgets == (0.02, 0.05, 0.1)
+    assert config("`paper`").seed == 3
 
 
 def test_a_document_without_marks_is_left_alone() -> None:

@@ -622,15 +622,7 @@ _COUNTS = "counts.npy"
 def _propagate(session: Session, store: Store, bench: Bench) -> None:
     """The people's labels carried along the flow; the pre-trained network where none arrive."""
     number, names = session.current.number, bench.source.names
-    answers = list(all_answers(session, store).values())
-    carried = propagate(
-        answers,
-        bench.flow,
-        bench.source.size,
-        len(bench.source),
-        progress=bench.progress,
-        folder=store.root,
-    )
+    carried = _carried(session, store, bench, bench.carrier or Carrier(bench.flow, None))
     reached = []
     with _masks(store, bench, number) as keep:
         for one in carried:
