@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -31,7 +31,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.reference import rest, training
 from benchmarks.reference.network import ReferenceNetwork
-from hvsa_cvat.config import NETWORKS, PAPER, TrainingConfig, parse_size
+from hvsa_cvat.config import HVSA, NETWORKS, PAPER, TrainingConfig, parse_size
+from hvsa_cvat.propagation.fusion import fuse
+from hvsa_cvat.propagation.propagate import Propagated, propagate
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, new_network
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.finetune import finetune
@@ -41,7 +43,7 @@ from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.diversity import cluster_members
 from hvsa_cvat.simulation.datasets import open_labels
-from hvsa_cvat.types import LabelSet, Size
+from hvsa_cvat.types import FrameAnnotation, LabelSet, Size
 from hvsa_cvat.video.flow import DisFlow, FlowStore, compute_flow
 from hvsa_cvat.video.frames import open_frames, resize_image
 from hvsa_cvat.video.segments import Rectangles
@@ -55,13 +57,16 @@ class Part:
 
     name: str
     ours: Callable[[], float]
-    plain: Callable[[], float]
+    plain: Callable[[], float] | None = None
+    """None: what it is compared with are other parts."""
     seconds: dict[str, list[float]] = field(default_factory=dict)
     """Of `ours` and `plain`, and of `ours cpu` and `plain cpu`."""
     values: dict[str, float] = field(default_factory=dict)
 
     def measure(self) -> None:
         for who, work in (("ours", self.ours), ("plain", self.plain)):
+            if work is None:
+                continue
             clock, cpu = time.perf_counter(), time.process_time()
             self.values[who] = work()
             self.seconds.setdefault(f"{who} cpu", []).append(time.process_time() - cpu)
@@ -169,6 +174,48 @@ def finetune_part(
     return Part(name, ours, plain)
 
 
+def hvsa_part(
+    clip: Clip,
+    network: SegmentationNetwork,
+    size: Size,
+    side: int,
+    paper: TrainingConfig,
+    made: dict[str, Any],
+    device: torch.device,
+) -> Part:
+    """All of the default method's round but the selection; `paper` is what its steps are a share
+    of."""
+    segments = Rectangles(len(clip.frames), size, side, side)
+    epochs = max(1, round(HVSA.epochs * paper.epochs / PAPER.epochs))
+    config = HVSA.model_copy(update={"epochs": epochs, "batch_pairs": paper.batch_pairs})
+    answers = [FrameAnnotation(t, (0,), target) for t, target in clip.targets.items()]
+
+    def carried() -> Iterator[Propagated]:
+        length = len(clip.frames)
+        return propagate(answers, made["flow"], size, length, pictures=clip.frames)
+
+    def ours() -> float:
+        taught = {one.frame: (one.label_map, one.confidence) for one in carried()}
+        data = TrainingData(
+            clip.frames,
+            {t: label_map for t, (label_map, _) in taught.items()},
+            made["flow"],
+            {t: confidence for t, (_, confidence) in taught.items()},
+        )
+        learner = copy.deepcopy(network)
+        finetune(learner, data, config, seed=SEED, device=device)
+        dense = predict(learner, clip.frames, size, device=device, with_probabilities=True)
+        uncertain = 0.0
+        for labels, one in zip(carried(), dense, strict=True):
+            assert one.probabilities is not None
+            fuse(labels, one.probabilities)
+            scored = score_segments(one, segments[one.frame], segments.count(one.frame))
+            uncertain += float(scored.uncertainty.sum())
+        return uncertain
+
+    return Part("hvsa", ours)
+
+
 def select_part(features: NDArray[np.float32], clusters: int, device: torch.device) -> Part:
     def ours() -> float:
         distance, _ = cluster_members(features, clusters, np.random.default_rng(0), device)
@@ -259,20 +306,17 @@ def main(
     clip = demo_clip(length, at)
     network = network_of(name, clip)
     config = PAPER.model_copy(update={"epochs": epochs, "batch_pairs": batch})
-    both_ways = config.model_copy(update={"both_ways": True})
     with tempfile.TemporaryDirectory() as work:
         made: dict[str, Any] = {"work": work}
         flow = flow_part(clip, made)
         scores = predict_part(clip, network, at, rectangles, where)
         learn = finetune_part("fine-tune, loss", clip, network, config, config, made, where)
-        half = finetune_part(
-            "fine-tune with pairs both ways, loss", clip, network, both_ways, config, made, where
-        )
+        default = hvsa_part(clip, network, at, rectangles, config, made, where)
         choose = [
             select_part(pooled(clip, samples), int(count), where) for count in clusters.split(",")
         ]
         for _ in range(repeats):
-            for part in (flow, scores, learn, half, *choose):
+            for part in (flow, scores, learn, default, *choose):
                 part.measure()
     click.echo(
         f"{name}, {length} frames at {size}, {epochs} epochs, {batch} pairs a step, {where}, "
@@ -280,22 +324,21 @@ def main(
     )
     click.echo("| part, value compared | s | plain, s | ratio | processor | value / plain |")
     click.echo("| --- | ---: | ---: | ---: | ---: | --- |")
-    for part in (flow, scores, learn, half, *choose):
+    for part in (flow, scores, learn, *choose):
         click.echo(part.row())
-    for label, learnt in (("round", learn), ("round with pairs both ways", half)):
-        click.echo(round_row(label, (scores, choose[0], learnt)))
+    plainly = (scores, choose[0], learn)
+    click.echo(round_row("round of `paper`: predict, select, fine-tune", plainly, plainly))
+    click.echo(round_row("round of `hvsa`, with carrying", (default, choose[0]), plainly))
     flops = step_flops(network, at, batch)
     click.echo(f"\nA step: {flops / 1e9:.1f} GFLOP. This machine: {probe(where)}.")
 
 
-def round_row(label: str, parts: tuple[Part, ...]) -> str:
-    sums = {
-        who: sum(part.best(who) for part in parts)
-        for who in ("ours", "plain", "ours cpu", "plain cpu")
-    }
+def round_row(label: str, ours: tuple[Part, ...], plain: tuple[Part, ...]) -> str:
+    seconds, cpu = (sum(part.best(who) for part in ours) for who in ("ours", "ours cpu"))
+    plainly, plain_cpu = (sum(part.best(who) for part in plain) for who in ("plain", "plain cpu"))
     return (
-        f"| {label}: predict, select, fine-tune | {sums['ours']:.2f} | {sums['plain']:.2f} "
-        f"| {sums['plain'] / sums['ours']:.2f} | {sums['plain cpu'] / sums['ours cpu']:.2f} | |"
+        f"| {label} | {seconds:.2f} | {plainly:.2f} | {plainly / seconds:.2f} "
+        f"| {plain_cpu / cpu:.2f} | |"
     )
 
 

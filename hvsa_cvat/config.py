@@ -48,8 +48,6 @@ class TrainingConfig(_Settings):
     sampling: Sampling = "every-frame"
     """`every-frame`: each frame is an anchor once an epoch. `half-labeled`: the same, and as many
     anchors again drawn from the frames that people labeled, none twice in a step."""
-    both_ways: bool = False
-    """Each pair (t, t') holds two anchors, t and t', so an epoch needs half as many pairs."""
     consistency_weight: float = Field(1.0, ge=0)
     """Lambda of Eq. 6; 0 trains on the labels alone."""
     warmup: float = Field(0.0, ge=0, lt=1)

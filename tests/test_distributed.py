@@ -19,7 +19,7 @@ from tests import tiny, together
 
 ROOT = Path(tiny.__file__).parents[1]
 
-ALIKE = ("uneven", "both-ways", "weighted", "one-frame", "half-labeled")
+ALIKE = ("uneven", "weighted", "one-frame", "half-labeled")
 
 
 def torchrun(*command: object) -> subprocess.CompletedProcess[str]:

@@ -178,16 +178,6 @@ def test_lambda_weighs_the_consistency() -> None:
     assert first_loss(1, TrainingData(data.frames, data.targets, None)) == alone
 
 
-def test_both_ways_is_the_mean_over_the_anchors_of_both_frames() -> None:
-    data, _ = moving_stripe(2)  # (0, 1) and (1, 0) are all the pairs there are
-    config = settings(batch_pairs=2, learning_rate=1e-9)
-
-    _, plain = trained(config, data)
-    _, both = trained(config.model_copy(update={"both_ways": True}), data)
-
-    assert both.losses == pytest.approx(plain.losses, rel=1e-5)
-
-
 def test_consistency_alone_moves_the_weights() -> None:
     data, _ = moving_stripe(3)
     nothing = TrainingData(data.frames, {0: np.full(SIZE, IGNORE, np.uint8)}, data.flow)

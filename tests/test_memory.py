@@ -80,7 +80,7 @@ def test_live_tensors_are_counted_until_they_end() -> None:
 
 
 def test_a_step_keeps_what_the_backward_pass_needs() -> None:
-    step = Step(both_ways=False, consistent=True, weighted=False)
+    step = Step(consistent=True, weighted=False)
     full, half = (footprint("hrnet_w18_small", 3, step, half) for half in (False, True))
     assert full.features == 240
     assert full.weights == half.weights

@@ -1,7 +1,6 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -142,55 +141,16 @@ def test_a_batch_is_all_anchors_then_all_partners() -> None:
     assert (batch.flow.dtype, batch.valid.dtype) == (torch.float32, torch.bool)
 
 
-@given(lengths, batch_sizes, seeds)
-def test_pairs_that_count_both_ways_cover_the_video_by_half_as_many(
-    length: int, batch: int, seed: int
-) -> None:
-    rng = np.random.default_rng(seed)
-    pairs = [*chain(*epoch_pairs(length, [], "every-frame", batch, rng, both_ways=True))]
-
-    assert len(pairs) == length // 2 + 1
-    assert {frame for pair in pairs for frame in pair} == set(range(length))
-    assert length == 1 or all(1 <= abs(s - t) <= 2 for s, t in pairs)
-
-
-def test_pairs_that_count_both_ways_are_other_ones_every_epoch() -> None:
-    rng = np.random.default_rng(0)
-    seen = Counter(
-        tuple(sorted(pair))
-        for _ in range(200)
-        for pair in chain(*epoch_pairs(20, [], "every-frame", 4, rng, both_ways=True))
-    )
-
-    assert len(seen) == 19 + 18  # all that there are
-    apart = sum(count for (s, t), count in seen.items() if t - s == 2)
-    assert 0.4 < apart / seen.total() < 0.6
-
-
-def test_a_batch_both_ways_has_the_flow_back_too() -> None:
-    data = video(4)
-
-    batch = make_batch(data, [(0, 1), (3, 1)], both_ways=True)
-
-    assert data.flow is not None
-    assert torch.equal(batch.images, make_batch(data, [(0, 1), (3, 1)]).images)
-    for k, (source, target) in enumerate([(0, 1), (3, 1), (1, 0), (1, 3)]):
-        kept = data.flow.get(source, target)
-        assert kept is not None
-        assert np.array_equal(batch.flow[k].numpy(), kept.flow.astype(np.float32))
-        assert np.array_equal(batch.valid[k].numpy(), kept.valid)
-
-
-@pytest.mark.parametrize("both_ways", [False, True])
+@pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("flow", [False, True])
-def test_a_resident_video_gives_the_same_batches(both_ways: bool, flow: bool) -> None:
+def test_a_resident_video_gives_the_same_batches(weighted: bool, flow: bool) -> None:
     data = video(5, flow=flow)
     weights = {1: np.full((2, 3), 0.5, np.float32)}
-    data = replace(data, weights=weights if both_ways else None)
+    data = replace(data, weights=weights if weighted else None)
     resident = ResidentVideo(data, torch.device("cpu"))
 
     for pairs in ([(0, 1), (1, 3), (4, 2)], [(2, 2)], [(3, 4)], []):
-        assert_same(resident.batch(pairs, both_ways), make_batch(data, pairs, both_ways))
+        assert_same(resident.batch(pairs), make_batch(data, pairs))
 
 
 def test_what_a_resident_video_takes() -> None:

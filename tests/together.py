@@ -28,7 +28,6 @@ SGD = {"optimizer": "sgd", "learning_rate": 0.001, "batch_pairs": 3, "epochs": 2
 
 SETTINGS = {
     "uneven": settings(**SGD),  # the halves of three pairs
-    "both-ways": settings(**SGD, both_ways=True),
     "weighted": settings(**SGD),
     "one-frame": settings(**SGD),  # a single pair: the second process has nothing
     "half-labeled": settings(**{**SGD, "epochs": 1}, sampling="half-labeled"),

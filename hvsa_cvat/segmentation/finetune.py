@@ -204,15 +204,15 @@ def _fit(
 
     def gather(pairs: Sequence[Pair]) -> Batch:
         if resident is not None:
-            return resident.batch(pairs, config.both_ways)
-        batch = make_batch(data, pairs, config.both_ways)
+            return resident.batch(pairs)
+        batch = make_batch(data, pairs)
         return batch.pinned() if device.type == "cuda" else batch
 
     def batches(epoch: int) -> Gathered:
         # seeded by the epoch, so that a resumed training sees the same pairs
         rng = np.random.default_rng([*seed, epoch])
         steps: Sequence[Sequence[Pair]] = epoch_pairs(
-            len(data.frames), labeled, config.sampling, config.batch_pairs, rng, config.both_ways
+            len(data.frames), labeled, config.sampling, config.batch_pairs, rng
         )
         if team is not None:
             steps = [team.share(pairs) for pairs in steps]
@@ -230,10 +230,9 @@ def _fit(
         value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, total)
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
-            anchors = len(batch.flow)
-            others = probs.roll(len(probs) // 2, dims=0)[:anchors]  # image k and k +- B are a pair
+            anchors, others = probs.tensor_split(2)
             value = value + config.consistency_weight * temporal_consistency(
-                probs[:anchors], others, batch.flow, batch.valid, total
+                anchors, others, batch.flow, batch.valid, total
             )
         return value
 

@@ -77,7 +77,6 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 class Step:
     """What of a training step decides which tensors there are."""
 
-    both_ways: bool
     consistent: bool
     """Whether there is a loss of temporal consistency."""
     weighted: bool
@@ -105,11 +104,10 @@ def counted_pixels(size: Size) -> int:
 
 def _pair(network: SegmentationNetwork, step: Step) -> float:
     """A step of `finetune` on one pair, both frames with labels."""
-    anchors = 2 if step.both_ways else 1
     with LiveTensors() as live:
         images = torch.zeros(2, 3, _SIDE, _SIDE, dtype=torch.uint8)
         targets = torch.zeros(2, _SIDE, _SIDE, dtype=torch.int64)
-        flow, valid = torch.zeros(anchors, 2, _SIDE, _SIDE), torch.zeros(anchors, _SIDE, _SIDE)
+        flow, valid = torch.zeros(1, 2, _SIDE, _SIDE), torch.zeros(1, _SIDE, _SIDE)
         weights = torch.zeros(2, _SIDE, _SIDE) if step.weighted else None
         taught = torch.arange(2)
         logits = network.logits_at(network(images), (_SIDE, _SIDE))
@@ -118,8 +116,7 @@ def _pair(network: SegmentationNetwork, step: Step) -> float:
         )
         if step.consistent:
             probs = logits.softmax(dim=1)
-            others = probs.roll(1, dims=0)[:anchors]
-            value = value + temporal_consistency(probs[:anchors], others, flow, valid > 0)
+            value = value + temporal_consistency(probs[:1], probs[1:], flow, valid > 0)
         value.backward()  # type: ignore[no-untyped-call]
     return float(live.peak) / _SIDE**2
 

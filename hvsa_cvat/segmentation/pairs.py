@@ -45,10 +45,9 @@ class Batch:
     targets: Tensor
     """int64 (2B, h, w), `IGNORE` where nobody labelled."""
     flow: Tensor
-    """float32 (A, 2, h, w) of the first A images, the anchors: O_{t->t'}, and then, where pairs
-    count both ways (A = 2 B), O_{t'->t}."""
+    """float32 (B, 2, h, w) of the anchors, O_{t->t'}."""
     valid: Tensor
-    """bool (A, h, w), their M."""
+    """bool (B, h, w), their M."""
     taught: Tensor
     """int64 (T,), the images that have targets."""
     weights: Tensor | None = None
@@ -105,13 +104,10 @@ def epoch_pairs(
     sampling: Sampling,
     batch_pairs: int,
     rng: np.random.Generator,
-    both_ways: bool = False,
 ) -> list[list[Pair]]:
-    """The batches of one epoch; every frame of the video is an anchor at least once.
-
-    With `both_ways` both frames of a pair are. As many batches in every epoch either way.
-    """
-    everyone = iter(_matched(length, rng) if both_ways else _anchored(length, rng))
+    """The batches of one epoch, as many in every epoch; every frame of the video is an anchor at
+    least once."""
+    everyone = _anchored(length, rng)
     extra = 0 if sampling == "every-frame" else min(batch_pairs // 2, len(labeled))
     batches = []
     while fresh := list(islice(everyone, batch_pairs - extra)):
@@ -126,35 +122,17 @@ def _anchored(length: int, rng: np.random.Generator) -> Iterator[Pair]:
         yield t, _partner(t, length, rng)
 
 
-def _matched(length: int, rng: np.random.Generator) -> list[Pair]:
-    """length // 2 + 1 pairs in which every frame occurs, half of them a frame apart, half two."""
-    pairs = []
-    t = first = int(rng.integers(2))  # without it 2k and 2k - 1 would never meet
-    while t + 1 < length:
-        if t + 3 < length and rng.random() < 1 / 3:
-            pairs += [(t, t + 2), (t + 1, t + 3)]
-            t += 4
-        else:
-            pairs.append((t, t + 1))
-            t += 2
-    over = [*range(first), *range(t, length)][:length]
-    over += rng.integers(length, size=length // 2 + 1 - len(pairs) - len(over)).tolist()
-    pairs += [(frame, _partner(frame, length, rng)) for frame in over]
-    return [pairs[k] for k in rng.permutation(len(pairs))]
-
-
 def _partner(frame: int, length: int, rng: np.random.Generator) -> int:
     neighbours = [t for t in range(frame - 2, frame + 3) if t != frame and 0 <= t < length]
     return int(rng.choice(neighbours)) if neighbours else frame
 
 
-def make_batch(data: TrainingData, pairs: Sequence[Pair], both_ways: bool = False) -> Batch:
+def make_batch(data: TrainingData, pairs: Sequence[Pair]) -> Batch:
     """Gather `pairs`; no flow, and no valid pixel, where none was computed."""
     height, width = data.frames.shape[1:3]
-    anchored = [*pairs, *((t, s) for s, t in pairs)] if both_ways else pairs
-    flow = np.zeros((len(anchored), 2, height, width), np.float32)
-    valid = np.zeros((len(anchored), height, width), bool)
-    for k, (source, target) in enumerate(anchored):
+    flow = np.zeros((len(pairs), 2, height, width), np.float32)
+    valid = np.zeros((len(pairs), height, width), bool)
+    for k, (source, target) in enumerate(pairs):
         found = data.flow.get(source, target) if data.flow is not None else None
         if found is not None:
             flow[k], valid[k] = found.flow, found.valid
@@ -219,18 +197,17 @@ class ResidentVideo:
         rows = (len(data.targets) + 1) * (1 + weights) * data.frames[0, ..., 0].size
         return int(data.frames.nbytes + flow + rows)
 
-    def batch(self, pairs: Sequence[Pair], both_ways: bool = False) -> Batch:
+    def batch(self, pairs: Sequence[Pair]) -> Batch:
         """The same as `make_batch`, on the device."""
-        anchored = [*pairs, *((t, s) for s, t in pairs)] if both_ways else pairs
         order = [source for source, _ in pairs] + [target for _, target in pairs]
         rows = self._index([self._rows.get(frame, len(self._rows)) for frame in order])
         size = self._images.shape[1:3]
         if self._flow is None:
-            flow = torch.zeros(len(anchored), 2, *size, device=self._device)
-            valid = torch.zeros(len(anchored), *size, dtype=torch.bool, device=self._device)
+            flow = torch.zeros(len(pairs), 2, *size, device=self._device)
+            valid = torch.zeros(len(pairs), *size, dtype=torch.bool, device=self._device)
         else:
-            sources = self._index([s for s, _ in anchored])
-            offsets = [OFFSETS.index(t - s) if t != s else -1 for s, t in anchored]
+            sources = self._index([s for s, _ in pairs])
+            offsets = [OFFSETS.index(t - s) if t != s else -1 for s, t in pairs]
             known = self._index(offsets) >= 0
             at = self._index(offsets).clamp(min=0)
             flow = self._flow[0][sources, at].float() * known[:, None, None, None]

@@ -197,7 +197,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     propagates = carrying.used or config.method == "label-propagation"
     step = None
     if training is not None:
-        step = Step(training.both_ways, training.consistency_weight > 0, taught)
+        step = Step(training.consistency_weight > 0, taught)
     counted = footprint(demand.network, demand.classes, step, demand.half)
     samples = length * demand.samples
     features = 4 * samples * counted.features
