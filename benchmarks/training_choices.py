@@ -60,7 +60,7 @@ def main(
     if rectangles:
         answers = _rectangles(truths, source.size, rectangles, seed)
     else:
-        answers = _frames(truths, [int(frame) for frame in chosen.split(",")])
+        answers = annotated_frames(truths, [int(frame) for frame in chosen.split(",")])
     with tempfile.TemporaryDirectory() as work:
         frames = resized_frames(source, at, Path(work) / "frames.npy")
         flow = compute_flow(frames, DisFlow(), Path(work) / "flow", workers=2)
@@ -82,7 +82,7 @@ def main(
     click.echo(f"{' '.join(changes) or 'as shipped'}: {shown}, {seconds:.0f} s")
 
 
-def _frames(truths: LabelMaps, chosen: list[int]) -> dict[int, LabelMap]:
+def annotated_frames(truths: LabelMaps, chosen: list[int]) -> dict[int, LabelMap]:
     rules = AnnotationRules()
     whole = np.zeros(truths[0].shape, np.int32)
     return {

@@ -6,7 +6,7 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from benchmarks import ablation
+from benchmarks import ablation, quality
 from hvsa_cvat.config import HVSA, HVSA_CARRYING, PAPER, Strategy
 
 
@@ -66,3 +66,14 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
 def test_a_document_without_marks_is_left_alone() -> None:
     with pytest.raises(click.ClickException, match="ablation"):
         ablation.between_marks("no marks", "table")
+
+
+def test_the_product_is_compared_with_the_plain_round(clips: Path) -> None:
+    command = [str(clips), "--answered", "1", "--seeds", "0"]
+
+    told = CliRunner().invoke(quality.main, command, catch_exceptions=False).output
+
+    video, ours, plain, apart = (cell.strip() for cell in told.splitlines()[-1].split("|")[1:-1])
+    assert video == "stripes"
+    assert float(ours) == pytest.approx(float(plain), abs=1)
+    assert float(apart) == pytest.approx(float(ours) - float(plain), abs=0.11)
