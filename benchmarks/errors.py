@@ -33,7 +33,7 @@ FRAMES = (0, 4, 8)
 
 def boundary_steps(truth: LabelMap) -> NDArray[np.int64]:
     """int64 (H, W): in which step of `PIXELS` a pixel is."""
-    edges = find_boundaries(truth, mode="inner")
+    edges = find_boundaries(truth, mode="thick")
     if not edges.any():
         return np.full(truth.shape, len(PIXELS), np.int64)
     return np.digitize(distance_transform_edt(~edges) + 1, PIXELS, right=True)
