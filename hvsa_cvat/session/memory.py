@@ -131,6 +131,8 @@ class Machine:
     """None: the network runs in the host's memory."""
     resident: int = 0
     """Up to what size a video is kept on the device while it is trained on."""
+    folder: Path = Path()
+    """Where the disk was looked at."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,7 @@ class Bounds:
         """What there is too little of, each in a few words."""
         kinds = [
             ("memory", self.host_bytes, machine.host),
-            ("disk space", self.disk_bytes, machine.disk),
+            (f"disk space in {machine.folder}", self.disk_bytes, machine.disk),
         ]
         if machine.device is not None:
             kinds.append(("GPU memory", self.device_bytes, machine.device))
@@ -296,7 +298,10 @@ def check_fits(demand: Demand, machine: Machine) -> Bounds:
     if size is not None:
         mend = f"choose --size {size[0]}x{size[1]}, which fits"
     else:
-        mend = "no smaller size fits; free some, or take a shorter video or larger samples"
+        mend = (
+            "no smaller size fits; free some, or take another folder or machine, a shorter video "
+            "or larger samples"
+        )
     raise CapacityError(
         f"{demand.length} frames of {demand.frames[0]}x{demand.frames[1]} with the network at size "
         f"{height}x{width} (height x width) take {' and '.join(lacking)}; {mend}"
@@ -351,6 +356,7 @@ def this_machine(folder: Path, device: torch.device) -> Machine:
         disk=_free_disk(folder),
         device=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
         resident=resident_bytes(device),
+        folder=folder,
     )
 
 
@@ -436,7 +442,7 @@ def _area(size: Size) -> int:
 
 
 def _gib(size: int) -> str:
-    return f"{size / _GIB:.1f} GiB"
+    return f"{size / _GIB:.1f} GiB" if size >= _GIB / 10 else f"{size / _MIB:.1f} MiB"
 
 
 def _most(parts: dict[str, int]) -> str:
