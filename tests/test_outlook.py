@@ -93,7 +93,7 @@ def test_the_score_before_is_the_true_one_of_frames_that_nobody_answered() -> No
     answered, unseen = [maps(rng) for _ in range(6)], [maps(rng) for _ in range(6)]
     tables = [count_held_out(shown, levels, truth, CLASSES) for truth, shown, levels in answered]
     counts = sum(count_levels(shown, levels, CLASSES) for _, shown, levels in unseen)
-    found = outlook(HeldOut(tables, CLASSES), counts, (100, 100), 1e4, True, rng)
+    found = outlook(HeldOut(tables, CLASSES), counts, (100, 100), 1e4, True, False, rng)
     truths, showns, _ = (np.stack(part) for part in zip(*unseen, strict=True))
     right = true_miou(truths, showns)
     assert found is not None
@@ -122,7 +122,7 @@ def test_few_answers_give_a_wider_interval() -> None:
         drawn = [maps(rng, (16, 16)) for _ in range(frames)]
         tables = [count_held_out(shown, levels, truth, CLASSES) for truth, shown, levels in drawn]
         counts = count_levels(drawn[0][1], drawn[0][2], CLASSES)
-        found = outlook(HeldOut(tables, CLASSES), counts, (1, 1), 100, True, rng)
+        found = outlook(HeldOut(tables, CLASSES), counts, (1, 1), 100, True, False, rng)
         assert found is not None
         return found.high - found.low
 
@@ -133,10 +133,10 @@ def test_without_answers_masks_or_clicks_there_is_nothing_to_say() -> None:
     rng = np.random.default_rng(0)
     none = np.zeros((CLASSES, LEVELS), np.int64)
     some = HeldOut([np.array([[0, 0, 7, 0, 5]])], CLASSES)
-    assert outlook(some, none + 1, (1, 2), 10, True, rng) is not None
-    assert outlook(HeldOut([], CLASSES), none + 1, (1, 2), 10, True, rng) is None
-    assert outlook(some, none, (1, 2), 10, True, rng) is None
-    assert outlook(some, none + 1, (0, 2), 10, True, rng) is None
+    assert outlook(some, none + 1, (1, 2), 10, True, False, rng) is not None
+    assert outlook(HeldOut([], CLASSES), none + 1, (1, 2), 10, True, False, rng) is None
+    assert outlook(some, none, (1, 2), 10, True, False, rng) is None
+    assert outlook(some, none + 1, (0, 2), 10, True, False, rng) is None
 
 
 def test_what_is_missing_falls_as_a_power_of_the_clicks() -> None:
@@ -146,14 +146,14 @@ def test_what_is_missing_falls_as_a_power_of_the_clicks() -> None:
     assert after_clicks(1.0, 100, 200) == 1.0
 
 
-def advised(full_clicks: float, unsure: int, whole_frames: bool) -> Advice:
+def advised(full_clicks: float, unsure: int, whole_frames: bool, carried: bool = False) -> Advice:
     """Of masks with `unsure` of 10,000 pixels at the lowest level, where 6 of 10 are wrong; at the
     highest 1 of 100 is."""
     table = [[0, 0, 0, 0, 4000], [0, 0, 0, 1, 6000], [0, 0, 7, 0, 99_000], [0, 0, 7, 1, 1000]]
     levels = np.zeros((2, LEVELS), np.int64)
     levels[0, 0], levels[0, 7] = unsure, 10_000 - unsure
     held_out, rng = HeldOut([np.array(table)], 2), np.random.default_rng(0)
-    found = outlook(held_out, levels, (100, 200), full_clicks, whole_frames, rng)
+    found = outlook(held_out, levels, (100, 200), full_clicks, whole_frames, carried, rng)
     assert found is not None
     return found.advice
 
@@ -164,3 +164,6 @@ def test_the_advice() -> None:
     assert advised(5000, 1000, True) is Advice.SMALLER
     assert advised(5000, 1000, False) is Advice.GO_ON
     assert advised(5000, 5000, True) is Advice.GO_ON
+    assert advised(10, 1000, False, carried=True) is Advice.STOP
+    assert advised(5000, 1000, True, carried=True) is Advice.GO_ON
+    assert advised(5000, 1000, False, carried=True) is Advice.WHOLE

@@ -51,6 +51,7 @@ class Advice(StrEnum):
     STOP = "stop"
     GO_ON = "go on"
     SMALLER = "go on with smaller samples"
+    WHOLE = "go on with whole frames"
 
 
 class Outlook(BaseModel):
@@ -183,10 +184,12 @@ def outlook(
     clicks: tuple[float, float],
     full_clicks: float,
     whole_frames: bool,
+    carried: bool,
     rng: np.random.Generator,
 ) -> Outlook | None:
     """Of a round whose answers are `held_out` from the masks before it, which `count_levels`
-    counted over the video. `clicks`: spent up to the round before, and now.
+    counted over the video. `clicks`: spent up to the round before, and now. `carried`: whether
+    answers are carried along the flow, which serves whole frames best.
 
     None without answers, masks, or clicks before.
     """
@@ -214,7 +217,7 @@ def outlook(
         low=max(float(low), 0.0),
         high=after_clicks(min(float(high), 1.0), spent, now, _STEEPEST_FALL),
         gain=gain,
-        advice=_advise(gain, levels, given[shown, :, shown], whole_frames),
+        advice=_advise(gain, levels, given[shown, :, shown], whole_frames, carried),
     )
 
 
@@ -224,11 +227,17 @@ def after_clicks(miou: float, spent: float, now: float, fall: float = _USUAL_FAL
 
 
 def _advise(
-    gain: float, levels: NDArray[np.int64], right: NDArray[np.float64], whole_frames: bool
+    gain: float,
+    levels: NDArray[np.int64],
+    right: NDArray[np.float64],
+    whole_frames: bool,
+    carried: bool,
 ) -> Advice:
     """`right`, (C, LEVELS), is the probability that a class is right where it is shown."""
     if gain < _PAYING_GAIN:
         return Advice.STOP
+    if carried:
+        return Advice.GO_ON if whole_frames else Advice.WHOLE
     errors = (levels * (1 - right)).sum(axis=0)
     pixels = levels.sum(axis=0)
     unsure = np.cumsum(pixels) <= _UNSURE_SHARE * pixels.sum()

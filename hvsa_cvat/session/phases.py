@@ -428,6 +428,7 @@ def _look_ahead(session: Session, store: Store, bench: Bench) -> None:
         (session.clicks - current.clicks, session.clicks),
         selection.full_clicks,
         not bench.segments.border_is_free,
+        bench.carrier is not None,
         _rng(bench, current.number),
     )
     if found is not None:
