@@ -107,8 +107,8 @@ def test_more_clicks_widen_the_interval_upwards_only() -> None:
     truth, shown, levels = maps(rng)
     held_out = HeldOut([count_held_out(shown, levels, truth, CLASSES)], CLASSES)
     counts = count_levels(shown, levels, CLASSES)
-    same = outlook(held_out, counts, (100, 100), 1000, True, np.random.default_rng(1))
-    more = outlook(held_out, counts, (100, 200), 1000, True, np.random.default_rng(1))
+    same = outlook(held_out, counts, (100, 100), 1000, True, False, np.random.default_rng(1))
+    more = outlook(held_out, counts, (100, 200), 1000, True, False, np.random.default_rng(1))
     assert same is not None
     assert more is not None
     assert more.low == same.low < more.expected_miou < more.high
