@@ -125,6 +125,11 @@ class RunConfig(_Settings):
     carrying: CarryingConfig = CarryingConfig()
     """The method's own unless given: everything for `hvsa`, nothing for the others."""
 
+    @property
+    def carries(self) -> bool:
+        """Whether people's labels are carried along the flow."""
+        return self.method == "label-propagation" or self.carrying.used
+
     @model_validator(mode="before")
     @classmethod
     def _as_the_method_trains(cls, values: Any) -> Any:

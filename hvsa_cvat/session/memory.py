@@ -195,8 +195,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     length, rounds = demand.length, len(demand.config.budgets)
     own, pixels = _area(demand.frames), _area(config.size)
     carried_at = _carried_at(demand)
-    fused, taught = carrying.fused and carrying.used, carrying.taught
-    propagates = carrying.used or config.method == "label-propagation"
+    fused, taught = carrying.fused, carrying.taught
     step = None
     if training is not None:
         step = Step(training.consistency_weight > 0, taught)
@@ -205,7 +204,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     features = 4 * samples * counted.features
     answers = int(length * own * _PACKED_PIXEL)
     vote = 0
-    if propagates:
+    if config.carries:
         vote = own * _VOTE_PIXEL + _area(carried_at) * _DRIFT_PIXEL + 5 * IN_MEMORY
         vote += min(IN_MEMORY, length * own)
     on_device = demand.device != "cpu"
@@ -251,9 +250,9 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         "answers": rounds * 2 * answers,
         "networks": (rounds + 4) * counted.weights,
     }
-    if carrying.fine and carrying.used and carried_at != config.size:
+    if carried_at != config.size:
         disk["carrying"] = 23 * length * _area(carried_at)
-    if propagates:
+    if config.carries:
         disk["carried labels"] = length * (PLACE_BYTES * _area(carried_at) + own)
     if training is not None:
         disk["targets"] = length * pixels * (5 if taught else 1)
@@ -432,8 +431,7 @@ def _flowing(size: Size, threads: int) -> int:
 
 
 def _carried_at(demand: Demand) -> Size:
-    carrying = demand.config.carrying
-    fine = carrying.fine and carrying.used
+    fine = demand.config.carrying.fine and demand.config.carries
     return carrying_size(demand.frames) if fine else demand.config.size
 
 

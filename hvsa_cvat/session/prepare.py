@@ -109,7 +109,7 @@ def _carrier(
 ) -> Carrier | None:
     """Frames and flow to carry labels along; those of the network where no others are asked for."""
     carrying = start.config.carrying
-    if not carrying.used and start.config.method != "label-propagation":
+    if not start.config.carries:
         return None
     size = carrying_size(start.source.size)
     if carrying.fine and size != start.config.size:
