@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 from click.testing import CliRunner, Result
@@ -81,6 +82,17 @@ def test_status_tells_what_the_masks_are_worth(cvat: StandIn, checkpoint: Path) 
     (found,) = json.loads(says(invoke("status", "--json")))
     assert f": {found['outlook']['advice']}" in told
     assert 0 <= found["outlook"]["low"] <= found["outlook"]["high"] <= 1
+
+
+def test_status_names_classes_that_nobody_has_shown(cvat: StandIn, checkpoint: Path) -> None:
+    enroll(checkpoint)
+    says(invoke("sync"), "waits for people")
+    for job in open_jobs(cvat):
+        answer_job(
+            cvat, cvat.person(cvat.admin), job, lambda *at: np.zeros_like(tiny.truth(*at)), NAMES
+        )
+    says(invoke("sync"), "all rounds are done")
+    says(invoke("status"), f"no answer shows {NAMES[1]}, {NAMES[2]} yet")
 
 
 def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:

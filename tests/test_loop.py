@@ -262,6 +262,19 @@ def test_one_class(tmp_path: Path) -> None:
     assert [one.miou for one in metrics.rounds] == [1, 1, 1]
 
 
+def test_classes_that_no_answer_shows_are_named(checkpoint: Path, tmp_path: Path) -> None:
+    clip = tiny.write_clip(tmp_path, length=3)
+    for name in ("a0.png", "a1.png"):  # the ball comes last
+        drawn = tiny.read_png(clip.labels / name)
+        tiny.save_png(clip.labels / name, np.where(drawn == 2, 0, drawn))
+    what = tiny.experiment(
+        clip, checkpoint, method="label-propagation", strategy="uniform", budgets=(0.3, 1.0)
+    )
+    metrics = tiny.run(what, tmp_path / "out")
+    assert [one.samples for one in metrics.rounds] == [0, 1, 3]  # the middle one first
+    assert [one.unseen for one in metrics.rounds] == [(), ("ball",), ()]
+
+
 @pytest.mark.parametrize("method", ["hvsa", "paper", "label-propagation"])
 def test_nothing_is_labelled(method: str, checkpoint: Path, tmp_path: Path) -> None:
     clip = tiny.write_clip(tmp_path, length=3, void=True)

@@ -175,6 +175,14 @@ def test_the_page_says_what_was_reached_for_how_many_clicks(tmp_path: Path) -> N
         assert name in page.text
 
 
+def test_the_page_names_classes_that_nobody_has_shown(tmp_path: Path) -> None:
+    run = example()
+    assert "No answer shows" not in page_of(run, tmp_path).text
+    last = replace(run.rounds[-1], unseen=(LABELS.names[1], "<b>"))
+    page = page_of(replace(run, rounds=(*run.rounds[:-1], last)), tmp_path)
+    assert f"No answer shows {LABELS.names[1]}, <b> yet" in page.text
+
+
 def test_the_page_needs_nothing_but_itself(tmp_path: Path) -> None:
     page = page_of(example(), tmp_path)
     assert page.addresses

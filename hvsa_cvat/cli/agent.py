@@ -310,6 +310,8 @@ def status(as_json: bool, **where: Any) -> None:
                 _say(f"  {_owed_line(job)}")
             if one.outlook is not None:
                 _say(f"  {_outlook_line(one.outlook)}")
+            if one.scores is not None and one.scores.unseen:
+                _say(f"  no answer shows {', '.join(one.scores.unseen)} yet")
             if one.error:
                 _say(f"  {one.error}")
         if any(one.owed for one in found):

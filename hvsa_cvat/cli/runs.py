@@ -383,7 +383,7 @@ def _simulate(
         table.add_row(*_round_row(metrics))
         OUT.print(
             f"round {metrics.round}: {metrics.clicks_percent:.1f} % of clicks, "
-            f"mIoU {_percent(metrics.miou)}{_foreseen(metrics)}",
+            f"mIoU {_percent(metrics.miou)}{_foreseen(metrics)}{_unseen(metrics)}",
             soft_wrap=True,
         )
 
@@ -431,6 +431,10 @@ def _foreseen(metrics: RoundMetrics) -> str:
         f" (without truth: {_percent(seen.expected_miou)}, {_percent(seen.low)} to "
         f"{_percent(seen.high)}; advice: {seen.advice})"
     )
+
+
+def _unseen(metrics: RoundMetrics) -> str:
+    return f"; no answer shows {', '.join(metrics.unseen)} yet" if metrics.unseen else ""
 
 
 def _percent(fraction: float | None) -> str:

@@ -51,6 +51,8 @@ class RoundReport:
     chosen: NDArray[np.int64]
     """int64 (N,): samples chosen in each frame in this round."""
     outlook: OutlookReport | None = None
+    unseen: tuple[str, ...] = ()
+    """Classes that no answer has shown up to this round."""
 
 
 @dataclass(frozen=True)

@@ -355,8 +355,10 @@ def _annotate(
         revised = server.revised(done.request) if done.request is not None else None
         if revised is not None:
             store.save_answers(done.number, revised)
-    store.save_corrections(number, Answers(tuple(server.corrections())))
-    _judge_by_answers(number, answers, store, bench)
+    corrections = Answers(tuple(server.corrections()))
+    store.save_corrections(number, corrections)
+    others = (*all_answers(session, store).values(), *corrections.annotations)
+    _judge_by_answers(number, answers, others, store, bench)
     store.save_answers(number, answers)
 
 
@@ -371,6 +373,8 @@ class Agreement(BaseModel):
     """Answered pixels."""
     pixel_accuracy: float | None
     miou: float | None
+    unseen: tuple[str, ...] = ()
+    """Classes that no answer has shown up to this round, so that no mask can be expected to."""
 
 
 def read_agreement(root: Path, round_number: int) -> Agreement | None:
@@ -385,9 +389,16 @@ def _agreement_path(root: Path, round_number: int) -> Path:
     return root / "rounds" / str(round_number) / "agreement.json"
 
 
-def _judge_by_answers(number: int, answers: Answers, store: Store, bench: Bench) -> None:
+def _judge_by_answers(
+    number: int,
+    answers: Answers,
+    others: Sequence[FrameAnnotation],
+    store: Store,
+    bench: Bench,
+) -> None:
     """Keep how the masks of the round before compare with answers that they had not seen."""
     classes = len(bench.labels)
+    seen = {int(label) for one in others for label in np.unique(one.label_map)}
     matrix, tables = ConfusionMatrix(classes), []
     for answer in answers.annotations:
         name = bench.source.names[answer.frame]
@@ -395,11 +406,13 @@ def _judge_by_answers(number: int, answers: Answers, store: Store, bench: Bench)
         levels = read_label_map(_levels_path(store, number - 1, name))
         matrix.add(answer.label_map, shown)
         tables.append(count_held_out(shown, levels, answer.label_map, classes))
+        seen.update(np.unique(answer.label_map).tolist())
     pixels = int(matrix.counts.sum())
     agreement = Agreement(
         pixels=pixels,
         pixel_accuracy=matrix.pixel_accuracy if pixels else None,
         miou=matrix.miou if pixels else None,
+        unseen=tuple(n for k, n in enumerate(bench.labels.names) if k not in seen),
     )
     if number > 1:  # the masks of round 0 know nothing of the video, so these tell nothing of later
         with atomic_write(_held_out_path(store, number)) as path:

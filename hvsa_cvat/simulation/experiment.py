@@ -38,6 +38,7 @@ from hvsa_cvat.session.phases import (
     label_map_path,
     load_network,
     propagation_path,
+    read_agreement,
     read_label_map,
     read_outlook,
 )
@@ -71,6 +72,8 @@ class RoundMetrics(Scores):
     show the pre-trained network's prediction."""
     outlook: Outlook | None = None
     """What the session says of this round's masks without the truth."""
+    unseen: tuple[str, ...] = ()
+    """Classes that no answer has shown so far."""
     seconds: dict[str, float]
     """Of each phase."""
 
@@ -287,6 +290,7 @@ def _round_metrics(
         experiment.labels,
         lambda frame: bench.flow.get(frame, frame + 1),
     )
+    agreement = read_agreement(store.root, done.number)
     metrics = RoundMetrics(
         **scores.model_dump(),
         round=done.number,
@@ -296,6 +300,7 @@ def _round_metrics(
         samples=len(queried),
         propagated_percent=_propagated(store, done.number),
         outlook=read_outlook(store.root, done.number),
+        unseen=agreement.unseen if agreement is not None else (),
         seconds=dict(done.seconds),
     )
     with atomic_write(kept) as path:
@@ -342,6 +347,7 @@ def _report(
                 pixels_percent=one.pixels_percent,
                 scores=Scores(**{name: getattr(one, name) for name in Scores.model_fields}),
                 outlook=_shown_outlook(one.outlook),
+                unseen=one.unseen,
                 seconds=one.seconds,
                 chosen=np.bincount(frames, minlength=length),
             )
