@@ -36,6 +36,10 @@ _LOW, _HIGH = 5, 95
 _PAYING_GAIN = 0.005
 """mIoU that another 1 % of clicks must bring to be worth it."""
 
+_WHOLE_FROM = 0.05
+"""Share of the clicks of annotating every frame from which on whole frames were better on every
+clip measured, where answers are carried; before, it depends on the clip."""
+
 _USUAL_FALL = 0.6
 _STEEPEST_FALL = 2.0
 """Exponents with which what is missing to mIoU 1 falls as the clicks grow: as it mostly does, and
@@ -189,7 +193,7 @@ def outlook(
 ) -> Outlook | None:
     """Of a round whose answers are `held_out` from the masks before it, which `count_levels`
     counted over the video. `clicks`: spent up to the round before, and now. `carried`: whether
-    answers are carried along the flow, which serves whole frames best.
+    answers are carried along the flow, which serves whole frames best in the end.
 
     None without answers, masks, or clicks before.
     """
@@ -217,7 +221,14 @@ def outlook(
         low=max(float(low), 0.0),
         high=after_clicks(min(float(high), 1.0), spent, now, _STEEPEST_FALL),
         gain=gain,
-        advice=_advise(gain, levels, given[shown, :, shown], whole_frames, carried),
+        advice=_advise(
+            gain,
+            levels,
+            given[shown, :, shown],
+            whole_frames,
+            carried,
+            now >= _WHOLE_FROM * full_clicks,
+        ),
     )
 
 
@@ -232,12 +243,13 @@ def _advise(
     right: NDArray[np.float64],
     whole_frames: bool,
     carried: bool,
+    late: bool,
 ) -> Advice:
     """`right`, (C, LEVELS), is the probability that a class is right where it is shown."""
     if gain < _PAYING_GAIN:
         return Advice.STOP
     if carried:
-        return Advice.GO_ON if whole_frames else Advice.WHOLE
+        return Advice.WHOLE if late and not whole_frames else Advice.GO_ON
     errors = (levels * (1 - right)).sum(axis=0)
     pixels = levels.sum(axis=0)
     unsure = np.cumsum(pixels) <= _UNSURE_SHARE * pixels.sum()
