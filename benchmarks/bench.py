@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
@@ -33,7 +33,7 @@ from benchmarks.reference import rest, training
 from benchmarks.reference.network import ReferenceNetwork
 from hvsa_cvat.config import HVSA, NETWORKS, PAPER, TrainingConfig, parse_size
 from hvsa_cvat.propagation.fusion import fuse
-from hvsa_cvat.propagation.propagate import Propagated, propagate
+from hvsa_cvat.propagation.propagate import carry
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, new_network
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.finetune import finetune
@@ -190,12 +190,12 @@ def hvsa_part(
     config = HVSA.model_copy(update={"epochs": epochs, "batch_pairs": paper.batch_pairs})
     answers = [FrameAnnotation(t, (0,), target) for t, target in clip.targets.items()]
 
-    def carried() -> Iterator[Propagated]:
-        length = len(clip.frames)
-        return propagate(answers, made["flow"], size, length, pictures=clip.frames)
-
     def ours() -> float:
-        taught = {one.frame: (one.label_map, one.confidence) for one in carried()}
+        # a fresh folder, so that nothing is found in it
+        folder = Path(tempfile.mkdtemp(dir=made["work"])) / "carried"
+        length = len(clip.frames)
+        carried = carry(answers, made["flow"], size, length, folder, pictures=clip.frames)
+        taught = {one.frame: (one.label_map, one.confidence) for one in carried}
         data = TrainingData(
             clip.frames,
             {t: label_map for t, (label_map, _) in taught.items()},
@@ -206,7 +206,7 @@ def hvsa_part(
         finetune(learner, data, config, seed=SEED, device=device)
         dense = predict(learner, clip.frames, size, device=device, with_probabilities=True)
         uncertain = 0.0
-        for labels, one in zip(carried(), dense, strict=True):
+        for labels, one in zip(carried, dense, strict=True):
             assert one.probabilities is not None
             fuse(labels, one.probabilities)
             scored = score_segments(one, segments[one.frame], segments.count(one.frame))

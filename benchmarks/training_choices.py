@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -22,7 +22,7 @@ from hvsa_cvat.config import HVSA, PAPER, TrainingConfig, parse_size
 from hvsa_cvat.metrics import score_video
 from hvsa_cvat.ports import FrameSource
 from hvsa_cvat.propagation.fusion import fuse
-from hvsa_cvat.propagation.propagate import Propagated, propagate
+from hvsa_cvat.propagation.propagate import Carried, Propagated, carry
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.finetune import finetune
@@ -103,13 +103,11 @@ def main(
             tell(", fused", map(_fused, arriving, dense))
 
 
-def _arriving(
-    answers: list[FrameAnnotation], source: FrameSource, work: Path
-) -> Iterator[Propagated]:
+def _arriving(answers: list[FrameAnnotation], source: FrameSource, work: Path) -> Carried:
     """What is carried of the answers, as `hvsa` carries it."""
     pictures = resized_frames(source, carrying_size(source.size), work / "carrying.npy")
     flow = compute_flow(pictures, DisFlow(), work / "carrying", workers=2)
-    return propagate(answers, flow, source.size, len(source), pictures=pictures)
+    return carry(answers, flow, source.size, len(source), work / "carried", pictures=pictures)
 
 
 def _fused(carried: Propagated, prediction: DensePrediction) -> LabelMap:

@@ -1,10 +1,12 @@
+from pathlib import Path
+
 import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvsa_cvat.propagation.drift import Places, moved_places, paint, without_drift
-from hvsa_cvat.propagation.propagate import propagate
+from hvsa_cvat.propagation.propagate import carry
 from hvsa_cvat.types import IGNORE, FrameAnnotation
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 
@@ -96,7 +98,7 @@ def test_places_that_come_from_nowhere_stay() -> None:
     assert (without_drift(nowhere, np.stack([textured(1)] * 2), 1, [0]).source == -1).all()
 
 
-def test_labels_stay_on_what_the_flow_is_wrong_about() -> None:
+def test_labels_stay_on_what_the_flow_is_wrong_about(tmp_path: Path) -> None:
     """Nothing moves and the flow says that everything does, by a cell a frame."""
     length = 5
     video = np.stack([textured(2)] * length)
@@ -109,7 +111,8 @@ def test_labels_stay_on_what_the_flow_is_wrong_about() -> None:
     answers = [FrameAnnotation(0, (0,), label_map)]
 
     def wrong(pictures: np.ndarray | None) -> float:
-        *_, last = propagate(answers, store, SIZE, length, pictures=pictures)
+        folder = tmp_path / str(pictures is None)
+        *_, last = carry(answers, store, SIZE, length, folder, pictures=pictures)
         inner = np.s_[8:-8, 8:-8]
         return float((last.label_map[inner] != label_map[inner]).mean())
 

@@ -101,6 +101,20 @@ def test_every_granularity_method_and_strategy(
     assert maps["1/a0"] != maps["0/a0"] or maps["1/a5"] != maps["0/a5"]
 
 
+def test_labels_are_carried_once_a_round(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
+    for method in ("hvsa", "label-propagation"):
+        steps: list[str] = []
+
+        def progress(step: str, done: int, total: int, steps: list[str] = steps) -> None:
+            if done == total:
+                steps.append(step)
+
+        tiny.run(
+            tiny.experiment(clip, checkpoint, method=method), tmp_path / method, progress=progress
+        )
+        assert steps.count("carrying labels") == 2
+
+
 def test_metrics_say_everything(undisturbed: Path) -> None:
     metrics = json.loads((undisturbed / "metrics.json").read_text())
     assert set(metrics) == {"settings", "preparation_seconds", "rounds"}

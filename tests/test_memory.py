@@ -48,7 +48,7 @@ def test_disk_counted_by_hand() -> None:
     carried = bounds(demand(method="hvsa")).disk
     # up to 640 pixels labels are carried at the frames' own size
     assert carried["carrying"] == 10 * 64 * 96 * (3 + 20)
-    assert carried["carried labels"] == 10 * 64 * 96 * (10 + 1)
+    assert carried["carried labels"] == 10 * 64 * 96 * (2 * 10 + 1)
     assert carried["targets"] == 10 * 32 * 64 * (1 + 4)
     assert "carrying" not in bounds(demand(method="hvsa", size=(64, 96))).disk
 

@@ -1,12 +1,26 @@
+import resource
+import tempfile
+import threading
+from collections.abc import Iterable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvsa_cvat.propagation.propagate import DECAY, FAILED_DECAY, fill, propagate
-from hvsa_cvat.types import IGNORE, FrameAnnotation
+from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.propagation.propagate import (
+    DECAY,
+    FAILED_DECAY,
+    Carried,
+    Propagated,
+    _chain,
+    carry,
+    fill,
+)
+from hvsa_cvat.types import IGNORE, Correspondence, FrameAnnotation
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 
 
@@ -36,6 +50,11 @@ def shifting(length: int, size, dx: float = 0.0, dy: float = 0.0, valid=True) ->
         inside = inside & (y + dy * offset >= -0.5) & (y + dy * offset < size[0] - 0.5)
         checked[:, i] = inside & valid
     return FlowStore(flow, checked)
+
+
+def propagate(annotations, flow, size, length, **others) -> list[Propagated]:
+    with tempfile.TemporaryDirectory() as folder:
+        return list(carry(annotations, flow, size, length, Path(folder) / "carried", **others))
 
 
 def maps(annotations, flow, size):
@@ -84,7 +103,7 @@ def test_a_chain_that_fails_the_check_loses_to_a_longer_one_that_holds():
 
 def test_a_label_travels_on_through_failing_checks():
     flow = shifting(40, (1, 3), valid=False)
-    last = list(propagate([annotated(0, "012")], flow, (1, 3), 40))[-1]
+    last = propagate([annotated(0, "012")], flow, (1, 3), 40)[-1]
     assert shown(last.label_map) == "012"
     assert last.reached == 1
     assert (last.confidence > 0).all()
@@ -139,17 +158,20 @@ def test_fill_takes_the_network_where_nothing_is_known_or_trusted():
 
 def test_misfits_are_bugs():
     with pytest.raises(ValueError, match="2 frames for a video of 3"):
-        next(propagate([], shifting(2, (2, 2)), (2, 2), 3))
+        propagate([], shifting(2, (2, 2)), (2, 2), 3)
     with pytest.raises(ValueError, match="label map"):
-        next(propagate([annotated(0, "00")], shifting(2, (2, 2)), (2, 2), 2))
+        propagate([annotated(0, "00")], shifting(2, (2, 2)), (2, 2), 2)
 
 
-def test_progress_ends_whole():
+def test_progress_goes_frame_by_frame_in_the_callers_thread():
     steps = []
-    flow = shifting(3, (2, 2))
-    list(propagate([annotated(0, "00 00")], flow, (2, 2), 3, lambda *step: steps.append(step)))
-    assert steps[2] == ("propagating labels backward", 3, 3)
-    assert steps[-1] == ("propagating labels", 3, 3)
+
+    def progress(*step):
+        steps.append((*step, threading.get_ident()))
+
+    propagate([annotated(0, "00 00")], shifting(3, (2, 2)), (2, 2), 3, progress=progress)
+    here = threading.get_ident()
+    assert steps == [("carrying labels", done, 3, here) for done in (1, 2, 3)]
 
 
 @settings(max_examples=30, deadline=None)
@@ -167,7 +189,7 @@ def test_people_are_always_right_and_nothing_is_made_up(seed, length, scale):
         for t in range(length)
         if rng.random() < 0.6
     ]
-    results = list(propagate(annotations, flow, size, length))
+    results = propagate(annotations, flow, size, length)
     assert [p.frame for p in results] == list(range(length))
     seen = {v for a in annotations for v in np.unique(a.label_map)} | {IGNORE}
     for p in results:
@@ -180,24 +202,140 @@ def test_people_are_always_right_and_nothing_is_made_up(seed, length, scale):
         own = a.label_map != IGNORE
         assert (results[a.frame].label_map[own] == a.label_map[own]).all()
         assert (results[a.frame].confidence[own] == 1).all()
-    again = list(propagate(annotations, flow, size, length))
+    again = propagate(annotations, flow, size, length)
     for p, q in zip(results, again, strict=True):
         assert np.array_equal(p.label_map, q.label_map)
 
 
-def test_what_lies_in_files_says_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(1)
-    answers = [
-        FrameAnnotation(t, (0,), rng.choice([0, 3, IGNORE], (20, 30)).astype(np.uint8))
-        for t in (1, 4)
-    ]
-    flow = FlowStore(
-        rng.normal(size=(6, 4, 2, 10, 15)).astype(np.float16), rng.random((6, 4, 10, 15)) < 0.8
-    )
-    expected = list(propagate(answers, flow, (20, 30), 6))
-    monkeypatch.setattr("hvsa_cvat.propagation.propagate.IN_MEMORY", 100)
-    found = list(propagate(answers, flow, (20, 30), 6, folder=tmp_path))
+# Both chains at once, kept in a folder
+
+SIZE = (80, 96)
+
+
+class Clip:
+    """Six frames of 40x48 under answers of twice the size."""
+
+    def __init__(self, flow_class: type[FlowStore] = FlowStore) -> None:
+        rng = np.random.default_rng(1)
+        noise = cv2.GaussianBlur(rng.normal(size=(40, 48, 3)), (0, 0), 2)
+        still = cv2.normalize(noise, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
+        self.pictures = np.stack([np.roll(still, t, axis=1) for t in range(6)])
+        self.answers = [
+            FrameAnnotation(t, (0,), rng.choice([0, 3, IGNORE], SIZE).astype(np.uint8))
+            for t in (1, 4)
+        ]
+        self.flow = flow_class(
+            rng.normal(size=(6, 4, 2, 40, 48)).astype(np.float16), rng.random((6, 4, 40, 48)) < 0.8
+        )
+
+    def carried(self, folder: Path, steps: list[int] | None = None) -> Carried:
+        """`steps` are counted one by one as they are taken."""
+
+        def progress(step: str, done: int, total: int) -> None:
+            if steps is not None:
+                steps.append(done)
+
+        return carry(self.answers, self.flow, SIZE, 6, folder, progress, self.pictures)
+
+
+def assert_same(found: Iterable[Propagated], expected: Iterable[Propagated]) -> None:
     for one, other in zip(found, expected, strict=True):
+        assert (one.frame, one.reached) == (other.frame, other.reached)
         np.testing.assert_array_equal(one.label_map, other.label_map)
         np.testing.assert_array_equal(one.confidence, other.confidence)
+
+
+def test_chains_side_by_side_are_those_that_run_one_after_another(tmp_path: Path) -> None:
+    clip = Clip()
+    carried = clip.carried(tmp_path / "carried")
+    maps = np.stack([answer.label_map for answer in clip.answers])
+    np.testing.assert_array_equal(carried.labels, maps)
+    for found, order in ((carried.past, range(6)), (carried.future[::-1], range(6)[::-1])):
+        alone = np.stack(list(_chain((1, 4), maps, clip.flow, order, clip.pictures)))
+        assert found.dtype == alone.dtype
+        assert found.tobytes() == alone.tobytes()
+    first = list(carried)
+    assert len(first) == len(carried) == 6
+    assert_same(carried, first)
+
+
+def test_what_was_carried_is_read_again(tmp_path: Path) -> None:
+    clip, folder, steps = Clip(), tmp_path / "carried", []
+    expected = list(clip.carried(folder, steps))
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert_same(clip.carried(folder, steps), expected)
+    assert len(steps) == 6
+    names = ["carried.json", "future.npy", "labels.npy", "past.npy"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize("name", ["carried.json", "future.npy", "labels.npy", "past.npy"])
+@pytest.mark.parametrize("damage", ["gone", "empty", "truncated", "flipped"])
+def test_what_is_damaged_is_carried_anew(name: str, damage: str, tmp_path: Path) -> None:
+    clip, folder, steps = Clip(), tmp_path / "carried", []
+    expected = list(clip.carried(folder))
+    whole = (folder / name).read_bytes()
+    if damage == "gone":
+        (folder / name).unlink()
+    elif damage == "flipped":
+        (folder / name).write_bytes(whole[:-5] + bytes([whole[-5] ^ 1]) + whole[-4:])
+    else:
+        (folder / name).write_bytes(whole[:-1] if damage == "truncated" else b"")
+    assert_same(clip.carried(folder, steps), expected)
+    assert len(steps) == 6
+    assert (folder / name).read_bytes() == whole
+
+
+def test_other_answers_are_carried_anew(tmp_path: Path) -> None:
+    clip, folder, steps = Clip(), tmp_path / "carried", []
+    before = clip.carried(folder)
+    seen = clip.answers[1].label_map
+    clip.answers[1] = FrameAnnotation(4, (0,), np.where(seen == 3, 0, seen))
+    after = clip.carried(folder, steps)
+    assert len(steps) == 6
+    assert (list(after)[4].label_map[seen == 3] == 0).all()
+    # whoever still reads the old ones is not disturbed
+    assert (list(before)[4].label_map[seen == 3] == 3).all()
+
+
+class TornFlow(FlowStore):
+    """Fails in the chain from the future, amid the video."""
+
+    def get(self, source: int, target: int) -> Correspondence | None:
+        if (source, target) == (2, 3):
+            raise RuntimeError("torn")
+        return super().get(source, target)
+
+
+def test_what_ends_one_chain_ends_both(tmp_path: Path) -> None:
+    steps: list[int] = []
+    threads = threading.active_count()
+    with pytest.raises(RuntimeError, match="torn"):
+        Clip(TornFlow).carried(tmp_path / "carried", steps)
+    assert steps == [1, 2, 3]
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_between_frames(tmp_path: Path) -> None:
+    def progress(step: str, done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    clip, threads = Clip(), threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        carry(clip.answers, clip.flow, SIZE, 6, tmp_path / "carried", progress, clip.pictures)
+    assert threading.active_count() == threads
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_places_that_cannot_be_written(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, hard))
+    try:
+        with pytest.raises(HvsaError, match=r"cannot write .*carried: .*; free space or choose"):
+            Clip().carried(tmp_path / "carried")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,10 @@ drifts by rounding however long the chain; and what the two chains read is put t
 
 from __future__ import annotations
 
-import mmap
-import tempfile
-from collections.abc import Iterator, Sequence
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
 from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Size
 from hvsa_cvat.video.flow import FlowStore
+from hvsa_cvat.video.frames import load_npy, npy_writer
 
 DECAY = 0.93
 """What is left of the confidence after one frame, so that the nearer annotated frame wins."""
@@ -40,9 +42,6 @@ _PLACE = np.dtype([("offset", np.float16, 2), ("source", np.int32), ("confidence
 PLACE_BYTES = _PLACE.itemsize
 """Of one cell in one frame, while labels are carried."""
 
-IN_MEMORY = 2**26
-"""Bytes of places, and of labels; a longer or larger video keeps them in a temporary file."""
-
 
 @dataclass(frozen=True)
 class Propagated:
@@ -58,54 +57,145 @@ class Propagated:
     """Share of the pixels that have a label."""
 
 
-def propagate(
-    annotations: Sequence[FrameAnnotation],
-    flow: FlowStore,
-    size: Size,
-    length: int,
-    progress: Progress = silent,
-    pictures: NDArray[np.uint8] | None = None,
-    folder: Path | None = None,
-) -> Iterator[Propagated]:
-    """Every frame of the video in order, labelled from `annotations`, whole or partial.
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """Labels carried through a whole video: each iteration reads them anew."""
 
-    A pixel that a person labelled keeps its label. Of several annotations of a frame the later one
-    holds. With `pictures`, the frames uint8 (length, h, w, 3) RGB at the flow's size, drift is
-    taken out at every step. What does not fit into memory lies in `folder` meanwhile, by default
-    that of the system's temporary files.
-    """
-    if len(flow) != length:
-        raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
-    frames, latest = _merged(annotations, size)
-    where = str(folder) if folder is not None else None
-    with (
-        tempfile.SpooledTemporaryFile(IN_MEMORY, dir=where) as later,
-        tempfile.SpooledTemporaryFile(IN_MEMORY, dir=where) as drawn,
-    ):
-        try:
-            labels = _label_maps(drawn, [latest[frame] for frame in frames], size)
-            chain = _chain(frames, labels, flow, range(length)[::-1], pictures)
-            for done, places in enumerate(chain, 1):
-                later.write(places.tobytes())
-                progress("propagating labels backward", done, length)
-        except OSError as error:
-            mend = "free space" if where else "free space or set TMPDIR"
-            raise HvsaError(
-                f"cannot write temporary files to {where or tempfile.gettempdir()}: "
-                f"{error.strerror or error}; {mend}"
-            ) from error
-        entry = PLACE_BYTES * flow.size[0] * flow.size[1]
-        for frame, before in enumerate(_chain(frames, labels, flow, range(length), pictures)):
-            later.seek((length - 1 - frame) * entry)
-            after = np.frombuffer(later.read(entry), dtype=_PLACE).reshape(flow.size)
-            label_map, confidence = _vote((before, after), labels)
-            if frame in frames:
-                own = labels[frames.index(frame)]
+    frames: tuple[int, ...]
+    """The annotated frames, in order."""
+    labels: NDArray[np.uint8]
+    """uint8 (A, H, W): their label maps, mapped from a file."""
+    past: NDArray[Any]
+    """`_PLACE` (N, h, w): where in the past the cells of every frame come from; mapped as well."""
+    future: NDArray[Any]
+    """The same of the future."""
+
+    def __len__(self) -> int:
+        return len(self.past)
+
+    def __iter__(self) -> Iterator[Propagated]:
+        """Every frame of the video in order. A pixel that a person labelled keeps its label."""
+        for frame in range(len(self)):
+            label_map, confidence = _vote((self.past[frame], self.future[frame]), self.labels)
+            if frame in self.frames:
+                own = self.labels[self.frames.index(frame)]
                 label_map = np.where(own != IGNORE, own, label_map)
                 confidence[own != IGNORE] = 1
             reached = float((label_map != IGNORE).mean())
             yield Propagated(frame, label_map, confidence, reached)
-            progress("propagating labels", frame + 1, length)
+
+
+def carry(
+    annotations: Sequence[FrameAnnotation],
+    flow: FlowStore,
+    size: Size,
+    length: int,
+    folder: Path,
+    progress: Progress = silent,
+    pictures: NDArray[np.uint8] | None = None,
+) -> Carried:
+    """`annotations`, whole or partial, carried through a video of `length` frames of `size`.
+
+    Of several annotations of a frame the later one holds. With `pictures`, the frames uint8
+    (length, h, w, 3) RGB at the flow's size, drift is taken out at every step. Kept in `folder`,
+    which is replaced as a whole, and taken from there when it was made from the same annotations
+    and is undamaged; that flow and pictures are the same too is for the caller to know.
+    """
+    if len(flow) != length:
+        raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
+    latest = _merged(annotations, size)
+    places = (length, *flow.size)
+    if (kept := _kept(folder, latest, size, places)) is not None:
+        return kept
+    with atomic_directory(folder) as temporary:
+        with npy_writer(temporary / "labels.npy", (len(latest), *size), np.uint8) as append:
+            for annotation in latest.values():
+                append(annotation.label_map)
+        labels = np.load(temporary / "labels.npy", mmap_mode="r")
+        orders = range(length), range(length)[::-1]
+        chains = [_chain(tuple(latest), labels, flow, order, pictures) for order in orders]
+        with (
+            npy_writer(temporary / "past.npy", places, _PLACE) as add_past,
+            npy_writer(temporary / "future.npy", places, _PLACE) as add_future,
+        ):
+            past, future = _stored(chains, (add_past, add_future), length, progress)
+        sums = {"labels": _checksum(labels), "past": past, "future": future}
+        (temporary / "carried.json").write_text(json.dumps(_description(latest, sums)))
+    carried = _mapped(folder, tuple(latest), size, places)
+    if carried is None:
+        raise ValueError(f"{folder} changed while labels were carried")
+    return carried
+
+
+def _stored(
+    chains: Sequence[Iterator[NDArray[Any]]],
+    writers: Sequence[Callable[[NDArray[Any]], None]],
+    length: int,
+    progress: Progress,
+) -> list[int]:
+    """Run the chains to their ends, side by side, each in a thread of its own; their checksums.
+
+    They go from frame to frame together, so that whatever ends one ends the other.
+    """
+
+    def steps(
+        chain: Iterator[NDArray[Any]], write: Callable[[NDArray[Any]], None]
+    ) -> Iterator[int]:
+        checksum = 0
+        for places in chain:
+            write(places)
+            checksum = zlib.crc32(places.data, checksum)
+            yield checksum
+
+    running = [steps(*pair) for pair in zip(chains, writers, strict=True)]
+    checksums = []
+    with ThreadPoolExecutor(len(running)) as pool:
+        for done in range(1, length + 1):
+            checksums = [step.result() for step in [pool.submit(next, one) for one in running]]
+            progress("carrying labels", done, length)
+    return checksums
+
+
+def _kept(
+    folder: Path, latest: Mapping[int, FrameAnnotation], size: Size, places: tuple[int, int, int]
+) -> Carried | None:
+    """What lies in `folder`, if that is whole and of these annotations."""
+    try:
+        told = json.loads((folder / "carried.json").read_text())
+    except (OSError, ValueError):
+        return None
+    found = _mapped(folder, tuple(latest), size, places)
+    if found is None:
+        return None
+    sums = {
+        "labels": _checksum(one.label_map for one in latest.values()),
+        "past": _checksum(found.past),
+        "future": _checksum(found.future[::-1]),
+    }
+    whole = told == _description(latest, sums) and _checksum(found.labels) == sums["labels"]
+    return found if whole else None
+
+
+def _mapped(
+    folder: Path, frames: tuple[int, ...], size: Size, places: tuple[int, int, int]
+) -> Carried | None:
+    labels = load_npy(folder / "labels.npy", (len(frames), *size), np.uint8)
+    past, future = (load_npy(folder / f"{name}.npy", places, _PLACE) for name in ("past", "future"))
+    if labels is None or past is None or future is None:
+        return None
+    # written from the last frame to the first
+    return Carried(frames, labels, past, future[::-1])
+
+
+def _description(latest: Iterable[int], sums: Mapping[str, int]) -> dict[str, Any]:
+    return {"frames": list(latest), "sums": dict(sums)}
+
+
+def _checksum(entries: Iterable[NDArray[Any]]) -> int:
+    checksum = 0
+    for entry in entries:
+        checksum = zlib.crc32(entry.data, checksum)
+    return checksum
 
 
 def fill(propagated: Propagated, prediction: LabelMap) -> LabelMap:
@@ -113,10 +203,8 @@ def fill(propagated: Propagated, prediction: LabelMap) -> LabelMap:
     return np.where(propagated.label_map != IGNORE, propagated.label_map, prediction)
 
 
-def _merged(
-    annotations: Sequence[FrameAnnotation], size: Size
-) -> tuple[list[int], dict[int, FrameAnnotation]]:
-    """The annotated frames in order, and one annotation of each."""
+def _merged(annotations: Sequence[FrameAnnotation], size: Size) -> dict[int, FrameAnnotation]:
+    """One annotation of each annotated frame, in order."""
     merged: dict[int, FrameAnnotation] = {}
     for new in annotations:
         if new.packed.shape != size:
@@ -127,23 +215,7 @@ def _merged(
             joined = np.where(drawn != IGNORE, drawn, old.label_map)
             new = FrameAnnotation(new.frame, new.segments, joined)
         merged[new.frame] = new
-    return sorted(merged), merged
-
-
-def _label_maps(
-    file: tempfile.SpooledTemporaryFile[bytes], annotations: Sequence[FrameAnnotation], size: Size
-) -> NDArray[np.uint8]:
-    """uint8 (A, H, W), all label maps inflated; where they are large, mapped from `file`."""
-    shape = (len(annotations), *size)
-    if len(annotations) * size[0] * size[1] <= IN_MEMORY:
-        maps = [annotation.label_map for annotation in annotations]
-        return np.array(maps, np.uint8).reshape(shape)
-    # not written through the map: on a full disk that kills the process instead of raising
-    for annotation in annotations:
-        file.write(annotation.label_map.tobytes())
-    file.flush()
-    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return np.frombuffer(mapped, np.uint8).reshape(shape)
+    return dict(sorted(merged.items()))
 
 
 def _chain(

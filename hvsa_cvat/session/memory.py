@@ -19,7 +19,7 @@ import torch
 
 from hvsa_cvat.config import RunConfig, Strategy
 from hvsa_cvat.errors import CapacityError
-from hvsa_cvat.propagation.propagate import IN_MEMORY, PLACE_BYTES
+from hvsa_cvat.propagation.propagate import PLACE_BYTES
 from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
 from hvsa_cvat.segmentation.distributed import current_team
 from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
@@ -47,7 +47,7 @@ _VOTE_PIXEL = 260
 """Bytes a pixel of the frames' own size when carried labels are read and put to the vote."""
 
 _DRIFT_PIXEL = 400
-"""Bytes a pixel of the size at which labels are carried."""
+"""Bytes a pixel of the size at which labels are carried, for each of the two chains."""
 
 _CLASS_PIXEL = 12
 """Bytes a pixel of the frames' own size and class: logits, probabilities, and their exchange."""
@@ -205,8 +205,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     answers = int(length * own * _PACKED_PIXEL)
     vote = 0
     if config.carries:
-        vote = own * _VOTE_PIXEL + _area(carried_at) * _DRIFT_PIXEL + 5 * IN_MEMORY
-        vote += min(IN_MEMORY, length * own)
+        vote = own * _VOTE_PIXEL + 2 * _area(carried_at) * _DRIFT_PIXEL
     on_device = demand.device != "cpu"
     spare = _SPARE[demand.device]
     predicted = spare * BATCH * counted.image * counted_pixels(config.size) + 2 * counted.weights
@@ -253,7 +252,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     if carried_at != config.size:
         disk["carrying"] = 23 * length * _area(carried_at)
     if config.carries:
-        disk["carried labels"] = length * (PLACE_BYTES * _area(carried_at) + own)
+        disk["carried labels"] = length * (2 * PLACE_BYTES * _area(carried_at) + own)
     if training is not None:
         disk["targets"] = length * pixels * (5 if taught else 1)
     if Granularity.parse(config.granularity).number is not None:

@@ -7,6 +7,7 @@ is the session moved on, in one transaction.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from hvsa_cvat.files import atomic_directory, atomic_write, scratch_directory
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
 from hvsa_cvat.propagation.fusion import fuse
-from hvsa_cvat.propagation.propagate import Propagated, fill, propagate
+from hvsa_cvat.propagation.propagate import Carried, Propagated, carry, fill
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
 from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
@@ -515,6 +516,7 @@ def _training_data(session: Session, store: Store, bench: Bench, scratch: Path) 
             if confidence is not None:
                 weighted = True
                 add_weights(shrink_weights(confidence, size))
+            bench.progress("making targets", len(frames), count)
 
     places = {frame: row for row, frame in enumerate(frames) if frame is not None}
 
@@ -543,19 +545,22 @@ class _Rows(Mapping[int, NDArray[Any]]):
         return len(self.places)
 
 
-def _carried(
-    session: Session, store: Store, bench: Bench, carrier: Carrier
-) -> Iterator[Propagated]:
-    answers = list(all_answers(session, store).values())
-    return propagate(
-        answers,
+def _carried(session: Session, store: Store, bench: Bench, carrier: Carrier) -> Carried:
+    """What people have answered, carried through the video: once a round, by the phase that asks
+    first. It lies in the round's folder until the round's masks are stored."""
+    return carry(
+        list(all_answers(session, store).values()),
         carrier.flow,
         bench.source.size,
         len(bench.source),
+        _carried_path(store, session.current.number),
         progress=bench.progress,
         pictures=carrier.pictures,
-        folder=store.root,
     )
+
+
+def _carried_path(store: Store, round_number: int) -> Path:
+    return store.path("rounds", round_number, "carried")
 
 
 def _predict(session: Session, store: Store, bench: Bench) -> None:
@@ -564,12 +569,20 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
         _propagate(session, store, bench)
         # the network has learnt nothing, so what it says of the samples stands
         store.save_scores(number, store.load_scores(0))
-        _look_ahead(session, store, bench)
-        return
-    network = load_network(store, bench, number)
+    else:
+        _ask_network(session, store, bench)
+    _look_ahead(session, store, bench)
+    # before the session moves on: a run killed here does this phase again and leaves nothing either
+    shutil.rmtree(_carried_path(store, number), ignore_errors=True)
+
+
+def _ask_network(session: Session, store: Store, bench: Bench) -> None:
+    """Masks and scores of the round's network, joined by the carried labels where they are."""
+    number = session.current.number
     carried: Iterator[Propagated] | None = None
     if number > 0 and bench.carrier is not None and bench.config.carrying.fused:
-        carried = _carried(session, store, bench, bench.carrier)
+        carried = iter(_carried(session, store, bench, bench.carrier))
+    network = load_network(store, bench, number)
 
     def predictions(keep: _Keep) -> Iterator[FramePrediction]:
         dense = predict(
@@ -592,7 +605,6 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
     with _masks(store, bench, number) as keep:
         scores = Pool.of(predictions(keep))
     store.save_scores(number, scores)
-    _look_ahead(session, store, bench)
 
 
 _Keep = Callable[[int, LabelMap, NDArray[np.uint8]], None]
@@ -644,6 +656,7 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
             guess = read_label_map(label_map_path(store, 0, names[one.frame]))
             levels = certainty_levels(np.sqrt(np.sqrt(one.confidence)))
             keep(one.frame, fill(one, guess), levels)
+            bench.progress("reading carried labels", one.frame + 1, len(carried))
     with atomic_write(propagation_path(store, number)) as path:
         path.write_text(json.dumps({"reached_percent": 100 * float(np.mean(reached))}))
 

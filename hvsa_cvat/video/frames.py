@@ -326,7 +326,11 @@ def npy_writer(
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file,
-            {"descr": np.dtype(dtype).str, "fortran_order": False, "shape": shape},
+            {
+                "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+                "fortran_order": False,
+                "shape": shape,
+            },
         )
 
         def append(entry: NDArray[Any]) -> None:
