@@ -85,8 +85,15 @@ def paint(
     left, top = x.astype(np.intp), y.astype(np.intp)
     right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
     across, down = (x - left)[:, np.newaxis], (y - top)[:, np.newaxis]
-    upper = video[source, top, left] * (1 - across) + video[source, top, right] * across
-    lower = video[source, bottom, left] * (1 - across) + video[source, bottom, right] * across
+    # one index into a flat view: several at once take six times as long
+    pixels = np.asarray(video).reshape(-1, 3)
+    upper_row, lower_row = (source * height + top) * width, (source * height + bottom) * width
+
+    def at(index: NDArray[np.intp]) -> NDArray[np.uint8]:
+        return pixels.take(index, axis=0)
+
+    upper = at(upper_row + left) * (1 - across) + at(upper_row + right) * across
+    lower = at(lower_row + left) * (1 - across) + at(lower_row + right) * across
     painted[rows, columns] = upper * (1 - down) + lower * down
     return painted
 

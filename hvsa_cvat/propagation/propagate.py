@@ -289,7 +289,9 @@ def _read(
     weights, which add up to its confidence, and that, float32 (H, W)."""
     height, width = size = labels.shape[1:]
     h, w = places.shape
-    cells = places[np.ix_(_rescaled(height, h), _rescaled(width, w))]
+    cells = np.asarray(places)
+    if cells.shape != size:
+        cells = cells[np.ix_(_rescaled(height, h), _rescaled(width, w))]
     offset = cells["offset"].astype(np.float32)
     x = (np.arange(width) + offset[..., 0] * (width / w)).clip(0, width - 1)
     y = (np.arange(height)[:, np.newaxis] + offset[..., 1] * (height / h)).clip(0, height - 1)
@@ -300,8 +302,12 @@ def _read(
     confidence = np.where(source >= 0, cells["confidence"], 0).astype(np.float32)
     corners = np.full((4, *size), IGNORE, dtype=np.uint8)
     if len(labels):
-        for i, (v, u) in enumerate(((top, left), (top, right), (bottom, left), (bottom, right))):
-            corners[i] = np.where(source >= 0, labels[source, v, u], IGNORE)
+        # one index into a flat view: three at once take eight times as long
+        flat, known = np.asarray(labels).reshape(-1), source >= 0
+        first = np.where(known, source, 0).astype(np.intp) * height
+        rows = (first + top) * width, (first + bottom) * width
+        for i, index in enumerate(row + column for row in rows for column in (left, right)):
+            corners[i] = np.where(known, flat.take(index), IGNORE)
     shares = ((1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across)
     return corners, np.stack(shares) * confidence, confidence
 
