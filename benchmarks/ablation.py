@@ -74,12 +74,16 @@ ROWS: dict[str, Row] = {
     "`hvsa` without finer flow": Row("hvsa", _hvsa_but(fine=False)),
     "`hvsa` without taking out drift": Row("hvsa", _hvsa_but(without_drift=False)),
     "`hvsa` without fusion": Row("hvsa", _hvsa_but(fused=False)),
+    "`hvsa` with 16-px rectangles": Row(
+        "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
+    ),
     "`paper`": Row("paper"),
-    "`paper`, 16-px rectangles, active": Row(
+    "`paper` with 16-px rectangles": Row(
         "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
 }
-"""The first five add part after part; then parts are taken out, and the paper's method."""
+"""The first five add part after part; then parts are taken out, smaller samples asked for, and the
+paper's method. Rectangles are chosen by active selection."""
 
 
 class Clip(BaseModel):

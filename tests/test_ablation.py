@@ -57,7 +57,8 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     assert untaught.carrying == HVSA_CARRYING.model_copy(update={"taught": False})
     assert untaught.training == PAPER
     assert not config("`paper`").carrying.used
-    assert config("`paper`, 16-px rectangles, active").granularity == "rectangle:16"
+    assert config("`paper` with 16-px rectangles").granularity == "rectangle:16"
+    assert config("`hvsa` with 16-px rectangles").strategy == Strategy.ACTIVE
     assert config("`paper`").strategy == Strategy.UNIFORM
     assert config("`paper`").budgets == (0.02, 0.05, 0.1)
     assert config("`paper`").seed == 3
