@@ -284,6 +284,7 @@ def step_flops(network: SegmentationNetwork, size: Size, pairs: int) -> float:
 @click.option("--rectangles", default=16, show_default=True, help="Side in pixels.")
 @click.option("--samples", default=6000, show_default=True)
 @click.option("--clusters", default="60", show_default=True, help="Numbers, comma separated.")
+@click.option("--only", default="", help="Parts whose names begin so, such as select.")
 @click.option("--repeats", default=2, show_default=True)
 @click.option("--device", default="auto", type=click.Choice(["auto", "cpu", "cuda"]))
 @click.option("--threads", default=0, help="Of PyTorch; default: its own choice.")
@@ -296,6 +297,7 @@ def main(
     rectangles: int,
     samples: int,
     clusters: str,
+    only: str,
     repeats: int,
     device: str,
     threads: int,
@@ -315,8 +317,9 @@ def main(
         choose = [
             select_part(pooled(clip, samples), int(count), where) for count in clusters.split(",")
         ]
+        parts = [p for p in (flow, scores, learn, default, *choose) if p.name.startswith(only)]
         for _ in range(repeats):
-            for part in (flow, scores, learn, default, *choose):
+            for part in parts:
                 part.measure()
     click.echo(
         f"{name}, {length} frames at {size}, {epochs} epochs, {batch} pairs a step, {where}, "
@@ -324,11 +327,13 @@ def main(
     )
     click.echo("| part, value compared | s | plain, s | ratio | processor | value / plain |")
     click.echo("| --- | ---: | ---: | ---: | ---: | --- |")
-    for part in (flow, scores, learn, *choose):
-        click.echo(part.row())
-    plainly = (scores, choose[0], learn)
-    click.echo(round_row("round of `paper`: predict, select, fine-tune", plainly, plainly))
-    click.echo(round_row("round of `hvsa`, with carrying", (default, choose[0]), plainly))
+    for part in parts:
+        if part.plain is not None:
+            click.echo(part.row())
+    if not only:
+        plainly = (scores, choose[0], learn)
+        click.echo(round_row("round of `paper`: predict, select, fine-tune", plainly, plainly))
+        click.echo(round_row("round of `hvsa`, with carrying", (default, choose[0]), plainly))
     flops = step_flops(network, at, batch)
     click.echo(f"\nA step: {flops / 1e9:.1f} GFLOP. This machine: {probe(where)}.")
 
