@@ -15,6 +15,7 @@ from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
+from hvsa_cvat.selection import diversity
 from hvsa_cvat.selection.diversity import cluster_members, nearest_members
 from hvsa_cvat.types import IGNORE
 from hvsa_cvat.video.flow import DisFlow, FlowStore, compute_flow
@@ -127,6 +128,53 @@ def test_inertia_of_more_members_than_the_start_takes() -> None:
 
     plain = KMeans(30, random_state=0).fit(features).inertia_
     assert distance.sum(dtype=float) < 1.02 * plain
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_inertia_where_there_are_hardly_more_points_than_clusters(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sklearn.cluster import KMeans
+
+    # eight members a cluster start, as among many clusters, without 20,000 members in the test
+    monkeypatch.setattr(diversity, "START_MEMBERS", 0)
+    rng = np.random.default_rng(0)
+    points = heaps(300, 40)
+    features = points[rng.integers(len(points), size=4000)]
+    features += noise * rng.normal(size=features.shape).astype(np.float32)
+
+    starts = [cluster_members(features, 200, np.random.default_rng(s))[0] for s in range(4)]
+
+    plain = [KMeans(200, random_state=seed).fit(features).inertia_ for seed in range(4)]
+    assert np.mean([start.sum(dtype=float) for start in starts]) < 1.02 * np.mean(plain)
+
+
+def test_inertia_where_one_dimension_dominates() -> None:
+    from sklearn.cluster import KMeans
+
+    features = heaps(4000, 64)
+    features[:, 5] *= 100
+
+    distance, _ = cluster_members(features, 60, np.random.default_rng(0))
+
+    plain = [KMeans(60, random_state=seed).fit(features).inertia_ for seed in range(2)]
+    assert distance.sum(dtype=float) < 1.02 * np.mean(plain)
+
+
+@pytest.mark.parametrize("distinct", [1, 90])
+def test_nothing_is_left_where_points_are_fewer_than_clusters(
+    distinct: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diversity, "START_MEMBERS", 0)
+    points = heaps(distinct, 64)
+    features = np.repeat(points, -(-2000 // distinct), axis=0)
+
+    distance, _ = cluster_members(features, 100, np.random.default_rng(0))
+    members = nearest_members(features, 100, np.random.default_rng(0))
+
+    assert distance.max() < 1e-3
+    assert len(np.unique(features[members], axis=0)) == distinct
+    assert len(np.unique(members)) == 100
 
 
 def test_members_of_well_separated_heaps_agree() -> None:

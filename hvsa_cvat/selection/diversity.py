@@ -30,6 +30,10 @@ START_MEMBERS = 20_000
 
 START_PER_CLUSTER = 8
 
+LOWER_QUARTER = 0.5
+"""Where a quarter of those members is nearer to its centre than this share of the mean square, the
+features repeat (most clusters hold copies of a point), and the clusters start again among all."""
+
 _CHUNK = 2**24
 """Distances held at a time, 64 MiB."""
 
@@ -76,8 +80,9 @@ def cluster_members(
     """k-means: squared distance to the own centroid, float32 (N,), and cluster, int64 (N,).
 
     Lloyd's steps where they are cheap: in the directions that hold nearly all variance, first on a
-    part of the members, from a greedy k-means++ start there. Centroids and the distances returned
-    are those of the full space.
+    part of the members, from a greedy k-means++ start there. Which copied points share a centre
+    depends on how often each occurs, which a part tells badly and no step mends: features that
+    repeat start among all. Centroids and the distances returned are those of the full space.
     """
     with _one_thread():
         points = torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
@@ -88,12 +93,12 @@ def cluster_members(
         part = _some(reduced, fewer, generator)
         centres = _lloyd(part, _spread(part, clusters, generator))
         if len(part) < len(reduced):
+            if _repeat(part, centres):
+                centres = _spread(reduced, clusters, generator)
             centres = _lloyd(reduced, centres)
         cluster, _ = _assign(reduced, centres)
         means = _means(points, cluster, torch.zeros(clusters, points.shape[1], device=device))
-        distance = torch.empty(len(points), device=points.device)
-        for rows in _chunks(len(points), points.shape[1]):
-            distance[rows] = (points[rows] - means[cluster[rows]]).square().sum(dim=1)
+        distance = _squares(points, means, cluster)
     return distance.cpu().numpy(), cluster.cpu().numpy()
 
 
@@ -148,6 +153,14 @@ def _spread(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor
     return points[torch.cat(chosen)]
 
 
+def _repeat(points: Tensor, centres: Tensor) -> bool:
+    """Whether many of the points are copies, or nearly, of what their cluster holds."""
+    cluster, _ = _assign(points, centres)
+    distance = _squares(points, centres, cluster)
+    quarter = distance.kthvalue(1 + len(distance) // 4).values
+    return bool(quarter < LOWER_QUARTER * distance.mean())
+
+
 def _lloyd(points: Tensor, centres: Tensor) -> Tensor:
     """Centres after steps of assigning and averaging, until the inertia stalls."""
     before = torch.inf
@@ -177,6 +190,14 @@ def _means(points: Tensor, cluster: Tensor, centres: Tensor) -> Tensor:
     sizes = torch.bincount(cluster, minlength=len(centres))[:, None]
     sums = torch.zeros_like(centres).index_add_(0, cluster, points)
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)
+
+
+def _squares(points: Tensor, centres: Tensor, cluster: Tensor) -> Tensor:
+    """float32 (N,): the squared distance of each point to the centre of its cluster."""
+    distance = torch.empty(len(points), device=points.device)
+    for rows in _chunks(len(points), points.shape[1]):
+        distance[rows] = (points[rows] - centres[cluster[rows]]).square().sum(dim=1)
+    return distance
 
 
 def _chunks(length: int, width: int) -> Iterator[slice]:
