@@ -77,6 +77,12 @@ ROWS: dict[str, Row] = {
     "`hvsa` with 16-px rectangles": Row(
         "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
+    "`hvsa` with 16-px rectangles, then frames": Row(
+        "hvsa", strategy=Strategy.UNIFORM, granularity="rectangle:16,frame"
+    ),
+    "`hvsa` with 16-px rectangles twice, then frames": Row(
+        "hvsa", strategy=Strategy.UNIFORM, granularity="rectangle:16,rectangle:16,frame"
+    ),
     "`paper`": Row("paper"),
     "`paper` with 16-px rectangles": Row(
         "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"

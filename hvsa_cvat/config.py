@@ -21,7 +21,8 @@ FLOW_NAMES = ("auto", "dis", "raft-large", "raft-small")
 
 
 class Strategy(StrEnum):
-    """How samples are chosen: by uncertainty and diversity, at random, or evenly spaced."""
+    """How samples are chosen: by uncertainty and diversity, at random, or evenly spaced (whole
+    frames only; smaller samples are chosen as by ACTIVE then)."""
 
     ACTIVE = "active"
     RANDOM = "random"
@@ -109,7 +110,7 @@ class RunConfig(_Settings):
     method: Method = "hvsa"
     strategy: Strategy = Strategy.ACTIVE
     granularity: str = "frame"
-    """As `video.segments.Granularity` parses it."""
+    """As `video.segments.granularity_by_round` parses it."""
     budgets: tuple[float, ...]
     """Clicks that may have been spent after each round, as fractions of annotating every frame."""
     size: Size
@@ -142,6 +143,21 @@ class RunConfig(_Settings):
         if chosen.get("carrying") is None:
             chosen["carrying"] = HVSA_CARRYING if method == "hvsa" else CarryingConfig()
         return chosen
+
+
+def choose_strategy(asked: Strategy | None, method: Method, whole_frames: bool) -> Strategy:
+    """The strategy of a session in which at least one round asks for whole frames, or none does.
+
+    Unless another is asked for, `hvsa` spaces whole frames evenly; smaller samples are chosen by
+    active selection then.
+    """
+    if asked is None:
+        return Strategy.UNIFORM if whole_frames and method == "hvsa" else Strategy.ACTIVE
+    if asked is Strategy.UNIFORM and not whole_frames:
+        raise ConfigError(
+            "strategy uniform spaces whole frames evenly; it goes with granularity frame only"
+        )
+    return asked
 
 
 def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:

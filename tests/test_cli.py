@@ -151,7 +151,12 @@ def test_classes_from_a_file(own_clip: tiny.Clip, checkpoint: Path, tmp_path: Pa
         (("--granularity", "circle:3"), 2, ("'circle:3'", "rectangle:16")),
         (("--granularity", "rectangle:0"), 2, ("'rectangle:0'",)),
         (("--granularity", "maps:/nowhere"), 1, ("/nowhere/a0.png", "every frame")),
-        (("--strategy", "uniform", "--granularity", "rectangle:16"), 2, ("--strategy uniform",)),
+        (
+            ("--strategy", "uniform", "--granularity", "rectangle:16"),
+            2,
+            ("strategy uniform", "frame"),
+        ),
+        (("--granularity", "frame,frame", "--rounds", "1"), 2, ("2 rounds", "there are 1")),
         (("--size", "48"), 2, ("--size '48'", "192x256")),
         (("--size", "0x64"), 2, ("--size '0x64'", "32 to 8192")),
         (("--size", "48x²"), 2, ("--size '48x²'", "192x256")),

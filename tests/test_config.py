@@ -11,7 +11,9 @@ from hvsa_cvat.config import (
     PAPER_EXACT,
     CarryingConfig,
     RunConfig,
+    Strategy,
     TrainingConfig,
+    choose_strategy,
     parse_budgets,
     parse_size,
 )
@@ -106,6 +108,16 @@ def test_run_config_refuses_what_it_does_not_know() -> None:
         RunConfig.model_validate({"budgets": [0.1], "size": [32, 32], "epochs": 3})
     with pytest.raises(ValidationError, match="method"):
         RunConfig.model_validate({"budgets": [0.1], "size": [32, 32], "method": "magic"})
+
+
+def test_whole_frames_are_spaced_evenly_by_default() -> None:
+    assert choose_strategy(None, "hvsa", True) is Strategy.UNIFORM
+    assert choose_strategy(None, "hvsa", False) is Strategy.ACTIVE
+    assert choose_strategy(None, "paper", True) is Strategy.ACTIVE
+    assert choose_strategy(Strategy.RANDOM, "hvsa", True) is Strategy.RANDOM
+    assert choose_strategy(Strategy.UNIFORM, "paper", True) is Strategy.UNIFORM
+    with pytest.raises(ConfigError, match="goes with granularity frame"):
+        choose_strategy(Strategy.UNIFORM, "hvsa", False)
 
 
 def test_settings_do_not_change() -> None:

@@ -11,6 +11,7 @@ import pytest
 import tiny
 
 from hvsa_cvat.errors import ConfigError, MediaError, SessionError
+from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.experiment import RunMetrics, run_experiment
 from hvsa_cvat.types import IGNORE, LabelSet
 from hvsa_cvat.video.frames import open_frames
@@ -99,6 +100,47 @@ def test_every_granularity_method_and_strategy(
     maps = tiny.label_maps(tmp_path / "out")
     assert list(maps) == [f"{k}/a{i}" for k in range(3) for i in range(6)]
     assert maps["1/a0"] != maps["0/a0"] or maps["1/a5"] != maps["0/a5"]
+
+
+@pytest.mark.parametrize(
+    ("granularity", "method", "strategy"),
+    [
+        ("rectangle:16,frame", "hvsa", "uniform"),
+        ("rectangle:16,frame", "label-propagation", "active"),
+        ("frame,rectangle:16", "paper", "active"),
+        ("superpixel:12,rectangle:16", "label-propagation", "random"),
+    ],
+)
+def test_granularity_by_round(
+    granularity: str, method: str, strategy: str, clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    what = tiny.experiment(
+        clip, checkpoint, granularity=granularity, method=method, strategy=strategy
+    )
+    metrics = tiny.run(what, tmp_path)
+    with Store(tmp_path) as store:
+        session = store.load()
+        answers = [store.load_answers(number) for number in (1, 2)]
+        scores = [store.load_scores(number) for number in (0, 1)]
+    assert session is not None
+    first, second = (round.queried for round in session.rounds[1:])
+    assert first
+    assert second
+    for kind, scored in zip(granularity.split(","), scores, strict=True):
+        if kind == "superpixel:12":
+            assert 6 < len(scored) < 72  # SLIC makes about as many
+        else:
+            assert len(scored) == {"frame": 6, "rectangle:16": 72}[kind]
+    answered = [
+        {one.frame: one.label_map != IGNORE for one in given.annotations} for given in answers
+    ]
+    new = {frame: there & ~answered[0].get(frame, False) for frame, there in answered[1].items()}
+    assert all(there.any() for there in new.values())  # nothing is asked again
+    pixels = sum(map(np.count_nonzero, [*answered[0].values(), *new.values()]))
+    assert metrics.rounds[2].pixels_percent == pytest.approx(
+        100 * pixels / (6 * 48 * 64), rel=1e-2
+    )  # outlines may leave a pixel out
+    assert metrics.rounds[2].miou > metrics.rounds[0].miou
 
 
 def test_labels_are_carried_once_a_round(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def bench(checkpoint: Path, clip: tiny.Clip) -> Bench:
         source=what.frames,
         frames=np.zeros((6, 48, 64, 3), np.uint8),
         flow=None,  # type: ignore[arg-type]
-        segments=WholeFrames(6, (48, 64)),
+        segments=(WholeFrames(6, (48, 64)),),
         checkpoint=checkpoint,
         align_corners=True,
         full_clicks=100,

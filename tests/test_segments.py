@@ -16,6 +16,7 @@ from hvsa_cvat.video.segments import (
     Superpixels,
     WholeFrames,
     build_segments,
+    granularity_by_round,
 )
 
 
@@ -203,6 +204,17 @@ def test_granularity_values():
     assert Granularity.parse("rectangle:16x16") == Granularity.parse("rectangle:16")
     assert Granularity.parse(" superpixel:7 ").number == 7
     assert Granularity.parse("maps:a:b").folder == Path("a:b")
+
+
+def test_granularity_by_round():
+    small, frame = Granularity.parse("rectangle:16"), Granularity.parse("frame")
+    assert granularity_by_round("frame", 2) == (frame, frame)
+    assert granularity_by_round("rectangle:16, frame", 3) == (small, frame, frame)
+    assert granularity_by_round("frame,rectangle:16", 2) == (frame, small)
+    with pytest.raises(ConfigError, match="for 2 rounds, but there are 1; name at most one"):
+        granularity_by_round("frame,frame", 1)
+    with pytest.raises(ConfigError, match="'' is not one of frame"):
+        granularity_by_round("frame,", 2)
 
 
 @pytest.mark.parametrize(

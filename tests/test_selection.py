@@ -93,7 +93,7 @@ def test_many_members_keep_their_number_and_seed() -> None:
     assert first.tolist() != nearest_members(features, 400, rng(3)).tolist()
 
 
-def test_pool_of_predictions_without_the_labeled() -> None:
+def test_pool_of_predictions() -> None:
     predictions = [
         FramePrediction(
             frame,
@@ -105,7 +105,7 @@ def test_pool_of_predictions_without_the_labeled() -> None:
     ]
     pool = Pool.of(predictions)
     assert pool.samples == (Sample(3, 0), Sample(3, 1), Sample(4, 0), Sample(4, 1))
-    rest = pool.without([Sample(3, 1), Sample(4, 0)])
+    rest = pool.take(np.array([True, False, False, True]))
     assert rest.samples == (Sample(3, 0), Sample(4, 1))
     assert rest.uncertainty.tolist() == [3, 4.5]
     assert rest.features.tolist() == [[3, 0], [4, 1]]

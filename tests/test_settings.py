@@ -58,10 +58,10 @@ def test_options_come_over_projects_over_defaults(tmp_path: Path) -> None:
     assert settings.address.url == "https://cvat.example.com"  # the environment's
     assert settings.address.organization == "acme"
     assert settings.workspace == tmp_path / "memory"
-    one, seven = settings.care(1, {}), settings.care(7, {"rounds": 5, "strategy": None})
+    one, seven = settings.care(1, {}), settings.care(7, {"rounds": 5, "gap_percent": None})
     assert (one.budget, one.rounds, one.annotators) == ("8%", 2, ())
     assert (seven.budget, seven.rounds, seven.annotators) == ("4%", 5, ("ann",))
-    assert seven.strategy is Strategy.ACTIVE
+    assert seven.gap_percent == 5.0
     assert one.checkpoint == tmp_path / "start.safetensors"
 
 

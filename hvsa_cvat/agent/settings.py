@@ -14,11 +14,18 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hvsa_cvat.config import Method, RunConfig, Strategy, parse_budgets, parse_size
+from hvsa_cvat.config import (
+    Method,
+    RunConfig,
+    Strategy,
+    choose_strategy,
+    parse_budgets,
+    parse_size,
+)
 from hvsa_cvat.cvat.client import Address, Credentials
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
-from hvsa_cvat.video.segments import Granularity
+from hvsa_cvat.video.segments import granularity_by_round
 
 FILE = "hvsa.toml"
 
@@ -43,9 +50,10 @@ class CareOptions(_Model):
     """How a task is cared for. Everything has a default; `enroll` fixes it for a task."""
 
     method: Method = "hvsa"
-    strategy: Strategy = Strategy.ACTIVE
+    strategy: Strategy | None = None
+    """None: as `choose_strategy` says."""
     granularity: str | None = None
-    """As `video.segments.Granularity` parses it; None: squares of a sixth of the frames' height."""
+    """As `granularity_by_round` parses it; None: squares of a sixth of the frames' height."""
     budget: str = "5%"
     rounds: int = Field(3, ge=1)
     size: str | None = None
@@ -75,16 +83,14 @@ class CareOptions(_Model):
     def run_config(self, frames: Size, device: str) -> RunConfig:
         """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
         side = max(1, round(frames[0] / _RECTANGLES_A_SIDE))
-        granularity = Granularity.parse(self.granularity or f"rectangle:{side}")
-        if self.strategy is Strategy.UNIFORM and granularity.kind != "frame":
-            raise ConfigError(
-                "strategy uniform spaces whole frames evenly; it goes with granularity frame only"
-            )
+        granularity = self.granularity or f"rectangle:{side}"
+        budgets = parse_budgets(self.budget, self.rounds)
+        whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
         return RunConfig(
             method=self.method,
-            strategy=self.strategy,
-            granularity=str(granularity),
-            budgets=parse_budgets(self.budget, self.rounds),
+            strategy=choose_strategy(self.strategy, self.method, whole),
+            granularity=granularity,
+            budgets=budgets,
             size=parse_size(self.size) if self.size else network_size(frames, device),
             seed=self.seed,
             flow=self.flow,

@@ -68,7 +68,8 @@ def _care_options(command: F) -> F:
         click.option(
             "--granularity",
             help="What people are asked for: frame, rectangle:40 (or HxW), superpixel:300, "
-            "superpixel-merged:300; default: squares of a sixth of the frames' height.",
+            "superpixel-merged:300, or one a round, comma separated, of which the last holds on "
+            "(rectangle:40,frame); default: squares of a sixth of the frames' height.",
         ),
         click.option(
             "--budget",
@@ -99,7 +100,8 @@ def _care_options(command: F) -> F:
         click.option(
             "--strategy",
             type=click.Choice([one.value for one in Strategy]),
-            help="How samples are chosen; default: active.",
+            help="How samples are chosen; default: uniform (evenly spaced) for whole frames by "
+            "hvsa, else active.",
         ),
         click.option(
             "--size", help="HEIGHTxWIDTH in pixels at which the network works; default: by device."

@@ -20,6 +20,7 @@ from hvsa_cvat.config import (
     Method,
     RunConfig,
     Strategy,
+    choose_strategy,
     parse_budgets,
     parse_size,
 )
@@ -42,13 +43,15 @@ def _run_options(command: F) -> F:
             default="frame",
             show_default=True,
             help="What people are asked for: frame, rectangle:16 (or HxW), superpixel:300, "
-            "superpixel-merged:300, or maps:DIR with one segment map a frame.",
+            "superpixel-merged:300, or maps:DIR with one segment map a frame; or one a round, "
+            "comma separated, of which the last holds on (rectangle:16,frame).",
         ),
         click.option(
             "--strategy",
             type=click.Choice([one.value for one in Strategy]),
-            help="How samples are chosen; uniform (evenly spaced) goes with frames. Default: "
-            "uniform for whole frames by the method hvsa, else active.",
+            help="How samples are chosen; uniform spaces whole frames evenly, and chooses smaller "
+            "samples as active does. Default: uniform for hvsa where it asks for frames, else "
+            "active.",
         ),
         click.option(
             "--method",
@@ -333,17 +336,10 @@ def _simulate(
     from hvsa_cvat.simulation.experiment import Experiment, run_experiment
     from hvsa_cvat.video.flow import choose_flow
     from hvsa_cvat.video.frames import open_frames
-    from hvsa_cvat.video.segments import Granularity
+    from hvsa_cvat.video.segments import granularity_by_round
 
-    kind = Granularity.parse(granularity)
-    if strategy is None:
-        spread = kind.kind == "frame" and method == "hvsa"
-        strategy = Strategy.UNIFORM if spread else Strategy.ACTIVE
-    if strategy == Strategy.UNIFORM and kind.kind != "frame":
-        raise ConfigError(
-            f"--strategy uniform spaces whole frames evenly; it does not go with "
-            f"--granularity {granularity}"
-        )
+    kinds = granularity_by_round(granularity, len(budgets))
+    asked = Strategy(strategy) if strategy is not None else None
     chosen = choose_device(device)
     frames = open_frames(video, progress)
     truths = open_labels(labels_folder, frames, labels)
@@ -353,8 +349,8 @@ def _simulate(
     OUT.print(escape(line), soft_wrap=True)
     config = RunConfig(
         method=method,
-        strategy=Strategy(strategy),
-        granularity=str(kind),
+        strategy=choose_strategy(asked, method, any(kind.whole for kind in kinds)),
+        granularity=granularity,
         budgets=budgets,
         size=size or _own_size(frames.size),
         seed=seed,

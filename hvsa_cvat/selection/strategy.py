@@ -56,11 +56,6 @@ class Pool:
             self.frames[keep], self.segments[keep], self.uncertainty[keep], self.features[keep]
         )
 
-    def without(self, labeled: Iterable[Sample]) -> Pool:
-        """The unlabeled part of a pool of all samples."""
-        known = frozenset(labeled)
-        return self.take(np.array([sample not in known for sample in self.samples], np.bool_))
-
     @classmethod
     def of(cls, predictions: Iterable[FramePrediction]) -> Pool:
         """All segments of at least one predicted frame."""

@@ -27,7 +27,7 @@ from hvsa_cvat.segmentation.predict import BATCH
 from hvsa_cvat.session.prepare import carrying_size
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow import WORKING_BYTES, working_bytes
-from hvsa_cvat.video.segments import Granularity, MapFiles
+from hvsa_cvat.video.segments import Granularity, MapFiles, granularity_by_round
 
 _GIB, _MIB = 2**30, 2**20
 
@@ -255,8 +255,9 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         disk["carried labels"] = length * (2 * PLACE_BYTES * _area(carried_at) + own)
     if training is not None:
         disk["targets"] = length * pixels * (5 if taught else 1)
-    if Granularity.parse(config.granularity).number is not None:
-        disk["superpixels"] = int(length * own * _SUPERPIXEL_PIXEL)
+    kinds = set(granularity_by_round(config.granularity, rounds))
+    if superpixels := sum(kind.number is not None for kind in kinds):
+        disk["superpixels"] = int(superpixels * length * own * _SUPERPIXEL_PIXEL)
     if demand.video_bytes:
         disk["video"] = demand.video_bytes
     program = demand.processes * _PROGRAM[demand.device]
@@ -323,7 +324,10 @@ def demand_of(
         frames=frames,
         classes=classes,
         network=network,
-        samples=most_samples(Granularity.parse(config.granularity), frames, names),
+        samples=max(
+            most_samples(kind, frames, names)
+            for kind in granularity_by_round(config.granularity, len(config.budgets))
+        ),
         config=config,
         flow=flow,
         device=device.type,

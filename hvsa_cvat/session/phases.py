@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost
-from hvsa_cvat.config import RunConfig
+from hvsa_cvat.config import RunConfig, Strategy
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write, scratch_directory
 from hvsa_cvat.metrics import ConfusionMatrix
@@ -33,7 +33,7 @@ from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, s
 from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
-from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.strategy import Pool, Query, select
 from hvsa_cvat.session.outlook import (
@@ -45,7 +45,7 @@ from hvsa_cvat.session.outlook import (
     count_levels,
     outlook,
 )
-from hvsa_cvat.session.rounds import Phase, Session
+from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import (
     IGNORE,
@@ -54,6 +54,7 @@ from hvsa_cvat.types import (
     FramePrediction,
     LabelMap,
     LabelSet,
+    Mask,
     Sample,
 )
 from hvsa_cvat.video.flow import FlowStore
@@ -85,7 +86,8 @@ class Bench:
     frames: NDArray[np.uint8]
     """uint8 (N, h, w, 3) RGB at network size."""
     flow: FlowStore
-    segments: SegmentMaps
+    segments: tuple[SegmentMaps, ...]
+    """What each round that asks people asks for."""
     checkpoint: Path
     """The network of round 0."""
     align_corners: bool
@@ -98,6 +100,10 @@ class Bench:
     progress: Progress
     carrier: Carrier | None = None
     """For methods that train a network and carry labels too."""
+
+    def segments_of(self, round_number: int) -> SegmentMaps:
+        """Those of a round; before the first, and after the last, its own."""
+        return self.segments[min(max(round_number, 1), len(self.segments)) - 1]
 
     @property
     def rules(self) -> AnnotationRules:
@@ -265,24 +271,28 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
     full = float(bench.full_clicks) if bench.full_clicks is not None else factor * estimated
     # predicted outlines are smoother than a person's, propagated ones rougher
     scale = full / estimated if known else 1.0
+    segments = bench.segments_of(number)
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
-        raw = _estimated_clicks(samples, number - 1, store, bench)
+        raw = _estimated_clicks(samples, segments, number - 1, store, bench)
         # the first click of a sample chooses a class; only outlines are smoother or rougher
         return factor * np.where(raw > 0, 1 + scale * (raw - 1), 0)
 
     allowed = bench.config.budgets[number - 1] * full
     chosen: list[Sample] = []
     if allowed > session.clicks:
+        pool, whole = _unasked(store.load_scores(number - 1), session, bench)
+        strategy = bench.config.strategy
+        if strategy is Strategy.UNIFORM and segments.border_is_free:
+            strategy = Strategy.ACTIVE  # frames are spaced evenly, smaller samples are not
         query = Query(
             budget=allowed - session.clicks,
             expected_cost=expected_cost,
-            strategy=bench.config.strategy,
+            strategy=strategy,
             diversity_only=number == 1,
-            labeled_frames=tuple(sorted({sample.frame for sample in session.queried})),
+            labeled_frames=whole,
             length=len(bench.source),
         )
-        pool = store.load_scores(number - 1).without(session.queried)
         chosen = select(pool, query, _rng(bench, number), bench.device)
     costs = expected_cost(chosen).tolist() if chosen else []
     content = {
@@ -295,8 +305,39 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
     return Selection(tuple(chosen), tuple(costs), full)
 
 
+def asked_pixels(rounds: Sequence[Round], bench: Bench) -> Iterator[tuple[int, Mask]]:
+    """(frame, pixels that people were asked about in these rounds), of each frame with such."""
+    asked: dict[int, dict[int, list[int]]] = {}
+    for one in rounds:
+        for sample in one.queried:
+            asked.setdefault(sample.frame, {}).setdefault(one.number, []).append(sample.segment)
+    for frame, by_round in sorted(asked.items()):
+        pixels = np.zeros(bench.source.size, np.bool_)
+        for number, segments in by_round.items():
+            pixels |= np.isin(bench.segments_of(number)[frame], segments)
+        yield frame, pixels
+
+
+def _unasked(pool: Pool, session: Session, bench: Bench) -> tuple[Pool, tuple[int, ...]]:
+    """The samples of the current round that are not asked for yet, or only in part, where earlier
+    ones were smaller; and the frames that were asked for as a whole."""
+    segments = bench.segments_of(session.current.number)
+    keep, whole = np.ones(len(pool), np.bool_), []
+    for frame, asked in asked_pixels(session.rounds, bench):
+        counted = np.bincount(segments[frame][~asked], minlength=segments.count(frame))
+        rows = np.flatnonzero(pool.frames == frame)
+        keep[rows] = counted[pool.segments[rows]] > 0
+        if asked.all():
+            whole.append(frame)
+    return pool.take(keep), tuple(whole)
+
+
 def _estimated_clicks(
-    samples: Sequence[Sample], round_number: int, store: Store, bench: Bench
+    samples: Sequence[Sample],
+    segments: SegmentMaps,
+    round_number: int,
+    store: Store,
+    bench: Bench,
 ) -> NDArray[np.float64]:
     """float64 (len(samples),): what they would cost if the network's label maps were the truth."""
     costs = np.zeros(len(samples))
@@ -307,10 +348,10 @@ def _estimated_clicks(
         name = bench.source.names[frame]
         costs[wanted] = click_cost(
             read_label_map(label_map_path(store, round_number, name)),
-            bench.segments[frame],
+            segments[frame],
             [samples[place].segment for place in wanted],
             bench.rules,
-            bench.segments.border_is_free,
+            segments.border_is_free,
         )
     return costs
 
@@ -338,7 +379,8 @@ def _request(session: Session, server: AnnotationServer, store: Store, bench: Be
     key = f"hvsa://{session.id}/rounds/{current.number}"
     selection = read_selection(store.root, current.number)
     expected = selection.expected_clicks if selection and current.queried else ()
-    return server.request(key, current.queried, bench.segments, expected)
+    segments = bench.segments_of(current.number)
+    return server.request(key, current.queried, segments, expected)
 
 
 def _collect(session: Session, server: AnnotationServer) -> Answers | None:
@@ -441,7 +483,7 @@ def _look_ahead(session: Session, store: Store, bench: Bench) -> None:
         levels,
         (session.clicks - current.clicks, session.clicks),
         selection.full_clicks,
-        not bench.segments.border_is_free,
+        not bench.segments_of(current.number + 1).border_is_free,
         bench.carrier is not None,
         _rng(bench, current.number),
     )
@@ -567,8 +609,6 @@ def _predict(session: Session, store: Store, bench: Bench) -> None:
     number = session.current.number
     if number > 0 and bench.config.method == "label-propagation":
         _propagate(session, store, bench)
-        # the network has learnt nothing, so what it says of the samples stands
-        store.save_scores(number, store.load_scores(0))
     else:
         _ask_network(session, store, bench)
     _look_ahead(session, store, bench)
@@ -599,12 +639,17 @@ def _ask_network(session: Session, store: Store, bench: Bench) -> None:
                 keep(prediction.frame, shown.label_map, certainty_levels(shown.certainty))
             else:
                 keep(prediction.frame, prediction.label_map, _levels(prediction.uncertainty))
-            segments = bench.segments[prediction.frame]
-            yield score_segments(prediction, segments, bench.segments.count(prediction.frame))
+            yield _scored(prediction, number + 1, bench)
 
     with _masks(store, bench, number) as keep:
         scores = Pool.of(predictions(keep))
     store.save_scores(number, scores)
+
+
+def _scored(prediction: DensePrediction, round_number: int, bench: Bench) -> FramePrediction:
+    """What the network says of the samples of a round in one frame."""
+    segments, frame = bench.segments_of(round_number), prediction.frame
+    return score_segments(prediction, segments[frame], segments.count(frame))
 
 
 _Keep = Callable[[int, LabelMap, NDArray[np.uint8]], None]
@@ -659,6 +704,17 @@ def _propagate(session: Session, store: Store, bench: Bench) -> None:
             bench.progress("reading carried labels", one.frame + 1, len(carried))
     with atomic_write(propagation_path(store, number)) as path:
         path.write_text(json.dumps({"reached_percent": 100 * float(np.mean(reached))}))
+    # the network has learnt nothing, so what it says of the samples stands, unless the next are
+    # others
+    if bench.segments_of(number + 1) is bench.segments_of(number):
+        scores = store.load_scores(number - 1)
+    else:
+        network = load_network(store, bench, number)
+        dense = predict(
+            network, bench.frames, bench.source.size, device=bench.device, progress=bench.progress
+        )
+        scores = Pool.of(_scored(prediction, number + 1, bench) for prediction in dense)
+    store.save_scores(number, scores)
 
 
 def _publish(session: Session, server: AnnotationServer, store: Store, bench: Bench) -> None:

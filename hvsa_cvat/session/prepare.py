@@ -20,7 +20,7 @@ from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import LabelSet, Size
 from hvsa_cvat.video.flow import FlowStore, compute_flow
 from hvsa_cvat.video.frames import resized_frames
-from hvsa_cvat.video.segments import Granularity, build_segments
+from hvsa_cvat.video.segments import build_segments, granularity_by_round
 
 _CARRYING_LONG_SIDE = 640
 """Pixels; labels are carried at the frames' own size up to here."""
@@ -75,15 +75,18 @@ def prepare(
         dense = predict(network, frames, start.source.size, device=start.device, only=[frame])
         return np.asarray(next(dense).feature_map.cpu())
 
+    kinds = granularity_by_round(config.granularity, len(config.budgets))
+    segments = {
+        kind: build_segments(kind, start.source, store.path("segments"), features)
+        for kind in set(kinds)
+    }
     return Bench(
         config=config,
         labels=start.labels,
         source=start.source,
         frames=frames,
         flow=flow,
-        segments=build_segments(
-            Granularity.parse(config.granularity), start.source, store.path("segments"), features
-        ),
+        segments=tuple(segments[kind] for kind in kinds),
         checkpoint=start.checkpoint,
         align_corners=start.align_corners,
         full_clicks=full_clicks,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from hvsa_cvat.session.phases import (
     Bench,
     Clock,
     advance,
+    asked_pixels,
     label_map_path,
     load_network,
     propagation_path,
@@ -47,8 +48,8 @@ from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
 from hvsa_cvat.simulation.datasets import LabelMaps, check_labels
-from hvsa_cvat.types import LabelSet, Sample
-from hvsa_cvat.video.segments import Granularity, build_segments
+from hvsa_cvat.types import LabelSet
+from hvsa_cvat.video.segments import build_segments, granularity_by_round
 
 _PICTURES = 6
 
@@ -161,11 +162,12 @@ def _check(experiment: Experiment, out: Path, progress: Progress) -> None:
         seed=experiment.config.seed,
     )
     check_labels(experiment.truths, progress)
-    granularity = Granularity.parse(experiment.config.granularity)
-    segments = build_segments(granularity, experiment.frames, out / "segments", lambda frame: _NONE)
-    if granularity.kind == "maps":
-        for frame in range(len(experiment.frames)):
-            segments.count(frame)
+    config = experiment.config
+    for kind in set(granularity_by_round(config.granularity, len(config.budgets))):
+        segments = build_segments(kind, experiment.frames, out / "segments", lambda frame: _NONE)
+        if kind.kind == "maps":
+            for frame in range(len(experiment.frames)):
+                segments.count(frame)
 
 
 def _open_session(store: Store, experiment: Experiment) -> Session:
@@ -280,7 +282,7 @@ def _round_metrics(
     except (OSError, ValidationError):
         pass  # not scored yet
     rounds = session.rounds[: done.number + 1]
-    queried = [sample for one in rounds for sample in one.queried]
+    pixels = sum(int(asked.sum()) for _, asked in asked_pixels(rounds, bench))
     clicks = sum(one.clicks or 0 for one in rounds)
     height, width = bench.source.size
     names = bench.source.names
@@ -296,8 +298,8 @@ def _round_metrics(
         round=done.number,
         clicks=clicks,
         clicks_percent=100 * clicks / full_clicks,
-        pixels_percent=100 * _pixels(queried, bench) / (height * width * len(names)),
-        samples=len(queried),
+        pixels_percent=100 * pixels / (height * width * len(names)),
+        samples=sum(len(one.queried) for one in rounds),
         propagated_percent=_propagated(store, done.number),
         outlook=read_outlook(store.root, done.number),
         unseen=agreement.unseen if agreement is not None else (),
@@ -311,20 +313,6 @@ def _round_metrics(
 def _propagated(store: Store, round_number: int) -> float | None:
     path = propagation_path(store, round_number)
     return float(json.loads(path.read_text())["reached_percent"]) if path.exists() else None
-
-
-def _by_frame(samples: list[Sample]) -> Mapping[int, list[int]]:
-    segments: dict[int, list[int]] = {}
-    for sample in samples:
-        segments.setdefault(sample.frame, []).append(sample.segment)
-    return segments
-
-
-def _pixels(samples: list[Sample], bench: Bench) -> int:
-    return sum(
-        int(np.isin(bench.segments[frame], segments).sum())
-        for frame, segments in _by_frame(samples).items()
-    )
 
 
 def _report(
@@ -398,7 +386,8 @@ def _pictures(
         for done in session.rounds:
             wanted = [sample.segment for sample in done.queried if sample.frame == frame]
             if wanted:
-                asked[np.isin(bench.segments[frame], wanted)] = done.number
+                segments = bench.segments_of(done.number)[frame]
+                asked[np.isin(segments, wanted)] = done.number
         pictures.append(
             FramePicture(
                 name=name,

@@ -64,6 +64,10 @@ class Granularity:
             return cls("maps", folder=Path(value))
         raise ConfigError(f"granularity {text!r} is not one of {_FORMS}")
 
+    @property
+    def whole(self) -> bool:
+        return self.kind == "frame"
+
     def __str__(self) -> str:
         if self.size is not None:
             height, width = self.size
@@ -71,6 +75,18 @@ class Granularity:
         if self.number is not None:
             return f"{self.kind}:{self.number}"
         return self.kind if self.folder is None else f"{self.kind}:{self.folder}"
+
+
+def granularity_by_round(text: str, rounds: int) -> tuple[Granularity, ...]:
+    """What each of the rounds that ask people asks for: `rectangle:16,frame` is rectangles in the
+    first round and whole frames in all others."""
+    named = tuple(map(Granularity.parse, text.split(",")))
+    if len(named) > rounds:
+        raise ConfigError(
+            f"granularity {text!r} is for {len(named)} rounds, but there are {rounds}; name "
+            "at most one a round, the last holds for all rounds left"
+        )
+    return named + named[-1:] * (rounds - len(named))
 
 
 def build_segments(
