@@ -17,6 +17,13 @@ Sampling = Literal["every-frame", "half-labeled"]
 
 NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
 
+CARRIED: tuple[Method, ...] = ("hvsa", "label-propagation")
+"""Methods that carry people's labels along the flow as they are set up."""
+
+WHOLE_FROM = 0.05
+"""Share of the clicks of annotating every frame that, once spent, is better followed by whole
+frames, where answers are carried: at 10 % they were better on every clip measured, at 5 % not."""
+
 FLOW_NAMES = ("auto", "dis", "raft-large", "raft-small")
 
 
@@ -126,6 +133,10 @@ class RunConfig(_Settings):
     carrying: CarryingConfig = CarryingConfig()
     """The method's own unless given: everything for `hvsa`, nothing for the others."""
 
+    seek_classes: bool = False
+    """Active selection of small samples sees to it that every class the masks show is asked for.
+    The method's own unless given: `hvsa` does, the others do as the paper does."""
+
     @property
     def carries(self) -> bool:
         """Whether people's labels are carried along the flow."""
@@ -142,6 +153,8 @@ class RunConfig(_Settings):
             chosen["training"] = TRAINING.get(method)
         if chosen.get("carrying") is None:
             chosen["carrying"] = HVSA_CARRYING if method == "hvsa" else CarryingConfig()
+        if chosen.get("seek_classes") is None:
+            chosen["seek_classes"] = method == "hvsa"
         return chosen
 
 

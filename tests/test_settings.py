@@ -99,6 +99,12 @@ def test_the_loop_gets_its_settings_from_the_frames() -> None:
     config = CareOptions().run_config((240, 320), "cpu")
     assert (config.granularity, config.size) == ("rectangle:40", (256, 320))
     assert config.budgets == pytest.approx((0.05 / 3, 0.1 / 3, 0.05))
+    assert config.strategy is Strategy.ACTIVE
+    longer = CareOptions(budget="2%,5%,8%,10%").run_config((240, 320), "cpu")
+    assert longer.granularity == "rectangle:40,rectangle:40,frame"
+    assert longer.strategy is Strategy.UNIFORM
+    paper = CareOptions(budget="2%,5%,10%", method="paper").run_config((240, 320), "cpu")
+    assert (paper.granularity, paper.strategy) == ("rectangle:40", Strategy.ACTIVE)
     large = CareOptions(granularity="frame", strategy=Strategy.UNIFORM).run_config(
         (1080, 1920), "cuda"
     )

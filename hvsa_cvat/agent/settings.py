@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -15,6 +15,8 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvsa_cvat.config import (
+    CARRIED,
+    WHOLE_FROM,
     Method,
     RunConfig,
     Strategy,
@@ -53,7 +55,8 @@ class CareOptions(_Model):
     strategy: Strategy | None = None
     """None: as `choose_strategy` says."""
     granularity: str | None = None
-    """As `granularity_by_round` parses it; None: squares of a sixth of the frames' height."""
+    """As `granularity_by_round` parses it; None: squares of a sixth of the frames' height, and
+    whole frames in rounds that begin with `WHOLE_FROM` spent, where answers are carried."""
     budget: str = "5%"
     rounds: int = Field(3, ge=1)
     size: str | None = None
@@ -82,9 +85,8 @@ class CareOptions(_Model):
 
     def run_config(self, frames: Size, device: str) -> RunConfig:
         """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
-        side = max(1, round(frames[0] / _RECTANGLES_A_SIDE))
-        granularity = self.granularity or f"rectangle:{side}"
         budgets = parse_budgets(self.budget, self.rounds)
+        granularity = self.granularity or self._granularity(frames, budgets)
         whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
         return RunConfig(
             method=self.method,
@@ -96,6 +98,15 @@ class CareOptions(_Model):
             flow=self.flow,
             epsilon=self.epsilon,
         )
+
+    def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:
+        side = max(1, round(frames[0] / _RECTANGLES_A_SIDE))
+        begun = (0.0, *budgets[:-1])
+        carried = self.method in CARRIED
+        small = sum(spent < WHOLE_FROM or not carried for spent in begun)
+        if small == len(begun):
+            return f"rectangle:{side}"
+        return ",".join([f"rectangle:{side}"] * small + ["frame"])
 
 
 def network_size(frames: Size, device: str) -> Size:

@@ -77,6 +77,26 @@ class Pool:
         )
 
 
+SOUGHT_SAMPLES = 4
+"""Pixels of every class that are sought, in samples of the mean size."""
+
+_LEAST_SHOWN = 1 / 16
+"""A sample is asked for a class only if the masks show so much of one sample as that class."""
+
+
+@dataclass(frozen=True)
+class Classes:
+    """What is known of the classes in a pool, so that none is left out that the masks show."""
+
+    shown: NDArray[np.float32]
+    """float32 (N, C): pixels of each sample that the masks show as each class, each times its
+    certainty in 0..1."""
+    answered: NDArray[np.int64]
+    """int64 (C,): pixels that people have labelled so far."""
+    pixels: float
+    """Of a sample, in the mean."""
+
+
 @dataclass(frozen=True)
 class Query:
     """What one round may ask for."""
@@ -91,6 +111,8 @@ class Query:
     """Frames that uniform selection keeps away from."""
     length: int = 0
     """Frames in the video; uniform selection needs it."""
+    classes: Classes | None = None
+    """Active selection seeks classes that are seldom answered, where this is given."""
 
 
 def select(
@@ -114,6 +136,8 @@ def select(
     else:
         draw = partial(_spread_members, device=device)
         chosen = _Purse(pool, query).spend(_halves(pool, query), draw, rng)
+        if query.classes is not None:
+            chosen = _with_seldom_classes(pool, query, query.classes, chosen)
     samples = pool.samples
     return [samples[i] for i in chosen]
 
@@ -191,6 +215,42 @@ def _costs(pool: Pool, indices: Indices, query: Query) -> NDArray[np.float64]:
     if costs.shape != indices.shape or not np.isfinite(costs).all() or (costs < 0).any():
         raise ValueError("expected costs must be finite, not negative, one a sample")
     return costs
+
+
+def _with_seldom_classes(
+    pool: Pool, query: Query, classes: Classes, chosen: Sequence[int]
+) -> list[int]:
+    """`chosen`, of which the last may have made way for samples that show classes with fewer than
+    `SOUGHT_SAMPLES` samples' pixels answered or chosen; those take half of the budget at most.
+
+    Which classes there are is told by few samples only where each has one: clusters in feature
+    space leave out a class that is seldom, and one that is never answered is never shown.
+    """
+    found = classes.answered + classes.shown[list(chosen)].sum(axis=0, dtype=np.float64)
+    free = np.ones(len(pool), np.bool_)
+    free[list(chosen)] = False
+    sought: list[int] = []
+    spent = 0.0
+    rarest_first = np.argsort(classes.shown.sum(axis=0), kind="stable")
+    for level in range(1, SOUGHT_SAMPLES + 1):
+        for label in rarest_first:
+            while found[label] < level * classes.pixels:
+                shown = np.where(free, classes.shown[:, label], -1)
+                best = int(np.argmax(shown))
+                cost = float(_costs(pool, np.array([best]), query)[0])
+                if shown[best] < _LEAST_SHOWN * classes.pixels or spent + cost > query.budget / 2:
+                    break
+                sought.append(best)
+                free[best] = False
+                spent += cost
+                found += classes.shown[best]
+    kept = list(chosen)
+    costs = _costs(pool, np.array(kept), query).tolist()
+    left = query.budget - spent - sum(costs)
+    while sought and kept and left < 0:
+        kept.pop()
+        left += costs.pop()
+    return kept + sought
 
 
 def _uniform(pool: Pool, query: Query) -> Indices:

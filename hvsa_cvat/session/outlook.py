@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from hvsa_cvat.config import WHOLE_FROM
 from hvsa_cvat.types import IGNORE, LabelMap
 
 LEVELS = 8
@@ -35,10 +36,6 @@ _LOW, _HIGH = 5, 95
 
 _PAYING_GAIN = 0.005
 """mIoU that another 1 % of clicks must bring to be worth it."""
-
-_WHOLE_FROM = 0.05
-"""Share of the clicks of annotating every frame that, once spent, is better followed by whole
-frames, where answers are carried: at 10 % they were better on every clip measured, at 5 % not."""
 
 _USUAL_FALL = 0.6
 _STEEPEST_FALL = 2.0
@@ -227,7 +224,7 @@ def outlook(
             given[shown, :, shown],
             whole_frames,
             carried,
-            now >= _WHOLE_FROM * full_clicks,
+            now >= WHOLE_FROM * full_clicks,
         ),
     )
 

@@ -35,7 +35,7 @@ from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
-from hvsa_cvat.selection.strategy import Pool, Query, select
+from hvsa_cvat.selection.strategy import Classes, Pool, Query, select
 from hvsa_cvat.session.outlook import (
     LEVELS,
     HeldOut,
@@ -285,6 +285,7 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
         strategy = bench.config.strategy
         if strategy is Strategy.UNIFORM and segments.border_is_free:
             strategy = Strategy.ACTIVE  # frames are spaced evenly, smaller samples are not
+        seeks = bench.config.seek_classes and segments.border_is_free
         query = Query(
             budget=allowed - session.clicks,
             expected_cost=expected_cost,
@@ -292,6 +293,7 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
             diversity_only=number == 1,
             labeled_frames=whole,
             length=len(bench.source),
+            classes=_classes(pool, session, store, bench) if seeks else None,
         )
         chosen = select(pool, query, _rng(bench, number), bench.device)
     costs = expected_cost(chosen).tolist() if chosen else []
@@ -330,6 +332,31 @@ def _unasked(pool: Pool, session: Session, bench: Bench) -> tuple[Pool, tuple[in
         if asked.all():
             whole.append(frame)
     return pool.take(keep), tuple(whole)
+
+
+def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classes:
+    """By the masks of the round before, and by what people have answered."""
+    number, count = session.current.number, len(bench.labels)
+    segments = bench.segments_of(number)
+    shown = np.zeros((len(pool), count), np.float32)
+    for frame, name in enumerate(bench.source.names):
+        rows = np.flatnonzero(pool.frames == frame)
+        if not len(rows):
+            continue
+        label_map = read_label_map(label_map_path(store, number - 1, name)).astype(np.int64)
+        levels = read_label_map(_levels_path(store, number - 1, name))
+        counted = np.bincount(
+            (segments[frame] * count + label_map).ravel(),
+            weights=(levels.ravel() + 0.5) / LEVELS,
+            minlength=segments.count(frame) * count,
+        )
+        shown[rows] = counted.reshape(-1, count)[pool.segments[rows]]
+    answered = np.zeros(count, np.int64)
+    for answer in all_answers(session, store).values():
+        answered += np.bincount(answer.label_map.ravel(), minlength=IGNORE + 1)[:count]
+    samples = sum(segments.count(frame) for frame in range(len(bench.source)))
+    height, width = bench.source.size
+    return Classes(shown, answered, height * width * len(bench.source) / samples)
 
 
 def _estimated_clicks(
