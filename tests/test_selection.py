@@ -2,6 +2,7 @@ import itertools
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hvsa_cvat.selection.diversity import nearest_members
-from hvsa_cvat.selection.strategy import Pool, Query, Strategy, select, spread_frames
+from hvsa_cvat.selection.strategy import Classes, Pool, Query, Strategy, select, spread_frames
 from hvsa_cvat.types import FramePrediction, Sample
 
 EVERY = list(Strategy)
@@ -263,3 +264,53 @@ def test_a_round_of_rectangles_takes_seconds() -> None:
     )
     chosen = select(pool, Query(3000, flat(5), diversity_only=True), rng())
     assert len(set(chosen)) == 600
+
+
+def seeking(shown: list[list[float]], answered: list[int], pixels: float = 4.0) -> Classes:
+    return Classes(np.array(shown, np.float32), np.array(answered), pixels)
+
+
+def test_a_class_that_nothing_chosen_shows_is_asked_for() -> None:
+    # the last sample alone shows class 1; k-means would take one of each heap
+    pool = frames_pool(np.array([0, 0, 9, 9, 9.1]))
+    shown = [[4, 0], [4, 0], [4, 0], [4, 0], [1, 3]]
+    query = Query(20, flat(10), diversity_only=True, classes=seeking(shown, [99, 0]))
+    plain = select(pool, replace(query, classes=None), rng())
+    assert {s.frame for s in plain} == {0, 2}
+    chosen = select(pool, query, rng())
+    assert len(chosen) == 2  # it takes the place of one
+    assert chosen[-1].frame == 4
+    assert {s.frame for s in chosen} < {0, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("shown", "answered"),
+    [
+        ([4.0] * 5, 16),  # answered as often as is sought
+        ([0.2] * 5, 0),  # a sample that shows next to nothing of it
+        ([8.0, 8, 8, 8, 0], 0),  # those chosen anyway show it
+    ],
+)
+def test_no_class_is_sought_in_vain(shown: list[float], answered: int) -> None:
+    pool = frames_pool(np.array([0, 0, 9, 9, 9.1]))
+    query = Query(20, flat(10), diversity_only=True)
+    seeks = replace(query, classes=seeking([[one] for one in shown], [answered]))
+    assert select(pool, seeks, rng()) == select(pool, query, rng())
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30),
+    st.integers(1, 40),
+    st.integers(0, 99),
+)
+def test_seeking_classes_keeps_to_the_budget(
+    shown: list[tuple[int, int]], budget: int, seed: int
+) -> None:
+    pool = frames_pool(np.random.default_rng(seed).normal(size=(len(shown), 2)))
+    costs = np.random.default_rng(seed).integers(1, 9, len(shown)).tolist()
+    classes = seeking([list(map(float, one)) for one in shown], [0, 0])
+    query = Query(budget, by_frame(costs), diversity_only=True, classes=classes)
+    chosen = select(pool, query, np.random.default_rng(seed))
+    assert chosen
+    assert len(set(chosen)) == len(chosen)
+    assert sum(costs[s.frame] for s in chosen) <= budget + max(costs) / 2

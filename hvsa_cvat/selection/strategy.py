@@ -77,9 +77,6 @@ class Pool:
         )
 
 
-SOUGHT_SAMPLES = 4
-"""Pixels of every class that are sought, in samples of the mean size."""
-
 _LEAST_SHOWN = 1 / 16
 """A sample is asked for a class only if the masks show so much of one sample as that class."""
 
@@ -220,11 +217,12 @@ def _costs(pool: Pool, indices: Indices, query: Query) -> NDArray[np.float64]:
 def _with_seldom_classes(
     pool: Pool, query: Query, classes: Classes, chosen: Sequence[int]
 ) -> list[int]:
-    """`chosen`, of which the last may have made way for samples that show classes with fewer than
-    `SOUGHT_SAMPLES` samples' pixels answered or chosen; those take half of the budget at most.
+    """`chosen`, of which the last may have made way for a sample of each class that would have less
+    than one sample's pixels answered or chosen; those take half of the budget at most.
 
-    Which classes there are is told by few samples only where each has one: clusters in feature
-    space leave out a class that is seldom, and one that is never answered is never shown.
+    Clusters in feature space leave out a class that is seldom, and training on answers without it
+    makes the network forget it. More than one sample a class is worse: those that show it best are
+    one thing in neighbouring frames.
     """
     found = classes.answered + classes.shown[list(chosen)].sum(axis=0, dtype=np.float64)
     free = np.ones(len(pool), np.bool_)
@@ -232,18 +230,17 @@ def _with_seldom_classes(
     sought: list[int] = []
     spent = 0.0
     rarest_first = np.argsort(classes.shown.sum(axis=0), kind="stable")
-    for level in range(1, SOUGHT_SAMPLES + 1):
-        for label in rarest_first:
-            while found[label] < level * classes.pixels:
-                shown = np.where(free, classes.shown[:, label], -1)
-                best = int(np.argmax(shown))
-                cost = float(_costs(pool, np.array([best]), query)[0])
-                if shown[best] < _LEAST_SHOWN * classes.pixels or spent + cost > query.budget / 2:
-                    break
-                sought.append(best)
-                free[best] = False
-                spent += cost
-                found += classes.shown[best]
+    for label in rarest_first:
+        shown = np.where(free, classes.shown[:, label], -1)
+        best = int(np.argmax(shown))
+        if found[label] >= classes.pixels or shown[best] < _LEAST_SHOWN * classes.pixels:
+            continue
+        cost = float(_costs(pool, np.array([best]), query)[0])
+        if spent + cost <= query.budget / 2:
+            sought.append(best)
+            free[best] = False
+            spent += cost
+            found += classes.shown[best]
     kept = list(chosen)
     costs = _costs(pool, np.array(kept), query).tolist()
     left = query.budget - spent - sum(costs)
