@@ -59,6 +59,11 @@ class Row:
     """Both the method's own unless given."""
     strategy: Strategy = Strategy.UNIFORM
     granularity: str = "frame"
+    seek_classes: bool | None = None
+    """The method's own unless given."""
+
+
+_SMALL_FIRST = "rectangle:16,rectangle:16,frame"
 
 
 def _hvsa_but(**parts: bool) -> CarryingConfig:
@@ -77,12 +82,8 @@ ROWS: dict[str, Row] = {
     "`hvsa` with 16-px rectangles": Row(
         "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
-    "`hvsa` with 16-px rectangles, then frames": Row(
-        "hvsa", strategy=Strategy.UNIFORM, granularity="rectangle:16,frame"
-    ),
-    "`hvsa` with 16-px rectangles twice, then frames": Row(
-        "hvsa", strategy=Strategy.UNIFORM, granularity="rectangle:16,rectangle:16,frame"
-    ),
+    "`hvsa` with 16-px rectangles twice, then frames": Row("hvsa", granularity=_SMALL_FIRST),
+    "that, not seeking classes": Row("hvsa", granularity=_SMALL_FIRST, seek_classes=False),
     "`paper`": Row("paper"),
     "`paper` with 16-px rectangles": Row(
         "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"
@@ -124,6 +125,7 @@ class Clip(BaseModel):
                 flow="dis",
                 training=asked.training,
                 carrying=asked.carrying,
+                seek_classes=asked.seek_classes,
             ),
             checkpoint=self.checkpoint,
             flow=DisFlow(),

@@ -313,4 +313,5 @@ def test_seeking_classes_keeps_to_the_budget(
     chosen = select(pool, query, np.random.default_rng(seed))
     assert chosen
     assert len(set(chosen)) == len(chosen)
-    assert sum(costs[s.frame] for s in chosen) <= budget + max(costs) / 2
+    total = sum(costs[s.frame] for s in chosen)
+    assert len(chosen) == 1 or total <= budget + max(costs) / 2
