@@ -79,6 +79,7 @@ ROWS: dict[str, Row] = {
     "`hvsa` without finer flow": Row("hvsa", _hvsa_but(fine=False)),
     "`hvsa` without taking out drift": Row("hvsa", _hvsa_but(without_drift=False)),
     "`hvsa` without fusion": Row("hvsa", _hvsa_but(fused=False)),
+    "`hvsa` without remembering": Row("hvsa", _hvsa_but(remembered=False)),
     "`hvsa` with 16-px rectangles": Row(
         "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),

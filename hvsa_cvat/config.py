@@ -74,12 +74,18 @@ class CarryingConfig(_Settings):
     fused: bool = False
     """Label maps join the carried labels and the network's probabilities."""
 
+    remembered: bool = False
+    """Fused label maps show classes that no answer has shown as the network of round 0 does, if it
+    knows the classes: training on answers without a class unlearns it."""
+
     @property
     def used(self) -> bool:
         return self.taught or self.fused
 
 
-HVSA_CARRYING = CarryingConfig(fine=True, without_drift=True, taught=True, fused=True)
+HVSA_CARRYING = CarryingConfig(
+    fine=True, without_drift=True, taught=True, fused=True, remembered=True
+)
 
 PAPER_EXACT = TrainingConfig()
 """The numbers the paper prints, for HRNet-W48 with ImageNet and ScanNet weights."""

@@ -184,6 +184,26 @@ def test_the_default_method_learns(team: Team) -> None:
     assert np.mean([team.shown()[t] == tiny.truth(t) for t in range(LENGTH)]) > 0.9
 
 
+def test_small_samples_first_and_whole_frames_later(team: Team) -> None:
+    agent = team.agent()
+    agent.enroll(team.task, {**team.options, "granularity": "rectangle:16,frame"})
+    only(agent.sync())
+    assert team.answer() == 2
+    assert only(agent.sync()).error is None
+    session = Store.peek(only_folder(team))
+    assert session is not None
+    small, whole = (one.queried for one in session.rounds[1:])
+    assert len({sample.segment for sample in small}) > 1
+    assert {sample.segment for sample in whole} == {0}
+    assert team.answer()
+    last = only(agent.sync())
+    assert last.error is None
+    assert last.done
+    shown = team.shown()
+    for frame in {sample.frame for sample in whole}:
+        assert (shown[frame] == tiny.truth(frame)).mean() > 0.95
+
+
 def only_folder(team: Team, task: int | str = "*") -> Path:
     (folder,) = (team.root / "workspace" / "tasks").glob(f"*-{task}-*")
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +19,26 @@ class Fused(NamedTuple):
     certainty: NDArray[np.float32]
     """float32 (H, W) in 0..1: half the lead of the label over the next class's evidence, which is
     at most 2; 1 where a person labelled."""
+
+
+def remember(
+    probabilities: NDArray[np.float32], first: NDArray[np.float32], classes: Sequence[int]
+) -> NDArray[np.float32]:
+    """`probabilities` in which `classes` are as likely as `first`, the network of round 0, says,
+    where that is more; the others keep their proportions.
+
+    All are float32 (C, H, W) and sum to one over the classes.
+    """
+    joined = probabilities.copy()
+    known = np.ones(len(joined), np.bool_)
+    known[list(classes)] = False
+    kept = np.maximum(probabilities, first)[~known]
+    total = kept.sum(axis=0)
+    kept /= np.maximum(total, 1)
+    joined[~known] = kept
+    others = probabilities[known].sum(axis=0)
+    joined[known] *= np.maximum(1 - total, 0) / np.maximum(others, 1e-12)
+    return joined
 
 
 def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:

@@ -91,6 +91,11 @@ def read_info(path: Path) -> CheckpointInfo:
     return info
 
 
+def knows_classes(path: Path, labels: LabelSet) -> bool:
+    """Whether `load_checkpoint` keeps the head, because it is for these classes."""
+    return path.suffix == ".safetensors" and read_info(path).labels == labels.names
+
+
 def new_network(
     name: str, classes: int, *, align_corners: bool = False, seed: int = 0
 ) -> SegmentationNetwork:

@@ -55,6 +55,9 @@ _CLASS_PIXEL = 12
 _FUSED_PIXEL = 8
 """Bytes a pixel and class more where carried labels join the probabilities."""
 
+_REMEMBERED_PIXEL = 16
+"""Bytes a pixel and class more where the network of round 0 is asked, too."""
+
 _PACKED_PIXEL = 1 / 32
 """Bytes a pixel of an answered label map, deflated."""
 
@@ -208,15 +211,23 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         vote = own * _VOTE_PIXEL + 2 * _area(carried_at) * _DRIFT_PIXEL
     on_device = demand.device != "cpu"
     spare = _SPARE[demand.device]
-    predicted = spare * BATCH * counted.image * counted_pixels(config.size) + 2 * counted.weights
-    classes = own * demand.classes * (_CLASS_PIXEL + (_FUSED_PIXEL if fused else 0))
+    remembered = fused and carrying.remembered
+    images = BATCH + remembered
+    predicted = spare * images * counted.image * counted_pixels(config.size)
+    predicted += (2 + remembered) * counted.weights
+    joined = (_FUSED_PIXEL if fused else 0) + (_REMEMBERED_PIXEL if remembered else 0)
+    classes = own * demand.classes * (_CLASS_PIXEL + joined)
     trained = _trained(demand, counted) * spare if training is not None else 0.0
     frame = own * _FRAME_PIXEL
     host = {
         "frames": frame + int(1.5 * _DECODER * own),
         "flow": max(_flowing(at, demand.threads) for at in {config.size, carried_at}),
         "predict": 2 * features + answers + frame + vote,
-        "select": _POOLS * features + _DISTANCES + samples * _SAMPLE + answers + frame,
+        "select": _POOLS * features
+        + _DISTANCES
+        + samples * (_SAMPLE + 4 * demand.classes)
+        + answers
+        + frame,
         "annotate": 3 * answers + frame + length * _HELD_OUT,
     }
     if training is not None:
@@ -230,11 +241,12 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
             "predict": int(predicted) + classes + own * _POOLED_PIXEL,
             "fine-tune": int(trained) + kept,
         }
-        if config.strategy is Strategy.ACTIVE:
+        spaced = config.strategy is Strategy.UNIFORM and demand.samples == 1
+        if config.strategy is not Strategy.RANDOM and not spaced:
             device["select"] = _CLUSTERED * features + _DISTANCES
         device = {what: size + _ON_DEVICE[demand.device] for what, size in device.items()}
         if fused:
-            host["predict"] += own * demand.classes * (4 + _FUSED_PIXEL)
+            host["predict"] += own * demand.classes * (4 + joined)
         # weights are read, and then leave for the device before anything else begins
         host = {what: max(size, 2 * counted.weights) for what, size in host.items()}
     else:

@@ -27,9 +27,14 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write, scratch_directory
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, FrameSource, Progress, SegmentMaps
-from hvsa_cvat.propagation.fusion import fuse
+from hvsa_cvat.propagation.fusion import fuse, remember
 from hvsa_cvat.propagation.propagate import Carried, Propagated, carry, fill
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, load_checkpoint, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint import (
+    CheckpointInfo,
+    knows_classes,
+    load_checkpoint,
+    save_checkpoint,
+)
 from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
@@ -650,6 +655,23 @@ def _ask_network(session: Session, store: Store, bench: Bench) -> None:
     if number > 0 and bench.carrier is not None and bench.config.carrying.fused:
         carried = iter(_carried(session, store, bench, bench.carrier))
     network = load_network(store, bench, number)
+    unseen = _unseen(store, number, bench) if carried is not None else []
+    first = load_network(store, bench, 0) if unseen else None
+
+    def evidence(prediction: DensePrediction) -> NDArray[np.float32]:
+        assert prediction.probabilities is not None
+        if first is None:
+            return prediction.probabilities
+        (before,) = predict(
+            first,
+            bench.frames,
+            bench.source.size,
+            device=bench.device,
+            only=[prediction.frame],
+            with_probabilities=True,
+        )
+        assert before.probabilities is not None
+        return remember(prediction.probabilities, before.probabilities, unseen)
 
     def predictions(keep: _Keep) -> Iterator[FramePrediction]:
         dense = predict(
@@ -661,8 +683,8 @@ def _ask_network(session: Session, store: Store, bench: Bench) -> None:
             progress=bench.progress,
         )
         for prediction in dense:
-            if carried is not None and prediction.probabilities is not None:
-                shown = fuse(next(carried), prediction.probabilities)
+            if carried is not None:
+                shown = fuse(next(carried), evidence(prediction))
                 keep(prediction.frame, shown.label_map, certainty_levels(shown.certainty))
             else:
                 keep(prediction.frame, prediction.label_map, _levels(prediction.uncertainty))
@@ -671,6 +693,17 @@ def _ask_network(session: Session, store: Store, bench: Bench) -> None:
     with _masks(store, bench, number) as keep:
         scores = Pool.of(predictions(keep))
     store.save_scores(number, scores)
+
+
+def _unseen(store: Store, round_number: int, bench: Bench) -> list[int]:
+    """Classes that no answer has shown up to a round, where the network of round 0 is asked for
+    them."""
+    remembered = bench.config.carrying.remembered
+    if not remembered or not knows_classes(bench.checkpoint, bench.labels):
+        return []
+    told = (read_agreement(store.root, number) for number in range(round_number, 0, -1))
+    last = next((agreement for agreement in told if agreement is not None), None)
+    return [bench.labels.names.index(name) for name in last.unseen] if last is not None else []
 
 
 def _scored(prediction: DensePrediction, round_number: int, bench: Bench) -> FramePrediction:
