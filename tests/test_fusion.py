@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvsa_cvat.propagation.fusion import fuse
+from hvsa_cvat.propagation.fusion import fuse, remember
 from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.types import IGNORE
 
@@ -71,3 +71,30 @@ def test_one_class_needs_no_rival() -> None:
     fused = fuse(carried([0, IGNORE], [0.0625, 0.0]), np.ones((1, 1, 2), np.float32))
     assert fused.label_map.tolist() == [[0, 0]]
     assert fused.certainty.tolist() == [[0.75, 0.5]]
+
+
+def test_what_no_answer_shows_is_as_likely_as_it_was() -> None:
+    now = np.array([0.6, 0.4, 0.0], np.float32).reshape(3, 1, 1)
+    first = np.array([0.2, 0.2, 0.6], np.float32).reshape(3, 1, 1)
+    np.testing.assert_allclose(remember(now, first, [2]).ravel(), [0.24, 0.16, 0.6], rtol=1e-6)
+    np.testing.assert_allclose(remember(now, first, [1]).ravel(), now.ravel())  # surer now
+    np.testing.assert_allclose(remember(now, first, [0, 1, 2]).ravel(), [0.375, 0.25, 0.375])
+    np.testing.assert_array_equal(remember(now, first, []), now)
+    assert now.ravel().tolist() == pytest.approx([0.6, 0.4, 0.0])  # left as it was
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(0, 5))
+def test_remembering_leaves_probabilities(seed: int, count: int, unseen: int) -> None:
+    rng = np.random.default_rng(seed)
+    now, first = rng.dirichlet(np.full(count, 0.3), (2, 4, 5)).transpose(0, 3, 1, 2)
+    now, first = now.astype(np.float32), first.astype(np.float32)
+    classes = list(range(min(unseen, count)))
+    joined = remember(now, first, classes)
+    assert joined.dtype == np.float32
+    assert (joined >= 0).all()
+    some = now[len(classes) :].sum(axis=0) > 1e-6
+    np.testing.assert_allclose(joined.sum(axis=0)[some], 1, atol=1e-4)
+    seen = slice(len(classes), None)
+    left = 1 - joined[: len(classes)].sum(axis=0)
+    share = now[seen] / np.maximum(now[seen].sum(axis=0), 1e-12)
+    np.testing.assert_allclose(joined[seen][:, some], (left * share)[:, some], atol=1e-4)

@@ -9,8 +9,11 @@ import av
 import numpy as np
 import pytest
 import tiny
+import torch
 
+from hvsa_cvat.config import HVSA_CARRYING
 from hvsa_cvat.errors import ConfigError, MediaError, SessionError
+from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.experiment import RunMetrics, run_experiment
 from hvsa_cvat.types import IGNORE, LabelSet
@@ -329,6 +332,38 @@ def test_classes_that_no_answer_shows_are_named(checkpoint: Path, tmp_path: Path
     metrics = tiny.run(what, tmp_path / "out")
     assert [one.samples for one in metrics.rounds] == [0, 1, 3]  # the middle one first
     assert [one.unseen for one in metrics.rounds] == [(), ("ball",), ()]
+
+
+def test_classes_that_no_answer_shows_are_remembered(tmp_path: Path) -> None:
+    clip = tiny.write_clip(tmp_path, length=5)
+    for name in ("a1.png", "a2.png", "a3.png"):  # no ball where people are asked first
+        drawn = tiny.read_png(clip.labels / name)
+        tiny.save_png(clip.labels / name, np.where(drawn == 2, 0, drawn))
+    network = new_network("hrnet_w18_small", 3, seed=3)
+    with torch.no_grad():
+        network.last_layer[3].bias[2] += 5  # knows nothing but balls
+    info = CheckpointInfo(network.name, tiny.LABELS.names, tiny.SIZE, network.align_corners, 0)
+    start = tmp_path / "start.safetensors"
+    save_checkpoint(network, info, start)
+    shown = {}
+    for remembered in (True, False):
+        what = tiny.experiment(
+            clip,
+            start,
+            method="hvsa",
+            strategy="uniform",
+            budgets=(0.2,),
+            training=tiny.QUICK.model_copy(update={"learning_rate": 0.1, "epochs": 3}),
+            carrying=HVSA_CARRYING.model_copy(update={"remembered": remembered}),
+        )
+        out = tmp_path / str(remembered)
+        metrics = tiny.run(what, out)
+        assert metrics.rounds[1].unseen == ("ball",)
+        shown[remembered] = np.stack(
+            [tiny.read_png(out / f"rounds/1/label_maps/a{t}.png") for t in range(5)]
+        )
+    assert (shown[False] == 2).mean() < (shown[True] == 2).mean()
+    assert (shown[True][2] != 2).mean() > 0.9  # the answered frame stays as it was answered
 
 
 @pytest.mark.parametrize("method", ["hvsa", "paper", "label-propagation"])
