@@ -19,8 +19,9 @@ $(VENV)/dev-installed: $(VENV)/installed
 demo: $(VENV)/installed
 	$(BIN)/hvsa-agent demo --out runs/demo
 
+# a process for each core, up to four; more threads in each would only wait for each other
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/pytest -m slow

@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -287,8 +288,11 @@ def nobody() -> Iterator[None]:
 
 
 def test_folders_without_permission(checkpoint: Path, own_clip: tiny.Clip, tmp_path: Path) -> None:
-    for parent in (tmp_path, tmp_path.parent, tmp_path.parent.parent, checkpoint.parent):
-        parent.chmod(0o755)
+    temporary = Path(tempfile.gettempdir())
+    for folder in (tmp_path, checkpoint.parent, own_clip.images):
+        for parent in (folder, *folder.parents):
+            if temporary in parent.parents:
+                parent.chmod(0o755)
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o711)
     with nobody():

@@ -3,8 +3,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from arithmetic import native
 
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.segmentation import device
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import autocast, choose_device
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
@@ -126,3 +128,18 @@ def test_devices() -> None:
 def test_a_device_that_is_not_there_is_told() -> None:
     with pytest.raises(ConfigError, match="choose cpu"):
         choose_device("cuda")
+
+
+@pytest.mark.skipif(not native(CPU), reason="the processor does not multiply in bfloat16")
+def test_bfloat16_changes_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = new_network("hrnet_w18_small", 3, seed=1)
+    exact = list(predict(made, frames(2), SIZE, device=CPU, with_probabilities=True))
+    monkeypatch.setattr(device, "computes_in_bfloat16", native)
+    quick = list(predict(made, frames(2), SIZE, device=CPU, with_probabilities=True))
+    for one, other in zip(exact, quick, strict=True):
+        assert one.probabilities is not None
+        assert other.probabilities is not None
+        difference = np.abs(one.probabilities - other.probabilities)
+        assert 0 < difference.max() < 0.05
+        strayed = (one.feature_map - other.feature_map).abs().mean()
+        assert strayed < 0.02 * one.feature_map.std()

@@ -20,6 +20,7 @@ from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.types import IGNORE, Correspondence
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
+from tests import arithmetic  # noqa: F401
 from tests.test_finetune import settings
 
 SIZE = (128, 160)
