@@ -78,12 +78,12 @@ class Pool:
 
 
 _LEAST_SHOWN = 1 / 16
-"""A sample is asked for a class only if the masks show so much of one sample as that class."""
+"""A class of which less than this share of a sample is answered, or shown by one, is not there."""
 
 
 @dataclass(frozen=True)
 class Classes:
-    """What is known of the classes in a pool, so that none is left out that the masks show."""
+    """What is known of the classes in a pool, so that none that the masks show is left out."""
 
     shown: NDArray[np.float32]
     """float32 (N, C): pixels of each sample that the masks show as each class, each times its
@@ -109,7 +109,7 @@ class Query:
     length: int = 0
     """Frames in the video; uniform selection needs it."""
     classes: Classes | None = None
-    """Active selection seeks classes that are seldom answered, where this is given."""
+    """Active selection seeks classes that no answer has shown, where this is given."""
 
 
 def select(
@@ -134,7 +134,7 @@ def select(
         draw = partial(_spread_members, device=device)
         chosen = _Purse(pool, query).spend(_halves(pool, query), draw, rng)
         if query.classes is not None:
-            chosen = _with_seldom_classes(pool, query, query.classes, chosen)
+            chosen = _with_unseen_classes(pool, query, query.classes, chosen)
     samples = pool.samples
     return [samples[i] for i in chosen]
 
@@ -214,16 +214,17 @@ def _costs(pool: Pool, indices: Indices, query: Query) -> NDArray[np.float64]:
     return costs
 
 
-def _with_seldom_classes(
+def _with_unseen_classes(
     pool: Pool, query: Query, classes: Classes, chosen: Sequence[int]
 ) -> list[int]:
-    """`chosen`, of which the last may have made way for a sample of each class that would have less
-    than one sample's pixels answered or chosen; those take half of the budget at most.
+    """`chosen`, of which the last may have made way for a sample of each class that is neither
+    answered nor among them; those take half of the budget at most.
 
     Clusters in feature space leave out a class that is seldom, and training on answers without it
     makes the network forget it. More than one sample a class is worse: those that show it best are
     one thing in neighbouring frames.
     """
+    least = _LEAST_SHOWN * classes.pixels
     found = classes.answered + classes.shown[list(chosen)].sum(axis=0, dtype=np.float64)
     free = np.ones(len(pool), np.bool_)
     free[list(chosen)] = False
@@ -233,7 +234,7 @@ def _with_seldom_classes(
     for label in rarest_first:
         shown = np.where(free, classes.shown[:, label], -1)
         best = int(np.argmax(shown))
-        if found[label] >= classes.pixels or shown[best] < _LEAST_SHOWN * classes.pixels:
+        if found[label] >= least or shown[best] < least:
             continue
         cost = float(_costs(pool, np.array([best]), query)[0])
         if spent + cost <= query.budget / 2:
