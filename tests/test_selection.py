@@ -266,7 +266,7 @@ def test_a_round_of_rectangles_takes_seconds() -> None:
     assert len(set(chosen)) == 600
 
 
-def seeking(shown: list[list[float]], answered: list[int], pixels: float = 4.0) -> Classes:
+def seeking(shown: list[list[float]], answered: list[bool], pixels: float = 4.0) -> Classes:
     return Classes(np.array(shown, np.float32), np.array(answered), pixels)
 
 
@@ -274,7 +274,7 @@ def test_a_class_that_nothing_chosen_shows_is_asked_for() -> None:
     # the last sample alone shows class 1; k-means would take one of each heap
     pool = frames_pool(np.array([0, 0, 9, 9, 9.1]))
     shown = [[4, 0], [4, 0], [4, 0], [4, 0], [1, 3]]
-    query = Query(20, flat(10), diversity_only=True, classes=seeking(shown, [99, 0]))
+    query = Query(20, flat(10), diversity_only=True, classes=seeking(shown, [True, False]))
     plain = select(pool, replace(query, classes=None), rng())
     assert {s.frame for s in plain} == {0, 2}
     chosen = select(pool, query, rng())
@@ -286,12 +286,12 @@ def test_a_class_that_nothing_chosen_shows_is_asked_for() -> None:
 @pytest.mark.parametrize(
     ("shown", "answered"),
     [
-        ([4.0] * 5, 1),  # it is answered
-        ([0.2] * 5, 0),  # a sample that shows next to nothing of it
-        ([8.0, 8, 8, 8, 0], 0),  # those chosen anyway show it
+        ([4.0] * 5, True),  # it is answered
+        ([0.2] * 5, False),  # a sample that shows next to nothing of it
+        ([8.0, 8, 8, 8, 0], False),  # those chosen anyway show it
     ],
 )
-def test_no_class_is_sought_in_vain(shown: list[float], answered: int) -> None:
+def test_no_class_is_sought_in_vain(shown: list[float], answered: bool) -> None:
     pool = frames_pool(np.array([0, 0, 9, 9, 9.1]))
     query = Query(20, flat(10), diversity_only=True)
     seeks = replace(query, classes=seeking([[one] for one in shown], [answered]))
@@ -308,7 +308,7 @@ def test_seeking_classes_keeps_to_the_budget(
 ) -> None:
     pool = frames_pool(np.random.default_rng(seed).normal(size=(len(shown), 2)))
     costs = np.random.default_rng(seed).integers(1, 9, len(shown)).tolist()
-    classes = seeking([list(map(float, one)) for one in shown], [0, 0])
+    classes = seeking([list(map(float, one)) for one in shown], [False, False])
     query = Query(budget, by_frame(costs), diversity_only=True, classes=classes)
     chosen = select(pool, query, np.random.default_rng(seed))
     assert chosen

@@ -78,7 +78,7 @@ class Pool:
 
 
 _LEAST_SHOWN = 1 / 16
-"""A class of which less than this share of a sample is answered, or shown by one, is not there."""
+"""Samples of whose mean size less than this share is shown as a class do not show it."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Classes:
     shown: NDArray[np.float32]
     """float32 (N, C): pixels of each sample that the masks show as each class, each times its
     certainty in 0..1."""
-    answered: NDArray[np.int64]
-    """int64 (C,): pixels that people have labelled so far."""
+    answered: NDArray[np.bool_]
+    """bool (C,): whether people's answers show each class."""
     pixels: float
     """Of a sample, in the mean."""
 
@@ -225,7 +225,7 @@ def _with_unseen_classes(
     one thing in neighbouring frames.
     """
     least = _LEAST_SHOWN * classes.pixels
-    found = classes.answered + classes.shown[list(chosen)].sum(axis=0, dtype=np.float64)
+    found = classes.shown[list(chosen)].sum(axis=0)
     free = np.ones(len(pool), np.bool_)
     free[list(chosen)] = False
     sought: list[int] = []
@@ -234,7 +234,7 @@ def _with_unseen_classes(
     for label in rarest_first:
         shown = np.where(free, classes.shown[:, label], -1)
         best = int(np.argmax(shown))
-        if found[label] >= least or shown[best] < least:
+        if classes.answered[label] or found[label] >= least or shown[best] < least:
             continue
         cost = float(_costs(pool, np.array([best]), query)[0])
         if spent + cost <= query.budget / 2:

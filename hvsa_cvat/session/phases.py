@@ -339,9 +339,15 @@ def _unasked(pool: Pool, session: Session, bench: Bench) -> tuple[Pool, tuple[in
     return pool.take(keep), tuple(whole)
 
 
-def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classes:
-    """By the masks of the round before, and by what people have answered."""
+def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classes | None:
+    """By the masks of the round before, and by what people have answered; None where that shows
+    every class."""
     number, count = session.current.number, len(bench.labels)
+    answered = np.zeros(IGNORE + 1, np.bool_)
+    for answer in all_answers(session, store).values():
+        answered[np.unique(answer.label_map)] = True
+    if answered[:count].all():
+        return None
     segments = bench.segments_of(number)
     shown = np.zeros((len(pool), count), np.float32)
     for frame, name in enumerate(bench.source.names):
@@ -356,12 +362,9 @@ def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classe
             minlength=segments.count(frame) * count,
         )
         shown[rows] = counted.reshape(-1, count)[pool.segments[rows]]
-    answered = np.zeros(count, np.int64)
-    for answer in all_answers(session, store).values():
-        answered += np.bincount(answer.label_map.ravel(), minlength=IGNORE + 1)[:count]
     samples = sum(segments.count(frame) for frame in range(len(bench.source)))
     height, width = bench.source.size
-    return Classes(shown, answered, height * width * len(bench.source) / samples)
+    return Classes(shown, answered[:count], height * width * len(bench.source) / samples)
 
 
 def _estimated_clicks(
