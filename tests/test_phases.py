@@ -15,6 +15,7 @@ from hvsa_cvat.session.outlook import LEVELS
 from hvsa_cvat.session.phases import (
     Bench,
     _classes,
+    _unseen,
     advance,
     all_answers,
     cost_correction,
@@ -25,7 +26,7 @@ from hvsa_cvat.session.phases import (
 )
 from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, Sample
+from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
 from hvsa_cvat.video.segments import Rectangles, WholeFrames
 
 
@@ -199,3 +200,37 @@ def test_classes_that_masks_show_and_no_answer_does(
         store.save_answers(1, Answers((every,), {Sample(0, 0): Clicks(3, 1)}))
         later = session(asked(1, 4.0, 4), Round(2, Phase.SELECT))
         assert _classes(pool, later, store, here) is None
+
+
+def test_a_class_is_remembered_until_it_is_answered_or_refuted(
+    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    what = tiny.experiment(clip, checkpoint, method="hvsa")
+    here = replace(bench(checkpoint, clip), config=what.config)
+    first = np.repeat(np.array([0, 1, 2, 2], np.uint8), 16)[np.newaxis].repeat(48, axis=0)
+    now = session(asked(1, 4.0, 4))
+
+    def unseen(text: str, here: Bench = here) -> list[int]:
+        """Where the first network shows floor, box, ball and ball again, a quarter each, and the
+        answer is a letter a quarter."""
+        answer = np.repeat(drawn(text), 16, axis=1).repeat(48, axis=0)
+        store.save_answers(1, Answers((FrameAnnotation(0, (1,), answer),), {}))
+        return _unseen(now, store, here)
+
+    with Store(tmp_path) as store:
+        path = store.path("rounds", 0, "label_maps", "a0.png")
+        path.parent.mkdir(parents=True)
+        tiny.save_png(path, first)
+        path = store.path("rounds", 0, "certainty", "counts.npy")
+        path.parent.mkdir(parents=True)
+        quarter = first.size // 4
+        np.save(path, np.array([[quarter, 0], [0, quarter], [quarter, quarter]]) * 6)
+        assert unseen("00..") == [2]  # of the box that it showed there nothing is left
+        assert unseen("01..") == [2]
+        assert unseen("012.") == []
+        assert unseen("0.0.") == [1]  # half of the answered pixels were shown as balls
+        assert unseen("....") == []  # nothing was answered
+        other = replace(here, config=tiny.experiment(clip, checkpoint).config)
+        assert unseen("01..", other) == []  # `paper` remembers nothing
+        strange = replace(here, labels=LabelSet(("a", "b", "c")))
+        assert unseen("01..", strange) == []  # the checkpoint knows other classes

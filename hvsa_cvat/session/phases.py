@@ -658,7 +658,7 @@ def _ask_network(session: Session, store: Store, bench: Bench) -> None:
     if number > 0 and bench.carrier is not None and bench.config.carrying.fused:
         carried = iter(_carried(session, store, bench, bench.carrier))
     network = load_network(store, bench, number)
-    unseen = _unseen(store, number, bench) if carried is not None else []
+    unseen = _unseen(session, store, bench) if carried is not None else []
     first = load_network(store, bench, 0) if unseen else None
 
     def evidence(prediction: DensePrediction) -> NDArray[np.float32]:
@@ -698,15 +698,26 @@ def _ask_network(session: Session, store: Store, bench: Bench) -> None:
     store.save_scores(number, scores)
 
 
-def _unseen(store: Store, round_number: int, bench: Bench) -> list[int]:
-    """Classes that no answer has shown up to a round, where the network of round 0 is asked for
-    them."""
+def _unseen(session: Session, store: Store, bench: Bench) -> list[int]:
+    """Classes that no answer shows yet, and for which the network of round 0 is asked.
+
+    Where it showed them, answers have refuted it; if half as often as answers would that lay
+    anywhere, its other claims are not believed either.
+    """
     remembered = bench.config.carrying.remembered
     if not remembered or not knows_classes(bench.checkpoint, bench.labels):
         return []
-    told = (read_agreement(store.root, number) for number in range(round_number, 0, -1))
-    last = next((agreement for agreement in told if agreement is not None), None)
-    return [bench.labels.names.index(name) for name in last.unseen] if last is not None else []
+    count = len(bench.labels)
+    claimed = np.load(_levels_path(store, 0, "").with_name(_COUNTS)).sum(axis=1)
+    seen, refuted, pixels = np.zeros(count, np.bool_), np.zeros(count, np.int64), 0
+    for frame, answer in all_answers(session, store).items():
+        known = answer.label_map != IGNORE
+        seen[np.unique(answer.label_map[known])] = True
+        shown = read_label_map(label_map_path(store, 0, bench.source.names[frame]))[known]
+        refuted += np.bincount(shown, minlength=count)
+        pixels += shown.size
+    expected = claimed * pixels / claimed.sum()
+    return np.flatnonzero(~seen & (refuted < expected / 2)).tolist()
 
 
 def _scored(prediction: DensePrediction, round_number: int, bench: Bench) -> FramePrediction:
