@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -194,6 +194,14 @@ def all_answers(session: Session, store: Store) -> dict[int, FrameAnnotation]:
     return merge_answers(answers)
 
 
+def _answered_classes(answers: Iterable[FrameAnnotation], count: int) -> NDArray[np.bool_]:
+    """bool (count,): the classes that some answer shows."""
+    shown = np.zeros(IGNORE + 1, np.bool_)
+    for one in answers:
+        shown[np.unique(one.label_map)] = True
+    return shown[:count]
+
+
 def label_map_path(store: Store, round_number: int, name: str) -> Path:
     """Where the predicted label map of a frame lies, 8-bit PNG at the frame's own size."""
     return store.path("rounds", round_number, "label_maps", f"{name}.png")
@@ -343,10 +351,8 @@ def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classe
     """By the masks of the round before, and by what people have answered; None where that shows
     every class."""
     number, count = session.current.number, len(bench.labels)
-    answered = np.zeros(IGNORE + 1, np.bool_)
-    for answer in all_answers(session, store).values():
-        answered[np.unique(answer.label_map)] = True
-    if answered[:count].all():
+    answered = _answered_classes(all_answers(session, store).values(), count)
+    if answered.all():
         return None
     segments = bench.segments_of(number)
     shown = np.zeros((len(pool), count), np.float32)
@@ -364,7 +370,7 @@ def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classe
         shown[rows] = counted.reshape(-1, count)[pool.segments[rows]]
     samples = sum(segments.count(frame) for frame in range(len(bench.source)))
     height, width = bench.source.size
-    return Classes(shown, answered[:count], height * width * len(bench.source) / samples)
+    return Classes(shown, answered, height * width * len(bench.source) / samples)
 
 
 def _estimated_clicks(
@@ -476,7 +482,7 @@ def _judge_by_answers(
 ) -> None:
     """Keep how the masks of the round before compare with answers that they had not seen."""
     classes = len(bench.labels)
-    seen = {int(label) for one in others for label in np.unique(one.label_map)}
+    seen = _answered_classes((*others, *answers.annotations), classes)
     matrix, tables = ConfusionMatrix(classes), []
     for answer in answers.annotations:
         name = bench.source.names[answer.frame]
@@ -484,13 +490,12 @@ def _judge_by_answers(
         levels = read_label_map(_levels_path(store, number - 1, name))
         matrix.add(answer.label_map, shown)
         tables.append(count_held_out(shown, levels, answer.label_map, classes))
-        seen.update(np.unique(answer.label_map).tolist())
     pixels = int(matrix.counts.sum())
     agreement = Agreement(
         pixels=pixels,
         pixel_accuracy=matrix.pixel_accuracy if pixels else None,
         miou=matrix.miou if pixels else None,
-        unseen=tuple(n for k, n in enumerate(bench.labels.names) if k not in seen),
+        unseen=tuple(n for k, n in enumerate(bench.labels.names) if not seen[k]),
     )
     if number > 1:  # the masks of round 0 know nothing of the video, so these tell nothing of later
         with atomic_write(_held_out_path(store, number)) as path:
@@ -709,10 +714,11 @@ def _unseen(session: Session, store: Store, bench: Bench) -> list[int]:
         return []
     count = len(bench.labels)
     claimed = np.load(_levels_path(store, 0, "").with_name(_COUNTS)).sum(axis=1)
-    seen, refuted, pixels = np.zeros(count, np.bool_), np.zeros(count, np.int64), 0
-    for frame, answer in all_answers(session, store).items():
+    answers = all_answers(session, store)
+    seen = _answered_classes(answers.values(), count)
+    refuted, pixels = np.zeros(count, np.int64), 0
+    for frame, answer in answers.items():
         known = answer.label_map != IGNORE
-        seen[np.unique(answer.label_map[known])] = True
         shown = read_label_map(label_map_path(store, 0, bench.source.names[frame]))[known]
         refuted += np.bincount(shown, minlength=count)
         pixels += shown.size
