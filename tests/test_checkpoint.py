@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from torch import Tensor
 from hvsa_cvat.errors import CheckpointError, HvsaError
 from hvsa_cvat.segmentation.checkpoint import (
     CheckpointInfo,
+    known_classes,
     load_checkpoint,
     load_official,
     new_network,
@@ -103,6 +105,59 @@ def test_with_other_classes_the_head_starts_anew(
     larger, _ = load_checkpoint(checkpoint, LabelSet(("a", "b", "c", "d", "e")))
     assert larger.classes == 5
     assert same(larger, network, "backbone.")
+
+
+def test_classes_are_known_by_name_in_any_order(
+    network: SegmentationNetwork, checkpoint: Path
+) -> None:
+    labels = LabelSet(("door", "wall", "floor"))
+    loaded, line = load_checkpoint(checkpoint, labels)
+
+    classifier, before = loaded.last_layer[3], network.last_layer[3]
+    assert torch.equal(classifier.weight, before.weight[[2, 0, 1]])
+    assert torch.equal(classifier.bias, before.bias[[2, 0, 1]])
+    assert known_classes(checkpoint, labels) == (0, 1, 2)
+    assert line == "round2.safetensors: hrnet_w18_small, 3 classes, round 2"
+
+
+def test_known_classes_are_kept_among_new_ones(
+    network: SegmentationNetwork, checkpoint: Path
+) -> None:
+    labels = LabelSet(("sky", "floor", "lamp", "wall"))
+    loaded, line = load_checkpoint(checkpoint, labels)
+    image = torch.randn(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        logits, before = loaded.eval()(image), network.eval()(image)
+
+    assert same(loaded, network, "backbone.")
+    assert torch.allclose(logits[:, [1, 3]], before[:, [1, 0]], atol=1e-5)
+    # a class that nobody taught is nowhere the most likely
+    assert set(logits.argmax(dim=1).unique().tolist()) <= {1, 3}
+    assert known_classes(checkpoint, labels) == (1, 3)
+    assert line == (
+        "round2.safetensors: hrnet_w18_small, 2 of 4 classes, round 2; "
+        "sky, lamp start as the mean of these"
+    )
+
+
+def test_one_known_class_of_several_tells_nothing(
+    network: SegmentationNetwork, checkpoint: Path
+) -> None:
+    labels = LabelSet(("wall", "sky"))
+    _, line = load_checkpoint(checkpoint, labels)
+
+    assert known_classes(checkpoint, labels) == ()
+    assert "the head starts anew" in line
+    assert known_classes(checkpoint, LabelSet(("wall",))) == (0,)
+
+
+def test_a_classifier_unlike_its_metadata_is_told(
+    network: SegmentationNetwork, tmp_path: Path
+) -> None:
+    path = tmp_path / "odd.safetensors"
+    save_checkpoint(network, replace(INFO, labels=("wall", "floor")), path)
+
+    assert "the metadata name 2 classes" in refused(path)
 
 
 @pytest.mark.parametrize("name", ["none.safetensors", "none.pth"])

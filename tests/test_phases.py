@@ -234,3 +234,7 @@ def test_a_class_is_remembered_until_it_is_answered_or_refuted(
         assert unseen("01..", other) == []  # `paper` remembers nothing
         strange = replace(here, labels=LabelSet(("a", "b", "c")))
         assert unseen("01..", strange) == []  # the checkpoint knows other classes
+        names = tiny.LABELS.names
+        assert unseen("0...", here) == [1, 2]
+        partly = replace(here, labels=LabelSet((*names[:2], "new")))
+        assert unseen("0...", partly) == [1]

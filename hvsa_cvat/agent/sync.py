@@ -31,7 +31,7 @@ from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError, SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
-from hvsa_cvat.segmentation.checkpoint import knows_classes, load_checkpoint, read_info
+from hvsa_cvat.segmentation.checkpoint import known_classes, load_checkpoint, read_info
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.memory import Demand, check_fits, demand_of, this_machine
 from hvsa_cvat.session.phases import Bench, advance, published_maps
@@ -540,7 +540,8 @@ class _Work:
         )
 
     def _knows_classes(self) -> bool:
-        return knows_classes(self._network(), self.session.labels)
+        labels = self.session.labels
+        return len(known_classes(self._network(), labels)) == len(labels)
 
 
 def host(url: str) -> str:

@@ -6,6 +6,7 @@ Nothing here unpickles code.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
 from hvsa_cvat.types import LabelSet, Size
+
+_CLASSIFIER = {"last_layer.3.weight", "last_layer.3.bias"}
 
 _BY_STAGE4_WIDTH = {16: "hrnet_w18_small", 18: "hrnet_w18", 32: "hrnet_w32", 48: "hrnet_w48"}
 
@@ -91,9 +94,18 @@ def read_info(path: Path) -> CheckpointInfo:
     return info
 
 
-def knows_classes(path: Path, labels: LabelSet) -> bool:
-    """Whether `load_checkpoint` keeps the head, because it is for these classes."""
-    return path.suffix == ".safetensors" and read_info(path).labels == labels.names
+def known_classes(path: Path, labels: LabelSet) -> tuple[int, ...]:
+    """Indices of the labels that the head knows by name; none where `load_checkpoint` starts it
+    anew."""
+    if path.suffix != ".safetensors":
+        return ()
+    return _known_classes(read_info(path).labels, labels)
+
+
+def _known_classes(theirs: Sequence[str], labels: LabelSet) -> tuple[int, ...]:
+    known = tuple(k for k, name in enumerate(labels.names) if name in theirs)
+    # a single one of several tells nothing apart
+    return known if len(known) in {len(labels), *range(2, len(labels))} else ()
 
 
 def new_network(
@@ -110,7 +122,10 @@ def load_checkpoint(
 ) -> tuple[SegmentationNetwork, str]:
     """The network of `path` for `labels`, and one line that says what was loaded.
 
-    With another class set the backbone is kept and the head starts anew, from `seed`.
+    Classes are told by their names, in whatever order. Those that the checkpoint does not know
+    start as the mean of the ones that it does, so that none is predicted before it is taught;
+    where it knows none, or one of several, the backbone is kept and the head starts anew, from
+    `seed`.
     `align_corners` is asked only of official state dicts, which do not say; ours do.
     """
     if path.suffix.lower() in (".pth", ".pt", ".bin"):
@@ -118,14 +133,46 @@ def load_checkpoint(
     info = read_info(path)
     network = new_network(info.network, len(labels), align_corners=info.align_corners, seed=seed)
     tensors = _read_tensors(path)
-    same_head = info.labels == labels.names
-    _load(network, tensors, path, with_classifier=same_head)
-    if same_head:
-        return network, f"{path.name}: {info.network}, {len(labels)} classes, round {info.round}"
-    return network, (
-        f"{path.name}: {info.network}; its classes ({', '.join(info.labels)}) are not this run's, "
-        "so the backbone is kept and the head starts anew"
-    )
+    known = _known_classes(info.labels, labels)
+    if known:
+        tensors = _head_for(labels, known, info.labels, tensors, path)
+    _load(network, tensors, path, with_classifier=bool(known))
+    told = f"{path.name}: {info.network}"
+    if not known:
+        return network, (
+            f"{told}; its classes ({', '.join(info.labels)}) are not this run's, "
+            "so the backbone is kept and the head starts anew"
+        )
+    new = [name for name in labels.names if name not in info.labels]
+    if new:
+        return network, (
+            f"{told}, {len(known)} of {len(labels)} classes, round {info.round}; "
+            f"{', '.join(new)} start as the mean of these"
+        )
+    return network, f"{told}, {len(labels)} classes, round {info.round}"
+
+
+def _head_for(
+    labels: LabelSet,
+    known: Sequence[int],
+    theirs: Sequence[str],
+    tensors: dict[str, Tensor],
+    path: Path,
+) -> dict[str, Tensor]:
+    """The tensors with a classifier whose rows are those of `labels`."""
+    changed = dict(tensors)
+    for name in sorted(_CLASSIFIER & set(tensors)):
+        rows = tensors[name]
+        if rows.ndim == 0 or len(rows) != len(theirs):
+            raise CheckpointError(
+                f"checkpoint {path}: {name!r} has shape {tuple(rows.shape)} and the metadata name "
+                f"{len(theirs)} classes; copy it again or make it anew"
+            )
+        kept = rows[[theirs.index(labels.names[k]) for k in known]]
+        # the mean of the rows gives the mean of their logits, which is never the largest
+        changed[name] = kept.mean(dim=0).repeat(len(labels), *[1] * (rows.ndim - 1))
+        changed[name][list(known)] = kept
+    return changed
 
 
 def load_official(
@@ -208,8 +255,7 @@ def _load(
     network: SegmentationNetwork, tensors: dict[str, Tensor], path: Path, *, with_classifier: bool
 ) -> None:
     own = network.state_dict()
-    head = {"last_layer.3.weight", "last_layer.3.bias"}
-    wanted = set(own) if with_classifier else set(own) - head
+    wanted = set(own) if with_classifier else set(own) - _CLASSIFIER
     counters = {name for name in own if name.endswith("num_batches_tracked")}
     missing = sorted(wanted - set(tensors) - counters)
     if missing:

@@ -31,7 +31,7 @@ from hvsa_cvat.propagation.fusion import fuse, remember
 from hvsa_cvat.propagation.propagate import Carried, Propagated, carry, fill
 from hvsa_cvat.segmentation.checkpoint import (
     CheckpointInfo,
-    knows_classes,
+    known_classes,
     load_checkpoint,
     save_checkpoint,
 )
@@ -710,7 +710,8 @@ def _unseen(session: Session, store: Store, bench: Bench) -> list[int]:
     anywhere, its other claims are not believed either.
     """
     remembered = bench.config.carrying.remembered
-    if not remembered or not knows_classes(bench.checkpoint, bench.labels):
+    believed = known_classes(bench.checkpoint, bench.labels) if remembered else ()
+    if not believed:
         return []
     count = len(bench.labels)
     claimed = np.load(_levels_path(store, 0, "").with_name(_COUNTS)).sum(axis=1)
@@ -723,7 +724,8 @@ def _unseen(session: Session, store: Store, bench: Bench) -> list[int]:
         refuted += np.bincount(shown, minlength=count)
         pixels += shown.size
     expected = claimed * pixels / claimed.sum()
-    return np.flatnonzero(~seen & (refuted < expected / 2)).tolist()
+    open_claims = ~seen & (refuted < expected / 2)
+    return [label for label in believed if open_claims[label]]
 
 
 def _scored(prediction: DensePrediction, round_number: int, bench: Bench) -> FramePrediction:
