@@ -59,11 +59,10 @@ class Row:
     """Both the method's own unless given."""
     strategy: Strategy = Strategy.UNIFORM
     granularity: str = "frame"
-    seek_classes: bool | None = None
+    last: str | None = None
+    """Granularity of the last round, if another."""
+    farthest: bool | None = None
     """The method's own unless given."""
-
-
-_SMALL_FIRST = "rectangle:16,rectangle:16,frame"
 
 
 def _hvsa_but(**parts: bool) -> CarryingConfig:
@@ -83,8 +82,12 @@ ROWS: dict[str, Row] = {
     "`hvsa` with 16-px rectangles": Row(
         "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
-    "`hvsa` with 16-px rectangles twice, then frames": Row("hvsa", granularity=_SMALL_FIRST),
-    "that, not seeking classes": Row("hvsa", granularity=_SMALL_FIRST, seek_classes=False),
+    "`hvsa` with 16-px rectangles, at last frames": Row(
+        "hvsa", granularity="rectangle:16", last="frame"
+    ),
+    "that, one rectangle of each cluster": Row(
+        "hvsa", granularity="rectangle:16", last="frame", farthest=False
+    ),
     "`paper`": Row("paper"),
     "`paper` with 16-px rectangles": Row(
         "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"
@@ -111,6 +114,10 @@ class Clip(BaseModel):
         asked = ROWS[row]
         frames = open_frames(self.video)
         labels = LabelSet(tuple(self.classes.split(",")))
+        budgets = parse_budgets(budget, 3)
+        granularity = asked.granularity
+        if asked.last is not None:
+            granularity = ",".join([granularity] * (len(budgets) - 1) + [asked.last])
         return Experiment(
             video=self.video.resolve().parent.name,
             frames=frames,
@@ -119,14 +126,14 @@ class Clip(BaseModel):
             config=RunConfig(
                 method=asked.method,
                 strategy=asked.strategy,
-                granularity=asked.granularity,
-                budgets=parse_budgets(budget, 3),
+                granularity=granularity,
+                budgets=budgets,
                 size=parse_size(self.size),
                 seed=seed,
                 flow="dis",
                 training=asked.training,
                 carrying=asked.carrying,
-                seek_classes=asked.seek_classes,
+                farthest=asked.farthest,
             ),
             checkpoint=self.checkpoint,
             flow=DisFlow(),

@@ -139,9 +139,9 @@ class RunConfig(_Settings):
     carrying: CarryingConfig = CarryingConfig()
     """The method's own unless given: everything for `hvsa`, nothing for the others."""
 
-    seek_classes: bool = False
-    """Active selection of small samples sees to it that every class the masks show is asked for.
-    The method's own unless given: `hvsa` does, the others do as the paper does."""
+    farthest: bool = False
+    """Active selection of small samples takes those farthest from what was asked for before, not
+    one of each cluster. The method's own unless given: `hvsa` does, the others do as the paper."""
 
     @property
     def carries(self) -> bool:
@@ -159,8 +159,8 @@ class RunConfig(_Settings):
             chosen["training"] = TRAINING.get(method)
         if chosen.get("carrying") is None:
             chosen["carrying"] = HVSA_CARRYING if method == "hvsa" else CarryingConfig()
-        if chosen.get("seek_classes") is None:
-            chosen["seek_classes"] = method == "hvsa"
+        if chosen.get("farthest") is None:
+            chosen["farthest"] = method == "hvsa"
         return chosen
 
 

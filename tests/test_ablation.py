@@ -59,11 +59,11 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     assert not config("`paper`").carrying.used
     assert config("`paper` with 16-px rectangles").granularity == "rectangle:16"
     assert config("`hvsa` with 16-px rectangles").strategy == Strategy.ACTIVE
-    small_first = config("`hvsa` with 16-px rectangles twice, then frames")
+    small_first = config("`hvsa` with 16-px rectangles, at last frames")
     assert small_first.granularity == "rectangle:16,rectangle:16,frame"
-    assert small_first.seek_classes
-    assert not config("that, not seeking classes").seek_classes
-    assert not config("`paper`").seek_classes
+    assert small_first.farthest
+    assert not config("that, one rectangle of each cluster").farthest
+    assert not config("`paper`").farthest
     assert config("`paper`").strategy == Strategy.UNIFORM
     assert config("`paper`").budgets == (0.02, 0.05, 0.1)
     assert config("`paper`").seed == 3

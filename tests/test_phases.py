@@ -10,11 +10,8 @@ import tiny
 from hvsa_cvat.config import HVSA, PAPER, PAPER_EXACT, RunConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import silent
-from hvsa_cvat.selection.strategy import Pool
-from hvsa_cvat.session.outlook import LEVELS
 from hvsa_cvat.session.phases import (
     Bench,
-    _classes,
     _unseen,
     advance,
     all_answers,
@@ -27,7 +24,7 @@ from hvsa_cvat.session.phases import (
 from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
-from hvsa_cvat.video.segments import Rectangles, WholeFrames
+from hvsa_cvat.video.segments import WholeFrames
 
 
 def drawn(text: str) -> np.ndarray:
@@ -171,35 +168,6 @@ def test_the_method_says_how_to_train() -> None:
     stored = RunConfig(**settings, method="finetune-only").model_dump(mode="json")
     assert stored["training"]["consistency_weight"] == 0
     assert RunConfig(**stored) == RunConfig(**settings, method="finetune-only")
-
-
-def test_classes_that_masks_show_and_no_answer_does(
-    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
-) -> None:
-    here = replace(bench(checkpoint, clip), segments=(Rectangles(6, (48, 64), 48, 32),))
-    with Store(tmp_path) as store:
-        for name in here.source.names:  # a ball of 10 pixels in the right half, seen dimly
-            shown, levels = np.zeros((48, 64), np.uint8), np.full((48, 64), LEVELS - 1, np.uint8)
-            shown[0, 40:50], levels[0, 40:50] = 2, 1
-            for folder, pixels in (("label_maps", shown), ("certainty", levels)):
-                path = store.path("rounds", 0, folder, f"{name}.png")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                tiny.save_png(path, pixels)
-        pool = Pool(*np.array([[0, 5], [1, 0]], np.int32), np.zeros(2), np.zeros((2, 1)))
-        asking = session(Round(1, Phase.SELECT))
-        found = _classes(pool, asking, store, here)
-        assert found is not None
-        assert found.pixels == 48 * 32
-        assert found.answered.tolist() == [False, False, False]
-        sure, dim = (LEVELS - 0.5) / LEVELS, 1.5 / LEVELS
-        np.testing.assert_allclose(
-            found.shown, [[(48 * 32 - 10) * sure, 0, 10 * dim], [48 * 32 * sure, 0, 0]], rtol=1e-6
-        )
-
-        every = FrameAnnotation(0, (0,), drawn("012 ..."))
-        store.save_answers(1, Answers((every,), {Sample(0, 0): Clicks(3, 1)}))
-        later = session(asked(1, 4.0, 4), Round(2, Phase.SELECT))
-        assert _classes(pool, later, store, here) is None
 
 
 def test_a_class_is_remembered_until_it_is_answered_or_refuted(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvsa_cvat.selection.diversity import nearest_members
-from hvsa_cvat.selection.strategy import Classes, Pool, Query, Strategy, select, spread_frames
+from hvsa_cvat.selection.diversity import farthest_members, nearest_members
+from hvsa_cvat.selection.strategy import Pool, Query, Strategy, select, spread_frames
 from hvsa_cvat.types import FramePrediction, Sample
 
 EVERY = list(Strategy)
@@ -94,6 +94,62 @@ def test_many_members_keep_their_number_and_seed() -> None:
     assert first.tolist() != nearest_members(features, 400, rng(3)).tolist()
 
 
+def farthest(
+    features: Sequence[float], known: Sequence[float], count: int, weights: Sequence[float] = ()
+) -> list[int]:
+    given = np.array(weights or np.ones(len(features)), np.float32)
+    points = [np.array(one, np.float32).reshape(-1, 1) for one in (features, known)]
+    return farthest_members(points[0], given, points[1], count, rng()).tolist()
+
+
+def test_the_farthest_member_is_taken_then_the_farthest_from_both() -> None:
+    assert farthest([0, 1, 6, 12], [0], 3) == [3, 2, 1]
+    # 6 * 6 * 1 is more than 12 * 12 * 0.2, and 1 more than nothing
+    assert farthest([0, 1, 6, 12], [0], 3, [1, 1, 1, 0.2]) == [2, 3, 1]
+    assert farthest([0, 1, 6, 12], [0, 12], 1) == [2]
+    assert farthest([2, 2, 2], [2], 3) == [0, 1, 2]
+    assert farthest([1, 5], [0], 9, [0, 0]) == [0, 1]
+    assert farthest([1, 5], [0], 0) == []
+    assert farthest([], [0], 2) == []
+    assert sorted(farthest([1, 5, 9], [], 3)) == [0, 1, 2]
+
+
+def test_farthest_of_what_does_not_go_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="go together"):
+        farthest([1, 2], [], 1, [1, 1, 1])
+    with pytest.raises(ValueError, match="finite"):
+        farthest([1, np.nan], [], 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.integers(0, 4), st.integers(1, 45), st.integers(0, 99))
+def test_each_farthest_member_is_the_best_of_those_left(
+    members: int, known: int, count: int, seed: int
+) -> None:
+    features = rng(seed).normal(size=(members, 3)).astype(np.float32)
+    before = rng(seed + 1).normal(size=(known, 3)).astype(np.float32)
+    weights = rng(seed + 2).random(members).astype(np.float32)
+    taken = farthest_members(features, weights, before, count, rng(seed)).tolist()
+    assert len(set(taken)) == len(taken) == min(count, members)
+    assert taken == farthest_members(features, weights, before, count, rng(seed)).tolist()
+    for place, one in enumerate(taken):
+        centres = np.concatenate([before, features[taken[:place]]])
+        if len(centres):
+            distance = np.square(features[:, None] - centres).sum(axis=2).min(axis=1)
+            worth = weights * distance
+            left = [k for k in range(members) if k not in taken[:place]]
+            assert worth[one] >= worth[left].max() * (1 - 1e-4) - 1e-6
+
+
+def test_of_many_members_a_part_is_looked_at() -> None:
+    features = rng(1).normal(size=(40_000, 8)).astype(np.float32)
+    weights = np.ones(len(features), np.float32)
+    first = farthest_members(features, weights, features[:5], 50, rng(2))
+    assert len(set(first.tolist())) == 50
+    assert first.tolist() == farthest_members(features, weights, features[:5], 50, rng(2)).tolist()
+    assert first.tolist() != farthest_members(features, weights, features[:5], 50, rng(3)).tolist()
+
+
 def test_pool_of_predictions() -> None:
     predictions = [
         FramePrediction(
@@ -126,6 +182,17 @@ def test_active_selection_looks_at_the_uncertain_half_only() -> None:
     assert sorted(s.frame for s in chosen) == [0, 2, 4, 6]
     first = select(pool, Query(4, flat(1), diversity_only=True), rng())
     assert len(first) == 4
+
+
+def test_what_earlier_rounds_asked_is_not_asked_again() -> None:
+    # a heap that is common, one that was asked for, and a single one between
+    pool = frames_pool(np.array([0.0, 0, 0, 0, 9, 9, 9, 5]), [1.0] * 8)
+    query = Query(2, flat(1), known=np.array([[9.0]], np.float32))
+    assert {s.frame for s in select(pool, query, rng())} == {0, 7}
+    dull = replace(pool, uncertainty=np.array([1.0] * 7 + [0.0], np.float32))
+    assert 7 not in {s.frame for s in select(dull, query, rng())}
+    first = replace(query, diversity_only=True)
+    assert {s.frame for s in select(dull, first, rng())} == {0, 7}
 
 
 def test_equal_uncertainty_keeps_the_lower_indices() -> None:
@@ -181,16 +248,23 @@ def test_edges_of_the_budget(strategy: Strategy) -> None:
     st.floats(0.5, 300),
     st.sampled_from(EVERY),
     st.booleans(),
+    st.none() | st.integers(0, 4),
     st.integers(0, 99),
 )
 def test_selection_is_a_set_of_the_pool_within_the_budget(
-    costs: list[int], budget: float, strategy: Strategy, diversity_only: bool, seed: int
+    costs: list[int],
+    budget: float,
+    strategy: Strategy,
+    diversity_only: bool,
+    asked: int | None,
+    seed: int,
 ) -> None:
     n = len(costs)
     pool = frames_pool(rng(seed).normal(size=(n, 3)), list(rng(seed).random(n)))
     pool = pool.take(np.flatnonzero(rng(seed + 1).random(n) < 0.8))
     labeled = sorted({*range(n)} - {*pool.frames.tolist()})
-    query = Query(budget, by_frame(costs), strategy, diversity_only, tuple(labeled), n)
+    known = None if asked is None else rng(seed).normal(size=(asked, 3)).astype(np.float32)
+    query = Query(budget, by_frame(costs), strategy, diversity_only, tuple(labeled), n, known)
     chosen = select(pool, query, rng(seed))
     assert len(set(chosen)) == len(chosen)
     assert set(chosen) <= set(pool.samples)
@@ -264,54 +338,3 @@ def test_a_round_of_rectangles_takes_seconds() -> None:
     )
     chosen = select(pool, Query(3000, flat(5), diversity_only=True), rng())
     assert len(set(chosen)) == 600
-
-
-def seeking(shown: list[list[float]], answered: list[bool], pixels: float = 4.0) -> Classes:
-    return Classes(np.array(shown, np.float32), np.array(answered), pixels)
-
-
-def test_a_class_that_nothing_chosen_shows_is_asked_for() -> None:
-    # the last sample alone shows class 1; k-means would take one of each heap
-    pool = frames_pool(np.array([0, 0, 9, 9, 9.1]))
-    shown = [[4, 0], [4, 0], [4, 0], [4, 0], [1, 3]]
-    query = Query(20, flat(10), diversity_only=True, classes=seeking(shown, [True, False]))
-    plain = select(pool, replace(query, classes=None), rng())
-    assert {s.frame for s in plain} == {0, 2}
-    chosen = select(pool, query, rng())
-    assert len(chosen) == 2  # it takes the place of one
-    assert chosen[-1].frame == 4
-    assert {s.frame for s in chosen} < {0, 2, 4}
-
-
-@pytest.mark.parametrize(
-    ("shown", "answered"),
-    [
-        ([4.0] * 5, True),  # it is answered
-        ([0.2] * 5, False),  # a sample that shows next to nothing of it
-        ([8.0, 8, 8, 8, 0], False),  # those chosen anyway show it
-    ],
-)
-def test_no_class_is_sought_in_vain(shown: list[float], answered: bool) -> None:
-    pool = frames_pool(np.array([0, 0, 9, 9, 9.1]))
-    query = Query(20, flat(10), diversity_only=True)
-    seeks = replace(query, classes=seeking([[one] for one in shown], [answered]))
-    assert select(pool, seeks, rng()) == select(pool, query, rng())
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=1, max_size=30),
-    st.integers(1, 40),
-    st.integers(0, 99),
-)
-def test_seeking_classes_keeps_to_the_budget(
-    shown: list[tuple[int, int]], budget: int, seed: int
-) -> None:
-    pool = frames_pool(np.random.default_rng(seed).normal(size=(len(shown), 2)))
-    costs = np.random.default_rng(seed).integers(1, 9, len(shown)).tolist()
-    classes = seeking([list(map(float, one)) for one in shown], [False, False])
-    query = Query(budget, by_frame(costs), diversity_only=True, classes=classes)
-    chosen = select(pool, query, np.random.default_rng(seed))
-    assert chosen
-    assert len(set(chosen)) == len(chosen)
-    total = sum(costs[s.frame] for s in chosen)
-    assert len(chosen) == 1 or total <= budget + max(costs) / 2

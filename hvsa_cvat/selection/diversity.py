@@ -71,6 +71,61 @@ def nearest_members(
 
 
 @torch.inference_mode()
+def farthest_members(
+    features: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    known: NDArray[np.float32],
+    count: int,
+    rng: np.random.Generator,
+    device: Device = "cpu",
+) -> NDArray[np.int64]:
+    """Of the members one after the other that whose weight times the squared distance to the
+    nearest point in `known`, or member before it, is largest (greedy k-center of Gonzalez 1985,
+    as in Sener and Savarese 2018, weighted).
+
+    `features` is float32 (N, D), `weights` float32 (N,) not negative, `known` float32 (K, D), all
+    finite. Returns int64 (min(count, N),), distinct, in the order in which they were taken. Where
+    `known` is empty, the first is drawn. Of a large pool, a part is looked at; equal products go
+    to the lower index. On a CPU the same rng gives the same members.
+    """
+    if features.ndim != 2 or known.ndim != 2 or weights.shape != features.shape[:1]:
+        raise ValueError(f"{features.shape}, {weights.shape} and {known.shape} do not go together")
+    if not (np.isfinite(features).all() and np.isfinite(known).all()):
+        raise ValueError("features must be finite")
+    count = min(count, len(features))
+    if count <= 0:
+        return np.empty(0, np.int64)
+    fewer = max(START_MEMBERS, START_PER_CLUSTER * count)
+    looked_at = np.arange(len(features))
+    if len(features) > fewer:
+        looked_at = np.sort(rng.permutation(len(features))[:fewer])
+    with _one_thread():
+        rows = np.concatenate([features[looked_at], known]).astype(np.float32, copy=False)
+        points = torch.from_numpy(rows).to(device)
+        points = points - points.mean(dim=0)
+        generator = torch.Generator(points.device).manual_seed(int(rng.integers(2**31)))
+        points = _reduced(points, generator)
+        points, before = points[: len(looked_at)], points[len(looked_at) :]
+        weight = torch.from_numpy(weights[looked_at].astype(np.float32)).to(device)
+        nearest = torch.full((len(points),), torch.inf, device=points.device)
+        if len(before):
+            for part in _chunks(len(points), len(before)):
+                nearest[part] = torch.cdist(points[part], before).amin(dim=1).square()
+            best = (weight * nearest).argmax()
+        else:
+            best = torch.randint(len(points), (), generator=generator, device=points.device)
+        taken = [best]
+        gone = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        while len(taken) < count:
+            gone[best] = True
+            nearest = torch.minimum(nearest, (points - points[best]).square().sum(dim=1))
+            best = (weight * nearest).masked_fill_(gone, -1).argmax()
+            taken.append(best)
+        order: NDArray[np.int64] = torch.stack(taken).cpu().numpy()
+    return np.take(looked_at, order)
+
+
+@torch.inference_mode()
 def cluster_members(
     features: NDArray[np.float32],
     clusters: int,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.config import Strategy
-from hvsa_cvat.selection.diversity import Device, nearest_members
+from hvsa_cvat.selection.diversity import Device, farthest_members, nearest_members
 from hvsa_cvat.types import FramePrediction, Sample
 
 ExpectedCost = Callable[[Sequence[Sample]], NDArray[np.float64]]
@@ -77,23 +77,6 @@ class Pool:
         )
 
 
-_LEAST_SHOWN = 1 / 16
-"""Samples of whose mean size less than this share is shown as a class do not show it."""
-
-
-@dataclass(frozen=True)
-class Classes:
-    """What is known of the classes in a pool, so that none that the masks show is left out."""
-
-    shown: NDArray[np.float32]
-    """float32 (N, C): pixels of each sample that the masks show as each class, each times its
-    certainty in 0..1."""
-    answered: NDArray[np.bool_]
-    """bool (C,): whether people's answers show each class."""
-    pixels: float
-    """Of a sample, in the mean."""
-
-
 @dataclass(frozen=True)
 class Query:
     """What one round may ask for."""
@@ -108,8 +91,9 @@ class Query:
     """Frames that uniform selection keeps away from."""
     length: int = 0
     """Frames in the video; uniform selection needs it."""
-    classes: Classes | None = None
-    """Active selection seeks classes that no answer has shown, where this is given."""
+    known: NDArray[np.float32] | None = None
+    """float32 (K, D): features of the samples asked for before. Where given, active selection takes
+    the members farthest from these and from each other, not one of each cluster."""
 
 
 def select(
@@ -130,11 +114,11 @@ def select(
         chosen = _uniform(pool, query).tolist()
     elif query.strategy is Strategy.RANDOM:
         chosen = _Purse(pool, query).spend((everyone,), _any_members, rng)
-    else:
+    elif query.known is None:
         draw = partial(_spread_members, device=device)
         chosen = _Purse(pool, query).spend(_halves(pool, query), draw, rng)
-        if query.classes is not None:
-            chosen = _with_unseen_classes(pool, query, query.classes, chosen)
+    else:
+        chosen = _farthest(pool, query, query.known, rng, device)
     samples = pool.samples
     return [samples[i] for i in chosen]
 
@@ -214,41 +198,26 @@ def _costs(pool: Pool, indices: Indices, query: Query) -> NDArray[np.float64]:
     return costs
 
 
-def _with_unseen_classes(
-    pool: Pool, query: Query, classes: Classes, chosen: Sequence[int]
+def _farthest(
+    pool: Pool, query: Query, known: NDArray[np.float32], rng: np.random.Generator, device: Device
 ) -> list[int]:
-    """`chosen`, of which the last may have made way for a sample of each class that is neither
-    answered nor among them; those take half of the budget at most.
+    """One after the other, each the member that is most uncertain times farthest, in squared
+    distance, from what is known and chosen.
 
-    Clusters in feature space leave out a class that is seldom, and training on answers without it
-    makes the network forget it. More than one sample a class is worse: those that show it best are
-    one thing in neighbouring frames.
+    Clusters stand for what is common: they leave out a class that is seldom as often as not, and
+    ask again for what earlier rounds have asked.
     """
-    least = _LEAST_SHOWN * classes.pixels
-    found = classes.shown[list(chosen)].sum(axis=0)
-    free = np.ones(len(pool), np.bool_)
-    free[list(chosen)] = False
-    sought: list[int] = []
-    spent = 0.0
-    rarest_first = np.argsort(classes.shown.sum(axis=0), kind="stable")
-    for label in rarest_first:
-        shown = np.where(free, classes.shown[:, label], -1)
-        best = int(np.argmax(shown))
-        if classes.answered[label] or found[label] >= least or shown[best] < least:
-            continue
-        cost = float(_costs(pool, np.array([best]), query)[0])
-        if spent + cost <= query.budget / 2:
-            sought.append(best)
-            free[best] = False
-            spent += cost
-            found += classes.shown[best]
-    kept = list(chosen)
-    costs = _costs(pool, np.array(kept), query).tolist()
-    left = query.budget - spent - sum(costs)
-    while sought and kept and left < 0:
-        kept.pop()
-        left += costs.pop()
-    return kept + sought
+    weights = np.ones_like(pool.uncertainty) if query.diversity_only else pool.uncertainty
+    purse = _Purse(pool, query)
+
+    def draw(pool: Pool, candidates: Indices, count: int, rng: np.random.Generator) -> Indices:
+        before = np.concatenate([known, pool.features[purse.chosen]])
+        features = pool.features[candidates]
+        return candidates[
+            farthest_members(features, weights[candidates], before, count, rng, device)
+        ]
+
+    return purse.spend((np.arange(len(pool)),), draw, rng)
 
 
 def _uniform(pool: Pool, query: Query) -> Indices:

@@ -40,7 +40,7 @@ from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
-from hvsa_cvat.selection.strategy import Classes, Pool, Query, select
+from hvsa_cvat.selection.strategy import Pool, Query, select
 from hvsa_cvat.session.outlook import (
     LEVELS,
     HeldOut,
@@ -294,11 +294,11 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
     allowed = bench.config.budgets[number - 1] * full
     chosen: list[Sample] = []
     if allowed > session.clicks:
-        pool, whole = _unasked(store.load_scores(number - 1), session, bench)
+        pool, asked, whole = _unasked(store.load_scores(number - 1), session, bench)
         strategy = bench.config.strategy
         if strategy is Strategy.UNIFORM and segments.border_is_free:
             strategy = Strategy.ACTIVE  # frames are spaced evenly, smaller samples are not
-        seeks = bench.config.seek_classes and segments.border_is_free
+        farthest = bench.config.farthest and segments.border_is_free
         query = Query(
             budget=allowed - session.clicks,
             expected_cost=expected_cost,
@@ -306,7 +306,7 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
             diversity_only=number == 1,
             labeled_frames=whole,
             length=len(bench.source),
-            classes=_classes(pool, session, store, bench) if seeks else None,
+            known=asked.features if farthest else None,
         )
         chosen = select(pool, query, _rng(bench, number), bench.device)
     costs = expected_cost(chosen).tolist() if chosen else []
@@ -333,9 +333,9 @@ def asked_pixels(rounds: Sequence[Round], bench: Bench) -> Iterator[tuple[int, M
         yield frame, pixels
 
 
-def _unasked(pool: Pool, session: Session, bench: Bench) -> tuple[Pool, tuple[int, ...]]:
+def _unasked(pool: Pool, session: Session, bench: Bench) -> tuple[Pool, Pool, tuple[int, ...]]:
     """The samples of the current round that are not asked for yet, or only in part, where earlier
-    ones were smaller; and the frames that were asked for as a whole."""
+    ones were smaller; the others; and the frames that were asked for as a whole."""
     segments = bench.segments_of(session.current.number)
     keep, whole = np.ones(len(pool), np.bool_), []
     for frame, asked in asked_pixels(session.rounds, bench):
@@ -344,33 +344,7 @@ def _unasked(pool: Pool, session: Session, bench: Bench) -> tuple[Pool, tuple[in
         keep[rows] = counted[pool.segments[rows]] > 0
         if asked.all():
             whole.append(frame)
-    return pool.take(keep), tuple(whole)
-
-
-def _classes(pool: Pool, session: Session, store: Store, bench: Bench) -> Classes | None:
-    """By the masks of the round before, and by what people have answered; None where that shows
-    every class."""
-    number, count = session.current.number, len(bench.labels)
-    answered = _answered_classes(all_answers(session, store).values(), count)
-    if answered.all():
-        return None
-    segments = bench.segments_of(number)
-    shown = np.zeros((len(pool), count), np.float32)
-    for frame, name in enumerate(bench.source.names):
-        rows = np.flatnonzero(pool.frames == frame)
-        if not len(rows):
-            continue
-        label_map = read_label_map(label_map_path(store, number - 1, name)).astype(np.int64)
-        levels = read_label_map(_levels_path(store, number - 1, name))
-        counted = np.bincount(
-            (segments[frame] * count + label_map).ravel(),
-            weights=(levels.ravel() + 0.5) / LEVELS,
-            minlength=segments.count(frame) * count,
-        )
-        shown[rows] = counted.reshape(-1, count)[pool.segments[rows]]
-    samples = sum(segments.count(frame) for frame in range(len(bench.source)))
-    height, width = bench.source.size
-    return Classes(shown, answered, height * width * len(bench.source) / samples)
+    return pool.take(keep), pool.take(~keep), tuple(whole)
 
 
 def _estimated_clicks(
