@@ -102,6 +102,7 @@ def farthest_members(
     with _one_thread():
         rows = np.concatenate([features[looked_at], known]).astype(np.float32, copy=False)
         points = torch.from_numpy(rows).to(device)
+        del rows  # of a long video it is large
         points = points - points.mean(dim=0)
         generator = torch.Generator(points.device).manual_seed(int(rng.integers(2**31)))
         points = _reduced(points, generator)
@@ -116,9 +117,12 @@ def farthest_members(
             best = torch.randint(len(points), (), generator=generator, device=points.device)
         taken = [best]
         gone = torch.zeros(len(points), dtype=torch.bool, device=points.device)
+        squares = points.square().sum(dim=1)
         while len(taken) < count:
             gone[best] = True
-            nearest = torch.minimum(nearest, (points - points[best]).square().sum(dim=1))
+            # by products, which reads the points once
+            distance = torch.addmv(squares, points, points[best], alpha=-2) + squares[best]
+            nearest = torch.minimum(nearest, distance.clamp_(min=0))
             best = (weight * nearest).masked_fill_(gone, -1).argmax()
             taken.append(best)
         order: NDArray[np.int64] = torch.stack(taken).cpu().numpy()
