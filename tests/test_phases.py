@@ -60,22 +60,22 @@ def bench(checkpoint: Path, clip: tiny.Clip) -> Bench:
 
 
 def test_before_the_first_answer_nothing_corrects() -> None:
-    assert cost_correction(session()) == 1.0
-    assert cost_correction(session(asked(1, 12.0, None))) == 1.0
+    assert cost_correction(session().rounds) == 1.0
+    assert cost_correction(session(asked(1, 12.0, None)).rounds) == 1.0
 
 
 def test_answers_correct_the_cost() -> None:
     one = asked(1, 20.0, 30)
-    assert cost_correction(session(one)) == 1.5
+    assert cost_correction(session(one).rounds) == 1.5
     # expected 30 under the factor 1.5, so the estimate was 20 again; 30 + 10 clicks for 20 + 20
     two = asked(2, 30.0, 10)
-    assert cost_correction(session(one, two)) == 1.0
+    assert cost_correction(session(one, two).rounds) == 1.0
 
 
 def test_rounds_that_ask_nothing_do_not_correct() -> None:
     one, nothing, two = asked(1, 20.0, 30), Round(2, Phase.DONE, (), 0.0), asked(3, 30.0, 10)
-    assert cost_correction(session(one, nothing, two)) == 1.0
-    assert cost_correction(session(asked(1, 10.0, 0))) == 1.0
+    assert cost_correction(session(one, nothing, two).rounds) == 1.0
+    assert cost_correction(session(asked(1, 10.0, 0)).rounds) == 1.0
 
 
 def test_later_answers_hold_where_they_label() -> None:

@@ -99,8 +99,8 @@ class Bench:
     """Of a checkpoint that does not say (an official state dict)."""
     full_clicks: int | None
     """Clicks of annotating every frame of the video, to which budgets relate; None where nobody
-    knows: then it is estimated from the label maps of the round before, and corrected by what the
-    answers did cost."""
+    knows: then it is estimated from the label maps of the round before, and corrected by what
+    whole frames did cost, where some were answered."""
     device: torch.device
     progress: Progress
     carrier: Carrier | None = None
@@ -159,11 +159,11 @@ def advance(
     return session
 
 
-def cost_correction(session: Session) -> float:
-    """Actual over estimated clicks so far, by which the next estimates are multiplied."""
+def cost_correction(rounds: Iterable[Round]) -> float:
+    """Actual over estimated clicks of these rounds, by which the next estimates are multiplied."""
     actual = estimated = 0.0
     factor = 1.0
-    for done in session.rounds:
+    for done in rounds:
         if done.clicks and done.expected_clicks:
             actual += done.clicks
             estimated += done.expected_clicks / factor
@@ -278,13 +278,17 @@ def _selection_path(root: Path, round_number: int) -> Path:
 
 def _select(session: Session, store: Store, bench: Bench) -> Selection:
     number = session.current.number
-    factor = cost_correction(session)
     estimated = _estimated_full_clicks(number - 1, store, bench)
     known = bench.full_clicks is not None
-    full = float(bench.full_clicks) if bench.full_clicks is not None else factor * estimated
+    full = (
+        float(bench.full_clicks)
+        if bench.full_clicks is not None
+        else _correction(session, bench, small=False) * estimated
+    )
     # predicted outlines are smoother than a person's, propagated ones rougher
     scale = full / estimated if known else 1.0
     segments = bench.segments_of(number)
+    factor = _correction(session, bench, small=segments.border_is_free)
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
         raw = _estimated_clicks(samples, segments, number - 1, store, bench)
@@ -318,6 +322,17 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
     with atomic_write(_selection_path(store.root, number)) as path:
         path.write_text(json.dumps(content))
     return Selection(tuple(chosen), tuple(costs), full)
+
+
+def _correction(session: Session, bench: Bench, *, small: bool) -> float:
+    """That of the rounds that asked for small samples, or for whole frames.
+
+    Small ones are asked for where the masks are uncertain, torn there into more pieces than the
+    answers have: what they cost tells nothing of whole frames.
+    """
+    return cost_correction(
+        one for one in session.rounds if bench.segments_of(one.number).border_is_free == small
+    )
 
 
 def asked_pixels(rounds: Sequence[Round], bench: Bench) -> Iterator[tuple[int, Mask]]:
