@@ -12,6 +12,7 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import silent
 from hvsa_cvat.session.phases import (
     Bench,
+    _correction,
     _unseen,
     advance,
     all_answers,
@@ -24,7 +25,7 @@ from hvsa_cvat.session.phases import (
 from hvsa_cvat.session.rounds import Phase, Round, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
-from hvsa_cvat.video.segments import WholeFrames
+from hvsa_cvat.video.segments import Rectangles, WholeFrames
 
 
 def drawn(text: str) -> np.ndarray:
@@ -76,6 +77,19 @@ def test_rounds_that_ask_nothing_do_not_correct() -> None:
     one, nothing, two = asked(1, 20.0, 30), Round(2, Phase.DONE, (), 0.0), asked(3, 30.0, 10)
     assert cost_correction(session(one, nothing, two).rounds) == 1.0
     assert cost_correction(session(asked(1, 10.0, 0)).rounds) == 1.0
+
+
+def test_small_samples_and_whole_frames_do_not_correct_each_other(
+    clip: tiny.Clip, checkpoint: Path
+) -> None:
+    small, whole = Rectangles(6, (48, 64), 16, 16), WholeFrames(6, (48, 64))
+    here = replace(bench(checkpoint, clip), segments=(small, small, whole, whole))
+    now = session(asked(1, 20.0, 10), asked(2, 20.0, 30), asked(3, 10.0, 20))
+    assert _correction(now, here, small=True) == pytest.approx(
+        40 / 60
+    )  # 40 clicks for 20, and 20 under the factor 0.5
+    assert _correction(now, here, small=False) == 2.0
+    assert _correction(session(asked(1, 20.0, 10)), here, small=False) == 1.0
 
 
 def test_later_answers_hold_where_they_label() -> None:
