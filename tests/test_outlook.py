@@ -166,6 +166,6 @@ def test_the_advice() -> None:
     assert advised(5000, 5000, True) is Advice.GO_ON
     assert advised(10, 1000, False, carried=True) is Advice.STOP
     assert advised(5000, 1000, True, carried=True) is Advice.GO_ON
-    # 200 of 5,000 clicks are 4 %, of 4,000 they are 5 %
-    assert advised(5000, 1000, False, carried=True) is Advice.GO_ON
-    assert advised(4000, 1000, False, carried=True) is Advice.WHOLE
+    # 200 of 5,001 clicks are less than 4 %
+    assert advised(5001, 1000, False, carried=True) is Advice.GO_ON
+    assert advised(5000, 1000, False, carried=True) is Advice.WHOLE

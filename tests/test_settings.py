@@ -103,6 +103,8 @@ def test_the_loop_gets_its_settings_from_the_frames() -> None:
     longer = CareOptions(budget="2%,5%,8%,10%").run_config((240, 320), "cpu")
     assert longer.granularity == "rectangle:40,rectangle:40,frame"
     assert longer.strategy is Strategy.UNIFORM
+    early = CareOptions(budget="1%,2%,4%,10%").run_config((240, 320), "cpu")
+    assert early.granularity == "rectangle:40,rectangle:40,rectangle:40,frame"
     paper = CareOptions(budget="2%,5%,10%", method="paper").run_config((240, 320), "cpu")
     assert (paper.granularity, paper.strategy) == ("rectangle:40", Strategy.ACTIVE)
     large = CareOptions(granularity="frame", strategy=Strategy.UNIFORM).run_config(
