@@ -89,7 +89,10 @@ def test_small_samples_and_whole_frames_do_not_correct_each_other(
         40 / 60
     )  # 40 clicks for 20, and 20 under the factor 0.5
     assert _correction(now, here, small=False) == 2.0
-    assert _correction(session(asked(1, 20.0, 10)), here, small=False) == 1.0
+    first = session(asked(1, 20.0, 10))
+    assert _correction(first, here, small=False) == 1.0
+    # where nobody knows the clicks of the whole video, all answers tell of them
+    assert _correction(first, replace(here, full_clicks=None), small=False) == 0.5
 
 
 def test_later_answers_hold_where_they_label() -> None:

@@ -99,8 +99,8 @@ class Bench:
     """Of a checkpoint that does not say (an official state dict)."""
     full_clicks: int | None
     """Clicks of annotating every frame of the video, to which budgets relate; None where nobody
-    knows: then it is estimated from the label maps of the round before, and corrected by what
-    whole frames did cost, where some were answered."""
+    knows: then it is estimated from the label maps of the round before, and corrected by what the
+    answers did cost."""
     device: torch.device
     progress: Progress
     carrier: Carrier | None = None
@@ -280,15 +280,11 @@ def _select(session: Session, store: Store, bench: Bench) -> Selection:
     number = session.current.number
     estimated = _estimated_full_clicks(number - 1, store, bench)
     known = bench.full_clicks is not None
-    full = (
-        float(bench.full_clicks)
-        if bench.full_clicks is not None
-        else _correction(session, bench, small=False) * estimated
-    )
-    # predicted outlines are smoother than a person's, propagated ones rougher
-    scale = full / estimated if known else 1.0
     segments = bench.segments_of(number)
     factor = _correction(session, bench, small=segments.border_is_free)
+    full = float(bench.full_clicks) if bench.full_clicks is not None else factor * estimated
+    # predicted outlines are smoother than a person's, propagated ones rougher
+    scale = full / estimated if known else 1.0
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
         raw = _estimated_clicks(samples, segments, number - 1, store, bench)
@@ -328,10 +324,14 @@ def _correction(session: Session, bench: Bench, *, small: bool) -> float:
     """That of the rounds that asked for small samples, or for whole frames.
 
     Small ones are asked for where the masks are uncertain, torn there into more pieces than the
-    answers have: what they cost tells nothing of whole frames.
+    answers have: what they cost tells nothing of whole frames. Where nobody knows the clicks of the
+    whole video, their estimate leans on all answers, and so do those of the samples.
     """
+    known = bench.full_clicks is not None
     return cost_correction(
-        one for one in session.rounds if bench.segments_of(one.number).border_is_free == small
+        one
+        for one in session.rounds
+        if not known or bench.segments_of(one.number).border_is_free == small
     )
 
 
