@@ -347,8 +347,10 @@ def test_out_that_is_a_file(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -
 
 
 def test_out_that_holds_something_else(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / "session.db").write_bytes(b"not a database, for sure" * 100)
+    mine = b"not a database, for sure" * 100
+    (tmp_path / "session.db").write_bytes(mine)
     refuse(simulation(clip, checkpoint, tmp_path), 1, "session.db", "another folder")
+    assert (tmp_path / "session.db").read_bytes() == mine
 
 
 @contextmanager

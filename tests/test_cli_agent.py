@@ -92,7 +92,8 @@ def test_status_names_classes_that_nobody_has_shown(cvat: StandIn, checkpoint: P
             cvat, cvat.person(cvat.admin), job, lambda *at: np.zeros_like(tiny.truth(*at)), NAMES
         )
     says(invoke("sync"), "all rounds are done")
-    says(invoke("status"), f"no answer shows {NAMES[1]}, {NAMES[2]} yet")
+    told = says(invoke("status"), f"no answer shows {NAMES[1]}, {NAMES[2]} yet")
+    assert f"shows {NAMES[0]}" not in told
 
 
 def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
@@ -158,6 +159,8 @@ def test_wrong_use_is_one_line(
     refuses(invoke("enroll", 1), 2, "CVAT_ACCESS_TOKEN")
     monkeypatch.delenv("CVAT_HOST")
     refuses(invoke("sync"), 2, "CVAT_HOST")
+    assert list(cvat.world.tasks) == [1]
+    assert cvat.world.projects == {}
 
 
 def test_a_task_that_cannot_go_on_fails_the_pass(cvat: StandIn, checkpoint: Path) -> None:

@@ -10,9 +10,11 @@ import tiny
 from hvsa_cvat.config import HVSA, PAPER, PAPER_EXACT, RunConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import silent
+from hvsa_cvat.selection.strategy import Pool
 from hvsa_cvat.session.phases import (
     Bench,
     _correction,
+    _unasked,
     _unseen,
     advance,
     all_answers,
@@ -93,6 +95,23 @@ def test_small_samples_and_whole_frames_do_not_correct_each_other(
     assert _correction(first, here, small=False) == 1.0
     # where nobody knows the clicks of the whole video, all answers tell of them
     assert _correction(first, replace(here, full_clicks=None), small=False) == 0.5
+
+
+def test_what_was_asked_for_is_known_and_not_asked_again(clip: tiny.Clip, checkpoint: Path) -> None:
+    # quarters in round 1, then halves: one whose quarters were both asked for is known
+    quarters, halves = Rectangles(6, (48, 64), 24, 32), Rectangles(6, (48, 64), 48, 32)
+    here = replace(bench(checkpoint, clip), segments=(quarters, halves))
+    first = Round(1, Phase.DONE, (Sample(0, 0), Sample(0, 2), Sample(1, 1)), 3.0, "r", 3)
+    pool = Pool(
+        np.repeat(np.arange(2, dtype=np.int32), 2),
+        np.tile(np.arange(2, dtype=np.int32), 2),
+        np.ones(4, np.float32),
+        np.arange(4, dtype=np.float32)[:, np.newaxis],
+    )
+    rest, known, whole = _unasked(pool, session(first, Round(2, Phase.SELECT)), here)
+    assert rest.samples == (Sample(0, 1), Sample(1, 0), Sample(1, 1))
+    assert known.features.tolist() == [[0.0]]
+    assert whole == ()
 
 
 def test_later_answers_hold_where_they_label() -> None:
