@@ -107,7 +107,15 @@ def _arriving(answers: list[FrameAnnotation], source: FrameSource, work: Path) -
     """What is carried of the answers, as `hvsa` carries it."""
     pictures = resized_frames(source, carrying_size(source.size), work / "carrying.npy")
     flow = compute_flow(pictures, DisFlow(), work / "carrying", workers=2)
-    return carry(answers, flow, source.size, len(source), work / "carried", pictures=pictures)
+    return carry(
+        answers,
+        flow,
+        source.size,
+        len(source),
+        work / "carried",
+        pictures=pictures,
+        colours=pictures,
+    )
 
 
 def _fused(carried: Propagated, prediction: DensePrediction) -> LabelMap:

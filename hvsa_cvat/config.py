@@ -69,6 +69,8 @@ class CarryingConfig(_Settings):
     """Carried at the frames' own size (a long side of 640 pixels at most), not the network's."""
     without_drift: bool = False
     """What the flow's errors add up to is taken out by what the frames show."""
+    by_colour: bool = False
+    """Labels are read more from pixels that look alike, among those around their places."""
     taught: bool = False
     """The network learns from the carried labels of all frames, weighted by their confidence."""
     fused: bool = False
@@ -84,7 +86,7 @@ class CarryingConfig(_Settings):
 
 
 HVSA_CARRYING = CarryingConfig(
-    fine=True, without_drift=True, taught=True, fused=True, remembered=True
+    fine=True, without_drift=True, by_colour=True, taught=True, fused=True, remembered=True
 )
 
 PAPER_EXACT = TrainingConfig()

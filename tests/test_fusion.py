@@ -8,23 +8,33 @@ from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.types import IGNORE
 
 
-def carried(labels: list[int], confidence: list[float]) -> Propagated:
+def carried(labels: list[int], lead: list[float]) -> Propagated:
+    """Undisputed labels of one chain: it leads by all its confidence."""
     label_map = np.array([labels], np.uint8)
     reached = float((label_map != IGNORE).mean())
-    return Propagated(0, label_map, np.array([confidence], np.float32), reached)
+    confidence = np.array([lead], np.float32)
+    return Propagated(0, label_map, confidence, confidence, reached)
 
 
 def test_fusion_by_hand() -> None:
     # the network says of every pixel: 0.875 for class 0 and 0.125 for class 1
     network = np.array([[[0.875] * 5], [[0.125] * 5], [[0.0] * 5]], np.float32)
-    # fourth roots: 0.5, 0.9, none, 0.8, 0.5
-    evidence = carried([1, 1, IGNORE, 2, 0], [0.0625, 0.6561, 0.0, 0.4096, 0.0625])
+    evidence = carried([1, 1, IGNORE, 2, 0], [0.1, 0.15, 0.0, 0.1, 0.1])
 
-    # 0.625 is less than 0.875 and 1.025 is more; no label arrives; 0.8 is less; both agree
+    # 0.725 is less than 0.875 and 1.025 is more; no label arrives; 0.6 is less; both agree
     fused = fuse(evidence, network)
     assert fused.label_map.tolist() == [[0, 1, 0, 0, 0]]
-    # half of 0.875 - 0.625, 1.025 - 0.875, 0.875 - 0.125, 0.875 - 0.8, 0.875 + 0.5 - 0.125
-    assert fused.certainty[0].tolist() == pytest.approx([0.125, 0.075, 0.375, 0.0375, 0.625])
+    leads = [0.875 - 0.725, 1.025 - 0.875, 0.875 - 0.125, 0.875 - 0.6, 0.875 + 0.6 - 0.125]
+    assert fused.certainty[0].tolist() == pytest.approx([n / (1 + n) for n in leads], rel=1e-5)
+
+
+def test_what_is_disputed_says_less_than_it_is_trusted() -> None:
+    # the chains are at odds: 0.9 for class 1, 0.8 for class 0
+    label_map = np.array([[1]], np.uint8)
+    confidence, lead = np.array([[0.9 * 0.9 / 1.7]], np.float32), np.array([[0.1]], np.float32)
+    network = np.array([[[0.9]], [[0.1]]], np.float32)
+    assert fuse(Propagated(0, label_map, confidence, lead, 1.0), network).label_map == [[0]]
+    assert fuse(Propagated(0, label_map, confidence, lead + 0.1, 1.0), network).label_map == [[1]]
 
 
 @st.composite
@@ -68,9 +78,9 @@ def test_a_person_holds_against_a_network_that_is_certain() -> None:
 
 
 def test_one_class_needs_no_rival() -> None:
-    fused = fuse(carried([0, IGNORE], [0.0625, 0.0]), np.ones((1, 1, 2), np.float32))
+    fused = fuse(carried([0, IGNORE], [0.5, 0.0]), np.ones((1, 1, 2), np.float32))
     assert fused.label_map.tolist() == [[0, 0]]
-    assert fused.certainty.tolist() == [[0.75, 0.5]]
+    assert fused.certainty[0].tolist() == pytest.approx([0.8, 0.5])  # leads of 4 and 1
 
 
 def test_what_no_answer_shows_is_as_likely_as_it_was() -> None:

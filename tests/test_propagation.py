@@ -121,6 +121,18 @@ def test_partial_annotations_speak_for_their_own_pixels():
     assert third.confidence[0] == pytest.approx([DECAY**2, DECAY, DECAY, 0], rel=1e-3)
 
 
+def test_labels_are_read_by_colour():
+    # what stands still is seen to move by a pixel, so the label of another colour arrives
+    flow = shifting(2, (1, 8), dx=1)
+    video = np.zeros((2, 1, 8, 3), np.uint8)
+    video[:, :, 4:] = 255
+    answer = [annotated(0, "00001111")]
+    plain = propagate(answer, flow, (1, 8), 2)
+    assert [shown(one.label_map) for one in plain] == ["00001111", "00000111"]
+    looked = propagate(answer, flow, (1, 8), 2, colours=video)
+    assert [shown(one.label_map) for one in looked] == ["00001111", "00001111"]
+
+
 def test_later_annotation_of_a_frame_holds():
     flow = shifting(1, (1, 3))
     got = maps([annotated(0, "00."), annotated(0, ".11")], flow, (1, 3))
@@ -198,6 +210,8 @@ def test_people_are_always_right_and_nothing_is_made_up(seed, length, scale):
         assert p.reached == pytest.approx(known.mean())
         assert ((p.confidence > 0) == known).all()
         assert (p.confidence <= 1).all()
+        assert ((p.lead >= 0) & (p.lead <= 2)).all()
+        assert (p.lead[~known] == 0).all()
     for a in annotations:
         own = a.label_map != IGNORE
         assert (results[a.frame].label_map[own] == a.label_map[own]).all()
@@ -235,7 +249,9 @@ class Clip:
             if steps is not None:
                 steps.append(done)
 
-        return carry(self.answers, self.flow, SIZE, 6, folder, progress, self.pictures)
+        return carry(
+            self.answers, self.flow, SIZE, 6, folder, progress, self.pictures, self.pictures
+        )
 
 
 def assert_same(found: Iterable[Propagated], expected: Iterable[Propagated]) -> None:
@@ -243,6 +259,7 @@ def assert_same(found: Iterable[Propagated], expected: Iterable[Propagated]) -> 
         assert (one.frame, one.reached) == (other.frame, other.reached)
         np.testing.assert_array_equal(one.label_map, other.label_map)
         np.testing.assert_array_equal(one.confidence, other.confidence)
+        np.testing.assert_array_equal(one.lead, other.lead)
 
 
 def test_chains_side_by_side_are_those_that_run_one_after_another(tmp_path: Path) -> None:

@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.types import IGNORE, LabelMap
 
+_CARRIED = 6.0
+"""Evidence of a label that a chain is sure of; the network's adds up to 1 over the classes."""
+
 
 class Fused(NamedTuple):
     """One frame as it is shown."""
 
     label_map: LabelMap
     certainty: NDArray[np.float32]
-    """float32 (H, W) in 0..1: half the lead of the label over the next class's evidence, which is
-    at most 2; 1 where a person labelled."""
+    """float32 (H, W) in 0..1: of the lead in evidence over the next class, n, it is n / (1 + n); 1
+    where a person labelled."""
 
 
 def remember(
@@ -44,8 +47,8 @@ def remember(
 def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
     """The class with the most evidence of each pixel.
 
-    Probabilities are float32 (C, H, W); a carried label adds the fourth root of its confidence, so
-    that it holds unless it came far or failed the flow check and the network is sure of another.
+    Probabilities are float32 (C, H, W); a carried label adds six times its lead, so that it holds
+    unless it came far, failed the flow check or was disputed, and the network is sure of another.
     What a person labelled stays.
     """
     label_map: LabelMap = probabilities.argmax(axis=0).astype(np.uint8)
@@ -57,13 +60,13 @@ def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
     known = carried.label_map != IGNORE
     label, trust = carried.label_map[known], carried.confidence[known]
     rows, columns = np.nonzero(known)
-    for_label = probabilities[label, rows, columns] + np.sqrt(np.sqrt(trust))
+    for_label = probabilities[label, rows, columns] + _CARRIED * carried.lead[known]
     rival = np.where(label == label_map[known], second[known], first[known])
     holds = (for_label >= rival) | (trust >= 1)
     lead[known] = np.where(
         holds, for_label - rival, first[known] - np.maximum(for_label, second[known])
     )
     label_map[rows[holds], columns[holds]] = label[holds]
-    certainty = lead / 2
+    certainty = lead / (1 + lead)
     certainty[rows[trust >= 1], columns[trust >= 1]] = 1
     return Fused(label_map, certainty)

@@ -12,7 +12,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
+from hvsa_cvat.propagation.votes import Colours, cells_of, count_votes
 from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Size
 from hvsa_cvat.video.flow import FlowStore
 from hvsa_cvat.video.frames import load_npy, npy_writer
@@ -53,6 +54,9 @@ class Propagated:
     confidence: NDArray[np.float32]
     """float32 (H, W) in 0..1: 1 where a person labelled, 0 where no label reaches, between them
     the better chain's confidence times the label's share of the vote."""
+    lead: NDArray[np.float32]
+    """float32 (H, W) in 0..2: by how much confidence of both chains the label is ahead of the next
+    one; what a person labelled needs none."""
     reached: float
     """Share of the pixels that have a label."""
 
@@ -69,6 +73,8 @@ class Carried:
     """`_PLACE` (N, h, w): where in the past the cells of every frame come from; mapped as well."""
     future: NDArray[Any]
     """The same of the future."""
+    colours: NDArray[np.uint8] | None = None
+    """uint8 (N, h, w, 3) RGB: frames by whose colours labels are read, of any size."""
 
     def __len__(self) -> int:
         return len(self.past)
@@ -76,13 +82,18 @@ class Carried:
     def __iter__(self) -> Iterator[Propagated]:
         """Every frame of the video in order. A pixel that a person labelled keeps its label."""
         for frame in range(len(self)):
-            label_map, confidence = _vote((self.past[frame], self.future[frame]), self.labels)
+            colours = self.colours
+            label_map, confidence, lead = count_votes(
+                (self.past[frame], self.future[frame]),
+                self.labels,
+                None if colours is None else Colours(frame, self.frames, colours),
+            )
             if frame in self.frames:
                 own = self.labels[self.frames.index(frame)]
                 label_map = np.where(own != IGNORE, own, label_map)
                 confidence[own != IGNORE] = 1
             reached = float((label_map != IGNORE).mean())
-            yield Propagated(frame, label_map, confidence, reached)
+            yield Propagated(frame, label_map, confidence, lead, reached)
 
 
 def carry(
@@ -93,20 +104,22 @@ def carry(
     folder: Path,
     progress: Progress = silent,
     pictures: NDArray[np.uint8] | None = None,
+    colours: NDArray[np.uint8] | None = None,
 ) -> Carried:
     """`annotations`, whole or partial, carried through a video of `length` frames of `size`.
 
     Of several annotations of a frame the later one holds. With `pictures`, the frames uint8
-    (length, h, w, 3) RGB at the flow's size, drift is taken out at every step. Kept in `folder`,
-    which is replaced as a whole, and taken from there when it was made from the same annotations
-    and is undamaged; that flow and pictures are the same too is for the caller to know.
+    (length, h, w, 3) RGB at the flow's size, drift is taken out at every step; with `colours`, the
+    same of any size, labels are read by them. Kept in `folder`, which is replaced as a whole, and
+    taken from there when it was made from the same annotations and is undamaged; that flow and
+    pictures are the same too is for the caller to know.
     """
     if len(flow) != length:
         raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
     latest = _merged(annotations, size)
     places = (length, *flow.size)
     if (kept := _kept(folder, latest, size, places)) is not None:
-        return kept
+        return replace(kept, colours=colours)
     with atomic_directory(folder) as temporary:
         with npy_writer(temporary / "labels.npy", (len(latest), *size), np.uint8) as append:
             for annotation in latest.values():
@@ -124,7 +137,7 @@ def carry(
     carried = _mapped(folder, tuple(latest), size, places)
     if carried is None:
         raise ValueError(f"{folder} changed while labels were carried")
-    return carried
+    return replace(carried, colours=colours)
 
 
 def _stored(
@@ -227,7 +240,7 @@ def _chain(
 ) -> Iterator[NDArray[Any]]:
     """For every frame in `order` the places, `_PLACE` (h, w), that the ones before it lead to."""
     centres = np.ix_(
-        *(_rescaled(n, own) for n, own in zip(flow.size, labels.shape[1:], strict=True))
+        *(cells_of(n, own) for n, own in zip(flow.size, labels.shape[1:], strict=True))
     )
     places = Places(
         np.zeros((*flow.size, 2), dtype=np.float32),
@@ -251,67 +264,3 @@ def _chain(
         stored["offset"], stored["source"] = places.offset, places.source
         stored["confidence"] = places.confidence
         yield stored
-
-
-def _vote(
-    chains: Sequence[NDArray[Any]], labels: NDArray[np.uint8]
-) -> tuple[LabelMap, NDArray[np.float32]]:
-    """The label of every pixel with the most votes, and its confidence.
-
-    A chain's confidence is shared out, bilinearly, among the four pixels around its place.
-    """
-    size = labels.shape[1:]
-    read = [_read(places, labels) for places in chains]
-    seen = np.concatenate([corners for corners, _, _ in read])
-    weights = np.concatenate([weights for _, weights, _ in read])
-    best = np.maximum.reduce([confidence for _, _, confidence in read])
-    label_map = seen[0].copy()
-    share = np.ones(size, dtype=np.float32)
-    # Nearly everywhere all are of one mind; count only where they are not.
-    disputed = (seen != seen[0]).any(axis=0)
-    seen, weights = seen[:, disputed], weights[:, disputed]
-    weights[seen == IGNORE] = 0
-    seen[seen == IGNORE] = 0
-    votes = np.zeros((int(seen.max(initial=0)) + 1, seen.shape[1]), dtype=np.float32)
-    for voted, weight in zip(seen, weights, strict=True):
-        votes[voted, np.arange(len(voted))] += weight
-    winners = votes.argmax(axis=0)
-    won, cast = votes.max(axis=0, initial=0), weights.sum(axis=0)
-    label_map[disputed] = np.where(won > 0, winners, IGNORE)
-    share[disputed] = won / np.maximum(cast, np.finfo(np.float32).tiny)
-    return label_map, np.where(label_map != IGNORE, best * share, 0).astype(np.float32)
-
-
-def _read(
-    places: NDArray[Any], labels: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32]]:
-    """For every pixel, uint8 (4, H, W) the labels around its place, float32 (4, H, W) their
-    weights, which add up to its confidence, and that, float32 (H, W)."""
-    height, width = size = labels.shape[1:]
-    h, w = places.shape
-    cells = np.asarray(places)
-    if cells.shape != size:
-        cells = cells[np.ix_(_rescaled(height, h), _rescaled(width, w))]
-    offset = cells["offset"].astype(np.float32)
-    x = (np.arange(width) + offset[..., 0] * (width / w)).clip(0, width - 1)
-    y = (np.arange(height)[:, np.newaxis] + offset[..., 1] * (height / h)).clip(0, height - 1)
-    left, top = x.astype(np.intp), y.astype(np.intp)
-    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
-    across, down = (x - left).astype(np.float32), (y - top).astype(np.float32)
-    source = cells["source"]
-    confidence = np.where(source >= 0, cells["confidence"], 0).astype(np.float32)
-    corners = np.full((4, *size), IGNORE, dtype=np.uint8)
-    if len(labels):
-        # one index into a flat view: three at once take eight times as long
-        flat, known = np.asarray(labels).reshape(-1), source >= 0
-        first = np.where(known, source, 0).astype(np.intp) * height
-        rows = (first + top) * width, (first + bottom) * width
-        for i, index in enumerate(row + column for row in rows for column in (left, right)):
-            corners[i] = np.where(known, flat.take(index), IGNORE)
-    shares = ((1 - down) * (1 - across), (1 - down) * across, down * (1 - across), down * across)
-    return corners, np.stack(shares) * confidence, confidence
-
-
-def _rescaled(count: int, other: int) -> NDArray[np.intp]:
-    """Of `count` cells along a side, which of `other` cells each centre lies in."""
-    return ((np.arange(count) + 0.5) * other / count).astype(np.intp)

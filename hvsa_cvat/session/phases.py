@@ -79,6 +79,8 @@ class Carrier:
     flow: FlowStore
     pictures: NDArray[np.uint8] | None
     """uint8 (N, h, w, 3) RGB at the flow's size, to take out drift; None leaves it in."""
+    colours: NDArray[np.uint8] | None = None
+    """The same, to read labels by; None reads them by distance alone."""
 
 
 @dataclass(frozen=True)
@@ -627,6 +629,7 @@ def _carried(session: Session, store: Store, bench: Bench, carrier: Carrier) -> 
         _carried_path(store, session.current.number),
         progress=bench.progress,
         pictures=carrier.pictures,
+        colours=carrier.colours,
     )
 
 

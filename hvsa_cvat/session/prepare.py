@@ -118,4 +118,8 @@ def _carrier(
     if carrying.fine and size != start.config.size:
         frames = resized_frames(start.source, size, store.path("carrying", "frames.npy"), progress)
         flow = compute_flow(frames, start.flow, store.path("carrying", "flow"), progress, workers)
-    return Carrier(flow, frames if carrying.without_drift else None)
+    return Carrier(
+        flow,
+        frames if carrying.without_drift else None,
+        frames if carrying.by_colour else None,
+    )
