@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -54,14 +54,16 @@ def count_votes(
 
     label_map = np.full(size, IGNORE, np.uint8)
     reached, disputed = np.zeros(size, np.bool_), np.zeros(size, np.bool_)
-    for one in found:
-        for tap in one.taps(reach):
-            seen = flat.take(tap.pixel)
-            label_map = np.where(one.known & ~reached, seen, label_map)
-            reached |= one.known
-            disputed |= one.known & (seen != label_map)
     best, lead = np.zeros(size, np.float32), np.zeros(size, np.float32)
     for one in found:
+        first, *others = _taps(reach)
+        seen = flat.take(one.pixels(first))
+        mixed = np.zeros(size, np.bool_)
+        for tap in others:
+            mixed |= flat.take(one.pixels(tap)) != seen
+        disputed |= one.known & (mixed | (reached & (seen != label_map)))
+        label_map = np.where(one.known & ~reached, seen, label_map)
+        reached |= one.known
         best = np.maximum(best, one.confidence)
         lead += one.confidence
     share = (label_map != IGNORE).astype(np.float32)
@@ -83,33 +85,35 @@ def _counted(
     found: Sequence[_Found], reach: int, flat: NDArray[np.uint8], colours: Colours | None
 ) -> NDArray[np.float32]:
     """float32 (C, M): votes of each label, up to the largest, at M pixels."""
-    seen = [[flat.take(tap.pixel) for tap in one.taps(reach)] for one in found]
+    taps = _taps(reach)
+    seen = [[flat.take(one.pixels(tap)) for tap in taps] for one in found]
     largest = max(int(label.max(initial=0, where=label != IGNORE)) for label in chain(*seen))
     pixels = np.arange(len(found[0].confidence))
-    votes = np.zeros((largest + 1, len(pixels)), np.float32)
+    # the last row takes what says nothing
+    votes = np.zeros((largest + 2, len(pixels)), np.float32)
     for one, labels in zip(found, seen, strict=True):
-        weights = []
-        for tap in one.taps(reach):
-            weights.append(tap.weight)
-            if colours is not None:
-                weights[-1] *= one.alike(tap, colours)
-        total = np.maximum(sum(weights), np.finfo(np.float32).tiny)
-        for weight, label in zip(weights, labels, strict=True):
-            drawn = one.known & (label != IGNORE)
-            share = weight[drawn] / total[drawn] * one.confidence[drawn]
-            votes[label[drawn], pixels[drawn]] += share
-    return votes
+        weights = one.nearness(taps, reach)
+        if colours is not None:
+            here, mean = one.colour(None, colours), np.full(3, 1 / 3, np.float32)
+            for tap, weight in zip(taps, weights, strict=True):
+                weight *= np.exp(np.abs(one.colour(tap, colours) - here) @ mean / -_ALIKE)
+        scale = one.confidence / np.maximum(sum(weights), np.finfo(np.float32).tiny)
+        for label, weight in zip(labels, weights, strict=True):
+            votes[np.minimum(label, largest + 1), pixels] += weight * scale
+    return votes[:-1]
 
 
 class _Tap(NamedTuple):
-    """One pixel near each place."""
+    """A pixel near each place, as seen from the one that the place is in; in pixels."""
 
-    row: NDArray[np.intp]
-    column: NDArray[np.intp]
-    pixel: NDArray[np.intp]
-    """Into the label maps of all sources, laid flat."""
-    weight: NDArray[np.float32]
-    """Falls linearly to 0 at the distance of the reach, along either side."""
+    down: int
+    right: int
+
+
+def _taps(reach: int) -> list[_Tap]:
+    """Those nearer than `reach` along either side."""
+    shifts = range(1 - reach, reach + 1)
+    return [_Tap(down, right) for down in shifts for right in shifts]
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,32 +160,45 @@ class _Found:
         names = ("row", "column", "x", "y", "source", "known", "confidence")
         return _Found(self.size, *(getattr(self, name)[chosen] for name in names))
 
-    def taps(self, reach: int) -> Iterator[_Tap]:
-        """The pixels nearer to the places than `reach` along either side."""
-        height, width = self.size
-        left, top = self.x.astype(np.intp), self.y.astype(np.intp)
-        for down in range(1 - reach, reach + 1):
-            row = (top + down).clip(0, height - 1)
-            begin = (self.source * height + row) * width
-            near = reach - np.abs(self.y - (top + down))
-            for right in range(1 - reach, reach + 1):
-                column = (left + right).clip(0, width - 1)
-                weight = near * (reach - np.abs(self.x - (left + right)))
-                yield _Tap(row, column, begin + column, weight.astype(np.float32))
+    def pixels(self, tap: _Tap) -> NDArray[np.intp]:
+        """Into the label maps of all sources, laid flat; the border's goes on beyond it."""
+        row, column = self._cell(tap, self.size)
+        pixels: NDArray[np.intp] = (self.source * self.size[0] + row) * self.size[1] + column
+        return pixels
 
-    def alike(self, tap: _Tap, colours: Colours) -> NDArray[np.float32]:
-        """float32 in 0..1: how much pixels look like those near their places."""
-        h, w = colours.video.shape[1:3]
-        rows, columns = cells_of(self.size[0], h), cells_of(self.size[1], w)
+    def nearness(self, taps: Sequence[_Tap], reach: int) -> list[NDArray[np.float32]]:
+        """float32 of each tap: falls linearly to 0 at the distance `reach`, along either side."""
+
+        def falling(place: NDArray[np.float32], shift: int) -> NDArray[np.float32]:
+            within = place - place.astype(np.intp)
+            return np.asarray(reach - np.abs(within - shift), np.float32)
+
+        down = {tap.down: falling(self.y, tap.down) for tap in taps}
+        right = {tap.right: falling(self.x, tap.right) for tap in taps}
+        return [down[tap.down] * right[tap.right] for tap in taps]
+
+    def colour(self, tap: _Tap | None, colours: Colours) -> NDArray[np.float32]:
+        """float32 (..., 3) RGB of the tapped pixels, or of those that the places are of."""
+        (height, width), (h, w) = self.size, colours.video.shape[1:3]
+        if tap is None:
+            rows, columns = cells_of(height, h)[self.row], cells_of(width, w)[self.column]
+            frames: NDArray[np.intp] | int = colours.frame
+        else:
+            rows, columns = self._cell(tap, (h, w))
+            frames = np.asarray(colours.annotated)[self.source]
         # one index into a flat view: several at once take six times as long
         flat = np.asarray(colours.video).reshape(-1, 3)
-        first = np.asarray(colours.annotated)[self.source] * h
-        there = flat.take((first + rows[tap.row]) * w + columns[tap.column], axis=0)
-        begin = (colours.frame * h + rows[self.row]) * w
-        here = flat.take(begin + columns[self.column], axis=0)
-        apart = np.abs(here.astype(np.int16) - there).sum(axis=1, dtype=np.float32) / 3
-        alike: NDArray[np.float32] = np.exp(-apart / _ALIKE)
-        return alike
+        found = flat.take((frames * h + rows) * w + columns, axis=0)
+        return np.asarray(found, np.float32)
+
+    def _cell(self, tap: _Tap, size: Size) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Row and column of the tapped pixel in a picture of any size."""
+        (height, width), (h, w) = self.size, size
+        row, column = self.y.astype(np.intp) + tap.down, self.x.astype(np.intp) + tap.right
+        return (
+            cells_of(height, h).take(row, mode="clip"),
+            cells_of(width, w).take(column, mode="clip"),
+        )
 
 
 def cells_of(count: int, other: int) -> NDArray[np.intp]:
