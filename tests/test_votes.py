@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from hvsa_cvat.propagation import votes as votes_module
 from hvsa_cvat.propagation.votes import Colours, cells_of, count_votes
 from hvsa_cvat.types import IGNORE
 
@@ -134,7 +136,8 @@ def test_votes_are_those_counted_one_by_one(
         video = rng.integers(0, 60, (4, *rng.integers(1, 8, 2), 3)).astype(np.uint8)
         colours = Colours(3, sorted(rng.choice(4, sources, replace=False).tolist()), video)
 
-    found = count_votes(chains, labels, colours)
+    with patch.object(votes_module, "_AT_ONCE", 7):
+        found = count_votes(chains, labels, colours)
     votes, best = one_by_one(chains, labels, colours)
 
     second, won = np.sort(votes, axis=0)[-2:]

@@ -15,6 +15,9 @@ from hvsa_cvat.types import IGNORE, LabelMap, Size
 _ALIKE = 10.0
 """Mean difference of the colour channels, of 255, at which a vote has fallen to 1/e."""
 
+_AT_ONCE = 2**16
+"""Pixels whose votes are counted at once: about 20 MB."""
+
 
 class Colours(NamedTuple):
     """What a frame and the annotated ones look like."""
@@ -70,14 +73,15 @@ def count_votes(
     lead *= share
 
     # Nearly everywhere all are of one mind; count only where they are not.
-    if disputed.any():
-        here = [one.at(disputed) for one in found]
-        votes = _counted(here, reach, flat, colours)
+    rows, columns = np.nonzero(disputed)
+    for begin in range(0, len(rows), _AT_ONCE):
+        here = rows[begin : begin + _AT_ONCE], columns[begin : begin + _AT_ONCE]
+        votes = _counted([one.at(here) for one in found], reach, flat, colours)
         winners, won, cast = votes.argmax(axis=0), votes.max(axis=0), votes.sum(axis=0)
         np.put_along_axis(votes, winners[np.newaxis], 0, axis=0)
-        label_map[disputed] = np.where(won > 0, winners, IGNORE)
-        share[disputed] = won / np.maximum(cast, np.finfo(np.float32).tiny)
-        lead[disputed] = won - votes.max(axis=0)
+        label_map[here] = np.where(won > 0, winners, IGNORE)
+        share[here] = won / np.maximum(cast, np.finfo(np.float32).tiny)
+        lead[here] = won - votes.max(axis=0)
     return Votes(label_map, best * share, lead)
 
 
@@ -156,7 +160,8 @@ class _Found:
             confidence,
         )
 
-    def at(self, chosen: NDArray[np.bool_]) -> _Found:
+    def at(self, chosen: tuple[NDArray[np.intp], NDArray[np.intp]]) -> _Found:
+        """Those of the pixels in these rows and columns."""
         names = ("row", "column", "x", "y", "source", "known", "confidence")
         return _Found(self.size, *(getattr(self, name)[chosen] for name in names))
 

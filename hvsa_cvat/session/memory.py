@@ -43,9 +43,8 @@ _FRAME_PIXEL = 160
 """Bytes a pixel of the frames' own size that one frame takes while it is cut into segments, scored,
 outlined or compressed."""
 
-_VOTE_PIXEL = 420
-"""Bytes a pixel of the frames' own size when carried labels are read by colour and put to the vote:
-eleven classes, and every pixel disputed. Where one in five is, it is 170."""
+_VOTE_PIXEL = 260
+"""Bytes a pixel of the frames' own size when carried labels are read and put to the vote."""
 
 _DRIFT_PIXEL = 400
 """Bytes a pixel of the size at which labels are carried, for each of the two chains."""
