@@ -81,12 +81,15 @@ def main(
 
 
 def table(folders: dict[str, list[Path]]) -> str:
-    """Markdown of the runs in `folders`, row -> one a seed; those not there are left out."""
+    """Markdown of the runs in `folders`, row -> one a seed; those without a round that has asked
+    for something yet are left out."""
     runs = {
         name: [run for folder in places if (run := _read(folder))]
         for name, places in folders.items()
     }
     runs = {name: found for name, found in runs.items() if found}
+    if not runs:
+        return "Nothing has been measured yet."
     count = max(len(run["rounds"]) for found in runs.values() for run in found)
     lines = ["| | seeds |" + "".join(f" round {k} |" for k in range(count))]
     lines += ["| --- | ---: |" + " --- |" * count]
@@ -131,7 +134,8 @@ def _mean(found: list[dict[str, Any]], value: Callable[[dict[str, Any]], float])
 
 def _read(folder: Path) -> dict[str, Any] | None:
     path = folder / "metrics.json"
-    return json.loads(path.read_text()) if path.exists() else None
+    run: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"rounds": []}
+    return run if len(run["rounds"]) > 1 else None
 
 
 if __name__ == "__main__":

@@ -1,3 +1,4 @@
+import json
 import tomllib
 from pathlib import Path
 
@@ -6,7 +7,7 @@ import pytest
 import tiny
 from click.testing import CliRunner
 
-from benchmarks import ablation, quality
+from benchmarks import ablation, paper_table, quality
 from hvsa_cvat.config import HVSA, HVSA_CARRYING, PAPER, Strategy
 
 
@@ -67,6 +68,31 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     assert config("`paper`").strategy == Strategy.UNIFORM
     assert config("`paper`").budgets == (0.02, 0.05, 0.1)
     assert config("`paper`").seed == 3
+
+
+def test_the_table_of_what_was_stopped(tmp_path: Path) -> None:
+    def run(name: str, *mious: float) -> list[Path]:
+        rounds = [
+            {
+                "clicks_percent": 2.0 * number,
+                "miou": miou,
+                "boundary_iou": 0.25,
+                "temporal_consistency": None,
+                "seconds": {"select": 3.0},
+            }
+            for number, miou in enumerate(mious)
+        ]
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps({"rounds": rounds}))
+        return [tmp_path / name, tmp_path / "not begun"]
+
+    begun, amid = run("begun", 0.5), run("amid", 0.5, 0.75)
+    told = paper_table.table({"begun": begun, "amid": amid, "nothing": [tmp_path / "none"]})
+    assert "begun" not in told
+    assert "nothing" not in told
+    assert "| amid | 1 | 0.0 %: **50.0** / 25.0 / 0.0 | 2.0 %: **75.0** / 25.0 / 0.0 |" in told
+    assert "| amid | 3.0 |" in told
+    assert paper_table.table({"begun": begun}) == "Nothing has been measured yet."
 
 
 def test_a_document_without_marks_is_left_alone() -> None:
