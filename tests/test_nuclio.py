@@ -508,7 +508,12 @@ def test_a_gpu_that_is_asked_for_and_absent(
 
 
 def test_labels_in_another_order_are_the_same(checkpoint: Path) -> None:
-    open_function(environment(checkpoint, HVSA_LABELS=json.dumps(["ball", "floor", "box"])))
+    other = open_function(environment(checkpoint, HVSA_LABELS=json.dumps(["ball", "floor", "box"])))
+    rng = np.random.default_rng(0)
+    payload = {"image": in_base64(rng.integers(0, 255, (40, 40, 3)).astype(np.uint8))}
+    found = json.loads(other(payload))
+    assert found
+    assert found == json.loads(open_function(environment(checkpoint))(payload))
 
 
 @pytest.fixture
