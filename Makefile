@@ -42,9 +42,9 @@ format: $(VENV)/dev-installed
 # the clip and the checkpoint of the demo, as they lie in hvsa_cvat/data/demo (about 20 minutes)
 demo-data: $(VENV)/installed
 	$(PIP) -e '.[bench]'
-	$(BIN)/python -m benchmarks.rooms --distribution test --clips 1 --frames 60 --size 144x192 \
+	$(BIN)/python -m tools.rooms --distribution test --clips 1 --frames 60 --size 144x192 \
 		--seed 11 --format jpg --out build/rooms/test
-	$(BIN)/python -m benchmarks.rooms --distribution pretrain --views 400 --size 144x192 \
+	$(BIN)/python -m tools.rooms --distribution pretrain --views 400 --size 144x192 \
 		--seed 1 --out build/rooms/pretrain
 	cp -r build/rooms/test/clip_000/images build/rooms/test/clip_000/labels \
 		build/rooms/test/classes.txt hvsa_cvat/data/demo/

@@ -32,8 +32,8 @@ from cvat_sdk.masks import encode_mask
 from PIL import Image as PillowImage
 
 from hvsa_cvat.config import parse_size
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.publish import Outcome, PublishOptions, publish, retract
+from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.masks.publish import Outcome, PublishOptions, publish, retract
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import silent

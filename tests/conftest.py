@@ -1,6 +1,6 @@
 from pathlib import Path
 
-import arithmetic  # noqa: F401  # before anything asks for it by name
+import float32  # noqa: F401  # before anything asks for it by name
 import pytest
 import tiny
 import torch

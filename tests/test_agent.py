@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from crowd import answer_job, open_jobs
+from people import answer_job, open_jobs
 from standin import StandIn
 
 from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.sync import Agent, TaskReport, host
 from hvsa_cvat.agent.workspace import Workspace
-from hvsa_cvat.cvat.client import CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient, NotFound
 from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.ports import silent

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import tiny
 from click.testing import CliRunner, Result
-from crowd import answer_job, open_jobs
+from people import answer_job, open_jobs
 from standin import StandIn
 
 from hvsa_cvat.cli import main

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import LATER, LEFT, RIGHT, SIZE, Asking, Places, drawn, picture
+from asked_task import LATER, LEFT, RIGHT, SIZE, Asking, Places, drawn, picture
 from standin import ProcessDied, Request, StandIn
 
-from hvsa_cvat.cvat.answers import Assignment, Gap, read_answers
-from hvsa_cvat.cvat.collect import CollectPolicy, owed
-from hvsa_cvat.cvat.outlines import ChildLabels
+from hvsa_cvat.cvat.answers.collect import CollectPolicy, owed
+from hvsa_cvat.cvat.answers.outlines import ChildLabels
+from hvsa_cvat.cvat.answers.read_job import Assignment, Gap, read_answers
 from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import Answers, Clicks, Sample

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asking import BLACK, CLASSES, Asking, Places, picture
+from asked_task import BLACK, CLASSES, Asking, Places, picture
 from standin import Request, StandIn
 
-from hvsa_cvat.cvat.ownership import read_labels
+from hvsa_cvat.cvat.masks.ownership import read_labels
 from hvsa_cvat.cvat.shapes import encode_masks, mask_shape
 from hvsa_cvat.cvat.task import read_task
 from hvsa_cvat.types import FrameAnnotation

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hvsa_cvat.segmentation.distributed import pack
-from tests import tiny, together
+from tests import distributed_trainings, tiny
 
 ROOT = Path(tiny.__file__).parents[1]
 
@@ -41,14 +41,14 @@ def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
 def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where two processes have left what they made of `ALIKE`, one after the other."""
     folder = tmp_path_factory.mktemp("by_two")
-    done = torchrun("tests.together", folder, *ALIKE)
+    done = torchrun("tests.distributed_trainings", folder, *ALIKE)
     assert done.returncode == 0, done.stderr
     return folder
 
 
 def weights(state: dict[str, Any]) -> Tensor:
     """All of them in a row; the statistics of batch norm are no part."""
-    names = [name for name, _ in together.network().named_parameters()]
+    names = [name for name, _ in distributed_trainings.network().named_parameters()]
     return torch.cat([state[name].flatten() for name in names])
 
 
@@ -56,10 +56,10 @@ def weights(state: dict[str, Any]) -> Tensor:
 def test_two_processes_train_as_one_does(name: str, by_two: Path) -> None:
     found = torch.load(by_two / f"{name}.pt")
 
-    alone, losses = together.train(name, together.video(name))
+    alone, losses = distributed_trainings.train(name, distributed_trainings.video(name))
 
     assert found["losses"] == pytest.approx(losses, rel=1e-4)
-    start, end = weights(together.network().state_dict()), weights(alone.state_dict())
+    start, end = weights(distributed_trainings.network().state_dict()), weights(alone.state_dict())
     # one process that takes the pairs of a batch in another order strays by 1.5 %
     assert (weights(found["network"]) - end).norm() < 0.03 * (end - start).norm()
     for key, value in alone.state_dict().items():
@@ -69,7 +69,7 @@ def test_two_processes_train_as_one_does(name: str, by_two: Path) -> None:
 
 @pytest.mark.slow
 def test_a_process_that_dies_ends_the_run_which_then_goes_on(tmp_path: Path) -> None:
-    died = torchrun("tests.together", tmp_path, "deadly")
+    died = torchrun("tests.distributed_trainings", tmp_path, "deadly")
 
     assert died.returncode != 0
     assert not (tmp_path / "deadly.pt").exists()
@@ -77,10 +77,10 @@ def test_a_process_that_dies_ends_the_run_which_then_goes_on(tmp_path: Path) -> 
     told = [line for line in died.stderr.splitlines() if "SessionError" in line]
     assert all("one of the processes" in line and "start" in line for line in told)
 
-    again = torchrun("tests.together", tmp_path, "deadly")
+    again = torchrun("tests.distributed_trainings", tmp_path, "deadly")
 
     assert again.returncode == 0, again.stderr
-    _, losses = together.train("deadly", together.video("deadly"))
+    _, losses = distributed_trainings.train("deadly", distributed_trainings.video("deadly"))
     assert torch.load(tmp_path / "deadly.pt")["losses"] == pytest.approx(losses, rel=1e-4)
 
 

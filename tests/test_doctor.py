@@ -11,8 +11,8 @@ import pytest
 from certificates import self_signed
 from standin import Fault, StandIn
 
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient, Json
 from hvsa_cvat.cvat.doctor import Finding, examine
+from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Json
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crowd import answer_job, open_jobs
+from people import answer_job, open_jobs
 from standin import Fault, ProcessDied, StandIn
 
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.collect import CollectPolicy
-from hvsa_cvat.cvat.companion import AskOptions
-from hvsa_cvat.cvat.publish import PublishOptions
+from hvsa_cvat.cvat.answers.collect import CollectPolicy
+from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.masks.publish import PublishOptions
+from hvsa_cvat.cvat.request.ask import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import read_task

@@ -22,11 +22,11 @@ from standin import StandIn
 from standin.api import ROUTES, Answer, Call, route
 from standin.model import Task
 
-from hvsa_cvat.cvat.function import Detector, create
 from hvsa_cvat.cvat.shapes import compose, encode_masks, encode_polygons, fill_shape
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
 from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.serving.function import Detector, create
 from hvsa_cvat.serving.model import SegmentationModel
 from hvsa_cvat.types import IGNORE, Image, LabelMap
 from hvsa_cvat.video.frames import read_image, resize_image
@@ -34,7 +34,7 @@ from hvsa_cvat.video.frames import read_image, resize_image
 DEMO = Path(str(files("hvsa_cvat") / "data" / "demo"))
 CHECKPOINT = DEMO / "pretrained.safetensors"
 NAMES = (DEMO / "classes.txt").read_text().split()
-MODULE = ("--function-module", "hvsa_cvat.cvat.function")
+MODULE = ("--function-module", "hvsa_cvat.serving.function")
 PARAMETERS = ("-p", f"checkpoint=str:{CHECKPOINT}", "-p", "device=str:cpu")
 
 

@@ -23,18 +23,14 @@ LAYERS = (
     {"selection", "segmentation", "propagation"},
     {"session", "report", "cvat"},
     {"simulation", "agent", "serving"},
-    {"cli", "__main__", "function"},
+    {"cli", "__main__"},
 )
 """From the bottom to the top; a module may import its own layer and those below."""
-
-WIRING = {"hvsa_cvat.cvat.function": "function"}
-"""CVAT's tools import this module as the program imports `cli`: it lies in `cvat` because it speaks
-the SDK's language, and joins it to the network as nothing else there may."""
 
 
 def part(module: str) -> str:
     """`hvsa_cvat.video.flow` -> `video`; the package itself has no parts but its version."""
-    return WIRING.get(module) or (module.split(".")[1] if "." in module else "")
+    return module.split(".")[1] if "." in module else ""
 
 
 def imported(path: Path) -> Iterator[str]:
@@ -118,7 +114,7 @@ def test_torch_stays_where_networks_run() -> None:
 
 
 def test_only_the_adapter_knows_the_server() -> None:
-    assert {part(module) for module in users("cvat_sdk")} == {"cvat", "function"}
+    assert {part(module) for module in users("cvat_sdk")} == {"cvat", "serving"}
 
 
 def test_the_adapter_knows_nothing_of_networks_and_rounds() -> None:

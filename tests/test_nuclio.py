@@ -22,8 +22,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from nuclio_processor import Processor, as_label_map, as_region, call, in_base64, variables
 from PIL import Image as PillowImage
-from processor import Processor, as_label_map, as_region, call, in_base64, variables
 
 from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError
 from hvsa_cvat.serving.bitmaps import pieces

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvsa_cvat.cvat.guide import UNSET
-from hvsa_cvat.cvat.outlines import MIXED, ChildLabels, Outlines, read_outlines
+from hvsa_cvat.cvat.answers.outlines import MIXED, ChildLabels, Outlines, read_outlines
+from hvsa_cvat.cvat.request.guide import UNSET
 from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.types import Sample
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from publishing import CAR, ROAD_AND_SKY, WITH_CAR, field_of
+from published_task import CAR, ROAD_AND_SKY, WITH_CAR, field_of
 
-from hvsa_cvat.cvat import ownership
-from hvsa_cvat.cvat.ownership import read_labels, read_shapes
+from hvsa_cvat.cvat.masks import ownership
+from hvsa_cvat.cvat.masks.ownership import read_labels, read_shapes
 from hvsa_cvat.errors import ServerError
 
 VALUES = st.recursive(

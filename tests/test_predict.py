@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from arithmetic import native
+from float32 import native
 
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation import device

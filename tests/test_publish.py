@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from publishing import (
+from published_task import (
     CAR,
     CLASSES,
     ROAD,
@@ -25,8 +25,8 @@ from publishing import (
 from standin import Fault, ProcessDied, Request
 from standin.model import Row
 
-from hvsa_cvat.cvat.client import Unreachable
-from hvsa_cvat.cvat.publish import Outcome, PublishOptions
+from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.masks.publish import Outcome, PublishOptions
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import IGNORE, LabelMap
 
@@ -153,7 +153,7 @@ def test_requests_are_bounded_by_shapes_and_by_numbers(
     field.options = PublishOptions(batch=5)
     field.publish(1, WITH_CAR)
     assert sizes() == [5, 5, 2]
-    monkeypatch.setattr("hvsa_cvat.cvat.jobwriter._NUMBERS_A_REQUEST", 1)
+    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._NUMBERS_A_REQUEST", 1)
     field.publish(2, ROAD_AND_SKY)
     assert sizes() == [12, *[1] * 8]
     assert_shows(field, field.maps(ROAD_AND_SKY), {})
@@ -162,8 +162,8 @@ def test_requests_are_bounded_by_shapes_and_by_numbers(
 def test_long_jobs_are_read_anew_after_each_group(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hvsa_cvat.cvat.jobwriter._SHAPES_A_GROUP", 3)
-    monkeypatch.setattr("hvsa_cvat.cvat.jobwriter._SHAPES_AT_ONCE", 3)
+    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 3)
+    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_AT_ONCE", 3)
     field.publish(1, WITH_CAR)
     assert [one.split()[-1] for one in field.writes()] == ["create"] * 4
     reads = [one for one in field.cvat.requests if one.path.endswith("/annotations/")]
@@ -579,7 +579,7 @@ def test_a_person_who_saves_behind_our_own_write_loses_nothing(
     field: Field, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Our creation gives the job a newer date than their edit has."""
-    monkeypatch.setattr("hvsa_cvat.cvat.jobwriter._SHAPES_A_GROUP", 2)
+    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 2)
     job = field.jobs[0]
     field.publish(1, WITH_CAR)
     field.people.call("PATCH", f"jobs/{job}", {"state": "in progress"})
@@ -726,7 +726,7 @@ def test_long_jobs_are_retracted_group_by_group(
 ) -> None:
     field.publish(1, WITH_CAR)
     field.cvat.requests.clear()
-    monkeypatch.setattr("hvsa_cvat.cvat.jobwriter._SHAPES_A_GROUP", 5)
+    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 5)
     assert field.retract().deleted == 12
     assert [len(one.json["shapes"]) for one in field.cvat.requests if one.body] == [5, 5, 2]
     assert field.shapes() == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from publishing import CAR, SKY, Field, Json, assert_shows, blocks, field_of
+from published_task import CAR, SKY, Field, Json, assert_shows, blocks, field_of
 from standin import Fault, ProcessDied, Request
 
 from hvsa_cvat.errors import ServerError
@@ -362,7 +362,7 @@ def story() -> Iterator[Story]:
         field_of(frames=3, job_size=2, overlap=1, labels=labels) as field,
     ):
         # so that a job takes more than one
-        patch.setattr("hvsa_cvat.cvat.jobwriter._SHAPES_A_GROUP", 3)
+        patch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 3)
         yield Story(field)
 
 

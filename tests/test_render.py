@@ -15,7 +15,7 @@ import pytest
 import tiny
 import yaml
 from click.testing import CliRunner, Result
-from processor import read_function, variables
+from nuclio_processor import read_function, variables
 from standin import StandIn
 from standin.api import ROUTES, Answer, Call, route
 

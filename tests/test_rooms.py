@@ -12,15 +12,15 @@ from click.testing import CliRunner
 
 pytest.importorskip("pybullet")
 
-from benchmarks.rooms import CLASSES, classes, meshes
-from benchmarks.rooms.__main__ import main
-from benchmarks.rooms.camera import Pose
-from benchmarks.rooms.furniture import Part
-from benchmarks.rooms.generate import Clip, Request, clip, write
-from benchmarks.rooms.render import Renderer, majority
-from benchmarks.rooms.scene import Lamp, Room
-from benchmarks.rooms.style import PRETRAIN, TEST, Material
 from hvsa_cvat.ports import silent
+from tools.rooms import CLASSES, classes, meshes
+from tools.rooms.__main__ import main
+from tools.rooms.camera import Pose
+from tools.rooms.furniture import Part
+from tools.rooms.generate import Clip, Request, clip, write
+from tools.rooms.render import Renderer, majority
+from tools.rooms.scene import Lamp, Room
+from tools.rooms.style import PRETRAIN, TEST, Material
 
 SIZE = (24, 32)
 

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from standin import StandIn
 from standin.model import Background
 
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient, Forbidden, NotFound, Refused
 from hvsa_cvat.cvat.frames import read_media
+from hvsa_cvat.cvat.http.client import (
+    Address,
+    Credentials,
+    CvatClient,
+    Forbidden,
+    NotFound,
+    Refused,
+)
 from hvsa_cvat.cvat.task import ClassLabel, follow_labels, read_task
 from hvsa_cvat.errors import AnnotationError, ConfigError, MediaError
 from hvsa_cvat.ports import silent

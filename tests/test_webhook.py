@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from standin import StandIn
 
 from hvsa_cvat.agent.watch import Heartbeat, Watch, listening
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient, Refused
+from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Refused
 from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
 from hvsa_cvat.errors import ConfigError
 

@@ -24,7 +24,7 @@ from hvsa_cvat.config import (
     parse_budgets,
     parse_size,
 )
-from hvsa_cvat.cvat.client import Address, Credentials
+from hvsa_cvat.cvat.http.client import Address, Credentials
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.segments import granularity_by_round

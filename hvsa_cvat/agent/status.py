@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hvsa_cvat.agent.workspace import Care, Workspace
-from hvsa_cvat.cvat.client import CvatClient, Unreachable
-from hvsa_cvat.cvat.collect import CollectPolicy, OwedJob, owed
+from hvsa_cvat.cvat.answers.collect import CollectPolicy, OwedJob, owed
+from hvsa_cvat.cvat.http.client import CvatClient, Unreachable
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.outlook import Outlook

@@ -21,10 +21,12 @@ import torch
 from hvsa_cvat.agent.settings import AgentSettings, CareOptions
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.cvat import collect, companion, publish
-from hvsa_cvat.cvat.client import CvatClient, Json, NotFound, Unreachable
-from hvsa_cvat.cvat.collect import OwedJob
+from hvsa_cvat.cvat.answers import collect
+from hvsa_cvat.cvat.answers.collect import OwedJob
 from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
+from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound, Unreachable
+from hvsa_cvat.cvat.masks import publish
+from hvsa_cvat.cvat.request import ask
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
@@ -196,7 +198,7 @@ class Agent:
             asked = list(state.requests())
             for request in asked:
                 if children:
-                    companion.remove_child(self._client, state, request)
+                    ask.remove_child(self._client, state, request)
                     self._log(f"child task {request.task} is deleted")
                 else:
                     self._log(f"child task {request.task} stays, with what people answered in it")
@@ -374,7 +376,7 @@ class Agent:
 
     def _refuse_foreign(self, task: int) -> None:
         """Two workspaces would ask people twice and take each other's masks for a person's."""
-        children = companion.child_tasks(self._client, task)
+        children = ask.child_tasks(self._client, task)
         if children:
             raise ConfigError(
                 f"people have been asked about task {task} before (task {children[0]['id']}: "
@@ -395,7 +397,7 @@ class Agent:
 
     def _check_annotators(self, options: CareOptions) -> None:
         for name in options.annotators:
-            companion.find_person(self._client, name)
+            ask.find_person(self._client, name)
 
     def _holder(self, task: int) -> str:
         lease = self._workspace.lease(task)
@@ -449,7 +451,7 @@ class _Work:
             self._task,
             self._open_frames,
             ServerOptions(
-                ask=companion.AskOptions(annotators=care.options.annotators),
+                ask=ask.AskOptions(annotators=care.options.annotators),
                 collect=collect.CollectPolicy(
                     accepted_only=care.options.accepted_only,
                     gap_threshold=care.options.gap_percent / 100,

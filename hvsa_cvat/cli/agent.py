@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from hvsa_cvat.agent.status import TaskStatus
     from hvsa_cvat.agent.sync import Agent, TaskReport
     from hvsa_cvat.agent.workspace import Workspace
-    from hvsa_cvat.cvat.client import CvatClient
-    from hvsa_cvat.cvat.collect import OwedJob
+    from hvsa_cvat.cvat.answers.collect import OwedJob
+    from hvsa_cvat.cvat.http.client import CvatClient
     from hvsa_cvat.session.outlook import Outlook
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -317,7 +317,7 @@ def status(as_json: bool, **where: Any) -> None:
             if one.error:
                 _say(f"  {one.error}")
         if any(one.owed for one in found):
-            from hvsa_cvat.cvat.companion import list_link
+            from hvsa_cvat.cvat.request.ask import list_link
 
             _say(f"all open jobs: {list_link(client)}")
 
@@ -416,7 +416,7 @@ def _care(options: dict[str, Any]) -> dict[str, Any]:
 def _client(
     settings: AgentSettings, log: Callable[[str], None] | None = None
 ) -> Iterator[CvatClient]:
-    from hvsa_cvat.cvat.client import CvatClient
+    from hvsa_cvat.cvat.http.client import CvatClient
 
     client = CvatClient(
         settings.address,

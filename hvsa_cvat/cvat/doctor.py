@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from cvat_sdk.version import VERSION as SDK_VERSION
 
-from hvsa_cvat.cvat.client import (
+from hvsa_cvat.cvat.http.client import (
     NEWEST,
     OLDEST,
     CvatClient,

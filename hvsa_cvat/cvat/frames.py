@@ -22,7 +22,7 @@ from urllib.parse import quote, urlsplit
 
 import av
 
-from hvsa_cvat.cvat.client import Address, CvatClient, Forbidden, Json, NotFound
+from hvsa_cvat.cvat.http.client import Address, CvatClient, Forbidden, Json, NotFound
 from hvsa_cvat.errors import MediaError
 from hvsa_cvat.files import remove_partial
 from hvsa_cvat.ports import FrameSource, Progress

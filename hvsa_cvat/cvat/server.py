@@ -9,8 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from hvsa_cvat.cvat import collect, companion, publish
-from hvsa_cvat.cvat.client import CvatClient
+from hvsa_cvat.cvat.answers import collect
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.masks import publish
+from hvsa_cvat.cvat.request.ask import AskOptions, ask
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import SessionError
@@ -25,7 +27,7 @@ _SHARES = "class pixels"
 class ServerOptions:
     """How the task's people and pre-annotations are treated."""
 
-    ask: companion.AskOptions
+    ask: AskOptions
     collect: collect.CollectPolicy
     publish: publish.PublishOptions
     publish_from: int = 0
@@ -74,7 +76,7 @@ class CvatServer:
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
     ) -> str:
-        request = companion.ask(
+        request = ask(
             self._client,
             self._state,
             self._task,

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hvsa_cvat.cvat.client import CvatClient, Forbidden, Json, NotFound
 from hvsa_cvat.cvat.frames import TaskMedia, elsewhere, read_media
+from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound
 from hvsa_cvat.errors import AnnotationError, ConfigError
 from hvsa_cvat.types import LabelSet, Size
 

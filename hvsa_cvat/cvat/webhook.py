@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from hvsa_cvat.cvat.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient, Json
 from hvsa_cvat.errors import ConfigError
 
 EVENTS = ("create:job", "update:job")

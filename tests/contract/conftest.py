@@ -15,7 +15,7 @@ import pytest
 from place import Json, Own, Place, desk, write_video
 from standin import StandIn
 
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
 
 
 def token(name: str) -> Credentials | None:

@@ -3,7 +3,14 @@
 import pytest
 from place import Json, Place
 
-from hvsa_cvat.cvat.client import Address, Credentials, CvatClient, NotFound, Refused, Unauthorized
+from hvsa_cvat.cvat.http.client import (
+    Address,
+    Credentials,
+    CvatClient,
+    NotFound,
+    Refused,
+    Unauthorized,
+)
 
 
 def test_the_server_tells_its_version(client: CvatClient) -> None:

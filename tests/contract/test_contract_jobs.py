@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from place import Json, Own, Place, jobs_of, write_pictures
 
-from hvsa_cvat.cvat.client import CvatClient, Forbidden
+from hvsa_cvat.cvat.http.client import CvatClient, Forbidden
 
 
 def ids(rows: list[Json]) -> list[int]:

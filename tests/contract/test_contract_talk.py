@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from place import Json, Own, Place, jobs_of
 
-from hvsa_cvat.cvat.client import CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient, NotFound
 
 
 def test_an_issue_says_where_and_what(client: CvatClient, job: Json) -> None:

@@ -6,7 +6,7 @@ from urllib.parse import quote
 import pytest
 from place import LABELS, Json, Own, jobs_of, write_pictures
 
-from hvsa_cvat.cvat.client import CvatClient, NotFound, Refused
+from hvsa_cvat.cvat.http.client import CvatClient, NotFound, Refused
 from hvsa_cvat.errors import ServerError
 
 

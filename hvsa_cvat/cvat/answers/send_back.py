@@ -1,0 +1,93 @@
+"""Sending a job with gaps back to its annotator, once, whenever the process may end.
+
+The server has no single request for this. First come the issues, which are found again by job,
+frame and how their message begins. Then the job's date is noted and its state is set. Setting it
+changes the date: a finished job with the noted date has not been sent back yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from hvsa_cvat.cvat.answers.read_job import JobAnswers
+from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.state import Reading, State
+
+_MARK = "HVSA: "
+
+_WHAT_TO_DO = (
+    "Give it a class or draw it, up to its edges, and finish the job again. What you cannot tell "
+    "you may leave as it is: a job comes back only once."
+)
+
+
+def send_back(client: CvatClient, state: State, row: Json, answers: JobAnswers) -> bool:
+    """Make an issue on each frame with a gap and set the state of the job, `row`, to `rejected`.
+
+    False where the job is not completed any more.
+    """
+    job = row["id"]
+    for frame, box, message in _messages(answers):
+        body = {"job": job, "frame": frame, "position": list(box), "message": message}
+        client.create("issues", body, partial(_find_issue, client, job, frame))
+    row = client.get(f"jobs/{job}")
+    if row["state"] != "completed":
+        return False
+    state.set_note(_begun(row), row["updated_date"])
+    _reject(client, state, row)
+    return True
+
+
+def finish_sending_back(client: CvatClient, state: State, row: Json) -> bool:
+    """Set the state of a finished job if that was about to be done when a process ended."""
+    if state.note(_begun(row)) != row["updated_date"]:
+        return False
+    _reject(client, state, row)
+    return True
+
+
+def was_sent_back(state: State, row: Json) -> bool:
+    """Whether a job, finished now, has gone back before."""
+    reading = state.reading(row["id"])
+    return state.note(_begun(row)) is not None or (reading is not None and reading.sent_back)
+
+
+def percent(share: float) -> str:
+    return "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _begun(row: Json) -> str:
+    """Note: the date that the job had when it was about to be sent back."""
+    return f"sending back job {row['id']}"
+
+
+def _reject(client: CvatClient, state: State, row: Json) -> None:
+    # "rejected" is the server's word for work to be done again. It stays in job lists until the
+    # job is finished anew, while "in progress" looks as if it had never been handed in.
+    body = {"state": "rejected"}
+    if row["stage"] != "annotation":
+        body["stage"] = "annotation"
+    client.change("PATCH", f"jobs/{row['id']}", body)
+    state.save_reading(row["id"], Reading(row["updated_date"], sent_back=True))
+
+
+def _find_issue(client: CvatClient, job: int, frame: int) -> Json | None:
+    for issue in client.rows("issues", job_id=job):
+        if issue["job"] == job and issue["frame"] == frame:
+            for comment in client.rows("comments", issue_id=issue["id"]):
+                if comment["issue"] == issue["id"] and comment["message"].startswith(_MARK):
+                    return issue
+    return None
+
+
+def _messages(answers: JobAnswers) -> Iterator[tuple[int, tuple[int, int, int, int], str]]:
+    """Frame, box and text of each issue."""
+    if answers.is_empty:
+        first = answers.gaps[0]
+        yield first.frame, first.box, f"{_MARK}nothing in this job has a class yet. {_WHAT_TO_DO}"
+        return
+    for gap in answers.gaps:
+        parts = "the part" if gap.samples == 1 else f"the {gap.samples} unfinished parts"
+        text = f"{percent(gap.share)} of {parts} asked for on this frame has no class yet."
+        yield gap.frame, gap.box, f"{_MARK}{text} {_WHAT_TO_DO}"

@@ -1,0 +1,1 @@
+"""Our masks in the jobs of the watched task, beside the shapes of people."""

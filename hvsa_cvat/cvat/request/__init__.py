@@ -1,0 +1,1 @@
+"""Asking people: the companion project, the child task and what it shows."""

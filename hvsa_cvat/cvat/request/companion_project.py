@@ -1,0 +1,180 @@
+"""The companion project: where child tasks stand, with their labels and the guide."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from hvsa_cvat.cvat.http.client import CvatClient, Json, Uncertain
+from hvsa_cvat.cvat.request.guide import (
+    CLASS_ATTRIBUTE,
+    REGION_LABEL,
+    UNSET,
+    attribute_values,
+    guide_text,
+    merge,
+)
+from hvsa_cvat.cvat.task import WatchedTask
+from hvsa_cvat.errors import ServerError
+
+_ATTEMPTS = 3
+"""How often labels that may or may not have been added are looked for and sent again."""
+_LONGEST_NAME = 256
+"""Characters that CVAT takes for the name of a project or a task."""
+
+
+@dataclass(frozen=True)
+class Home:
+    """The companion project."""
+
+    project: int
+    label: int
+    """Id of the label of the outlines."""
+    attribute: int
+    """Id of its attribute."""
+
+
+def open_home(
+    client: CvatClient, task: WatchedTask, class_order: Sequence[int], log: Callable[[str], None]
+) -> Home:
+    """Find or make the companion project, and add what it lacks of labels, values and guide.
+
+    All tasks of one parent project share it; a task outside projects has its own. `class_order`
+    are class indices, the most frequent first.
+    """
+    names = task.labels.names
+    wanted = _labels(task, class_order)
+    project = _find_or_make(client, task, wanted)
+    label = _complete_labels(client, project["id"], wanted, log)[REGION_LABEL]
+    attribute = _class_attribute(label)
+    assert attribute is not None
+    text = guide_text(attribute["values"], names, client.address.organization)
+    _put_guide(client, project["id"], text)
+    return Home(project["id"], label["id"], attribute["id"])
+
+
+def _labels(task: WatchedTask, class_order: Sequence[int]) -> list[Json]:
+    """The labels of the project; the one of the outlines is the last."""
+    region: Json = {
+        "name": REGION_LABEL,
+        "color": "#ffffff",
+        "type": "polyline",
+        "attributes": [
+            {
+                "name": CLASS_ATTRIBUTE,
+                "input_type": "select",
+                "mutable": False,
+                "default_value": UNSET,
+                "values": attribute_values(task.labels.names, class_order),
+            }
+        ],
+    }
+    classes: list[Json] = [
+        {"name": label.name, "color": label.color, "type": "any", "attributes": []}
+        for label in task.classes
+    ]
+    return [*classes, region]
+
+
+def _find_or_make(client: CvatClient, task: WatchedTask, labels: Sequence[Json]) -> Json:
+    """The project, found by its key or its name; it follows when the parent is renamed."""
+    if task.project is None:
+        title, tail = task.name, f"(task {task.id})"
+        key = f"hvsa://{host(client)}/tasks/{task.id}"
+    else:
+        # who sees a task need not see its project, nor the name
+        title, tail = task.project_name or "", f"(project {task.project})"
+        key = f"hvsa://{host(client)}/projects/{task.project}"
+    name = fit_name("HVSA: ", title, tail)
+
+    def find() -> Json | None:
+        rows = client.rows("projects", filter={"in": ["HVSA: ", {"var": "name"}]})
+        ours = [row for row in rows if row["bug_tracker"] == key or row["name"] == name]
+        return next(iter(ours), None)
+
+    content = {"name": name, "bug_tracker": key, "labels": labels}
+    project = client.create("projects", content, find)
+    if title and project["name"] != name and project["name"].endswith(tail):
+        client.change("PATCH", f"projects/{project['id']}", {"name": name})
+    return project
+
+
+def _complete_labels(
+    client: CvatClient, project: int, wanted: Sequence[Json], log: Callable[[str], None]
+) -> dict[str, Json]:
+    """Add the labels, and values of the attribute, that a project lacks; labels by name.
+
+    What is there keeps its place: annotators have learned the keys.
+    """
+    doubt: Uncertain | None = None
+    for _ in range(_ATTEMPTS + 1):
+        present = {label["name"]: label for label in client.rows("labels", project_id=project)}
+        edits = [label for label in wanted if label["name"] not in present]
+        if REGION_LABEL in present:
+            edits += _missing_values(present[REGION_LABEL], wanted[-1])
+        if not edits:
+            return present
+        try:
+            client.send("PATCH", f"projects/{project}", {"labels": edits})
+        except Uncertain as error:
+            log(f"{error}; looking")
+            doubt = error
+    raise doubt or ServerError(
+        f"{client.address.url} does not keep the labels of project {project}; check the server's "
+        "version with `hvsa-agent doctor`"
+    )
+
+
+def _missing_values(present: Json, wanted: Json) -> list[Json]:
+    """The edit, if one is needed, that gives the label of the outlines all its values."""
+    target = _class_attribute(wanted)
+    attribute = _class_attribute(present)
+    assert target is not None
+    if attribute is not None:
+        values = list(dict.fromkeys([*attribute["values"], *target["values"]]))
+        if values == attribute["values"]:
+            return []
+        target = {**attribute, "values": values}
+    known = {field: present[field] for field in ("id", "name", "color", "type")}
+    return [{**known, "attributes": [target]}]
+
+
+def _class_attribute(label: Json) -> Json | None:
+    return next((a for a in label["attributes"] if a["name"] == CLASS_ATTRIBUTE), None)
+
+
+def _put_guide(client: CvatClient, project: int, text: str) -> None:
+    """Write `text` into the guide of a project, beside what people wrote there."""
+
+    def find() -> Json | None:
+        number = client.get(f"projects/{project}")["guide_id"]
+        guide: Json | None = None if number is None else client.get(f"guides/{number}")
+        return guide
+
+    content = {"project_id": project, "markdown": merge("", text)}
+    # a second guide of one project is a server error, so it is looked for first
+    guide = find() or client.create("guides", content, find)
+    merged = merge(guide["markdown"], text)
+    if merged != guide["markdown"]:
+        client.change("PATCH", f"guides/{guide['id']}", {"markdown": merged})
+
+
+def fit_name(head: str, title: str, tail: str) -> str:
+    """A name that CVAT takes; a long title is cut."""
+    room = _LONGEST_NAME - len(head) - len(tail) - 1
+    title = title if len(title) <= room else f"{title[: room - 3]}..."
+    return f"{head}{title} {tail}" if title else f"{head}{tail}"
+
+
+def host(client: CvatClient) -> str:
+    """The server in keys: its address without the scheme."""
+    parts = urlsplit(client.address.url)
+    return parts.netloc + parts.path
+
+
+def where(client: CvatClient) -> str:
+    """The organisation, or the personal space, in words."""
+    organization = client.address.organization
+    place = f"organisation {organization!r}" if organization else "the personal space"
+    return f"{place} on {client.address.url}"

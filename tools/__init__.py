@@ -1,0 +1,1 @@
+"""Tools beside the product: what makes data for it."""
