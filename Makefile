@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-cvat lint format demo-data ablation bench requirements clean
+.PHONY: demo test test-slow test-cvat lint format demo-data ablation bench gpu requirements clean
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -61,6 +61,10 @@ ablation: $(VENV)/installed
 # the sizes of docs/performance.md
 bench: $(VENV)/installed
 	$(BIN)/python -m benchmarks.bench $(BENCH)
+
+# everything that is measured on a GPU, in at most eight minutes; figures in runs/gpu/gpu.json
+gpu: $(VENV)/dev-installed
+	$(BIN)/python -m benchmarks.gpu --out runs/gpu $(GPU)
 
 # what the container image is made of: the newest versions that fit pyproject.toml
 requirements: $(VENV)/installed

@@ -126,6 +126,12 @@ def network_of(name: str, clip: Clip) -> SegmentationNetwork:
     return network if network.name == name else new_network(name, len(clip.labels))
 
 
+def plain_network(network: SegmentationNetwork) -> ReferenceNetwork:
+    """With the same weights, in the layout that they have before ours brings them to its own."""
+    plain = ReferenceNetwork(copy.deepcopy(network))
+    return plain.to(memory_format=torch.contiguous_format)
+
+
 def flow_part(clip: Clip, made: dict[str, Any]) -> Part:
     def ours() -> float:
         # a fresh folder, so that nothing is found in it
@@ -154,7 +160,7 @@ def predict_part(
 ) -> Part:
     """Leaves the features of all rectangles in `made`."""
     segments = Rectangles(len(clip.frames), size, side, side)
-    plainly = ReferenceNetwork(copy.deepcopy(network))
+    plainly = plain_network(network)
 
     def ours() -> float:
         scored = [
@@ -187,7 +193,7 @@ def finetune_part(
 
     def plain() -> float:
         pairs = training.Pairs(clip.frames, clip.targets, made["plain flow"])
-        learner = ReferenceNetwork(copy.deepcopy(network))
+        learner = plain_network(network)
         losses = training.finetune(learner, pairs, plain_config, SEED, str(device))
         return float(np.mean(losses[-(len(losses) // plain_config.epochs) :]))
 

@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import cv2
 import torch
 
-from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.errors import CapacityError, ConfigError
 
 # OpenCV's idle worker threads spin and take the cores from PyTorch's: a training step on two
 # cores took 2.4 s beside them and 0.3 s without (OpenCV 5.0, PyTorch 2.15)
@@ -55,6 +55,29 @@ def resident_bytes(device: torch.device) -> int:
         return 0
     free, _ = torch.cuda.mem_get_info(device)
     return int(_RESIDENT_SHARE * free)
+
+
+@contextmanager
+def fitting_memory(what: str, device: torch.device) -> Iterator[None]:
+    """Where the GPU's memory runs out inside, a `CapacityError` that says that `what` did not fit.
+
+    A run is checked before it starts, but other programs may take the memory afterwards.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise CapacityError(
+            f"the memory of the GPU ({_memory(device)}) ran out at {what}; stop other programs on "
+            "the GPU, or choose a smaller --size or --device cpu"
+        ) from error
+
+
+def _memory(device: torch.device) -> str:
+    if device.type != "cuda":
+        return "none here"
+    free, whole = torch.cuda.mem_get_info(device)
+    name = torch.cuda.get_device_name(device)
+    return f"{name}, {free / 2**30:.1f} of {whole / 2**30:.1f} GiB free"
 
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4

@@ -16,10 +16,15 @@ from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.device import autocast, kept_memory, resident_bytes
+from hvsa_cvat.segmentation.device import autocast, fitting_memory, kept_memory, resident_bytes
 from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_process
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.losses import labeled_cross_entropy, own_count, temporal_consistency
+from hvsa_cvat.segmentation.losses import (
+    Total,
+    labeled_cross_entropy,
+    own_count,
+    temporal_consistency,
+)
 from hvsa_cvat.segmentation.pairs import (
     Batch,
     Gathered,
@@ -187,6 +192,31 @@ def help_out(team: Team) -> None:
         raise SystemExit(1) from None
 
 
+def batch_loss(
+    network: SegmentationNetwork,
+    batch: Batch,
+    consistency: float,
+    model: Callable[[Tensor], Tensor] | None = None,
+    total: Total = own_count,
+) -> Tensor:
+    """Eq. 6 with `consistency` as lambda, of a batch on the device of `network`. `model` is what
+    computes the logits, where that is not the network itself but something around it."""
+    images = batch.images.to(memory_format=torch.channels_last)
+    with autocast(images.device):
+        logits = (model or network)(images)
+    height, width = images.shape[-2:]
+    logits = network.logits_at(logits, (height, width))
+    taught = batch.taught  # the others' cross-entropy is nothing, slowly computed
+    weights = None if batch.weights is None else batch.weights[taught]
+    value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, total)
+    if consistency > 0:
+        anchors, others = logits.softmax(dim=1).tensor_split(2)
+        value = value + consistency * temporal_consistency(
+            anchors, others, batch.flow, batch.valid, total
+        )
+    return value
+
+
 def _fit(
     network: SegmentationNetwork,
     data: TrainingData,
@@ -196,6 +226,24 @@ def _fit(
     state: Path | None,
     progress: Progress,
     team: Team | None = None,
+) -> TrainingRun:
+    height, width = data.frames.shape[1:3]
+    with fitting_memory(
+        f"{config.batch_pairs} pairs of frames of {height}x{width} a training step",
+        device,
+    ):
+        return _trained(network, data, config, seed, device, state, progress, team)
+
+
+def _trained(
+    network: SegmentationNetwork,
+    data: TrainingData,
+    config: TrainingConfig,
+    seed: Sequence[int],
+    device: torch.device,
+    state: Path | None,
+    progress: Progress,
+    team: Team | None,
 ) -> TrainingRun:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     labeled = sorted(data.targets)
@@ -218,23 +266,11 @@ def _fit(
             steps = [team.share(pairs) for pairs in steps]
         return Gathered(steps, gather, ahead=device.type == "cuda" and not fits)
 
+    consistent = config.consistency_weight > 0 and data.flow is not None
+    weight = config.consistency_weight if consistent else 0.0
+
     def loss(batch: Batch) -> Tensor:
-        batch = batch.to(device)
-        images = batch.images.to(memory_format=torch.channels_last)
-        with autocast(device):
-            logits = model(images)
-        height, width = images.shape[-2:]
-        logits = network.logits_at(logits, (height, width))
-        taught = batch.taught  # the others' cross-entropy is nothing, slowly computed
-        weights = None if batch.weights is None else batch.weights[taught]
-        value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, total)
-        if config.consistency_weight > 0 and data.flow is not None:
-            probs = logits.softmax(dim=1)
-            anchors, others = probs.tensor_split(2)
-            value = value + config.consistency_weight * temporal_consistency(
-                anchors, others, batch.flow, batch.valid, total
-            )
-        return value
+        return batch_loss(network, batch.to(device), weight, model, total)
 
     total = own_count if team is None else team.total
     parallel = nullcontext(network) if team is None else team.parallel(network)

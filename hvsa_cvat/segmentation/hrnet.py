@@ -110,7 +110,8 @@ class SegmentationNetwork(nn.Module):
         shares = torch.split(mix.weight, [branch.shape[1] for branch in branches], dim=1)
         mixed = [F.conv2d(branch, share) for branch, share in zip(branches, shares, strict=True)]
         values, *others = self._at_the_largest(mixed)
-        values = values + mix.bias[:, None, None]
+        # in the type of `values`: a sum with float32 would leave bfloat16 from here on
+        values = values + mix.bias.to(values.dtype)[:, None, None]
         for other in others:
             values = values + other
         logits: Tensor = self.last_layer[1:](values)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.device import autocast
+from hvsa_cvat.segmentation.device import autocast, fitting_memory
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.types import LabelMap, Size
 
@@ -51,16 +51,17 @@ def predict(
     wanted = list(range(len(frames))) if only is None else list(only)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()
+    asked = f"prediction of {size[0]}x{size[1]} pixels and {network.classes} classes"
     for start in range(0, len(wanted), BATCH):
         chosen = wanted[start : start + BATCH]
         images = torch.from_numpy(np.stack([frames[t] for t in chosen])).permute(0, 3, 1, 2)
-        # no result leaves from inside: the mode would hold for whoever takes it
-        with torch.inference_mode(), autocast(device):
+        # no result leaves from inside: the modes would hold for whoever takes it
+        with fitting_memory(asked, device), torch.inference_mode(), autocast(device):
             features = network.features(images.to(device, memory_format=torch.channels_last))
             logits = network.last_layer(features)
         for k, frame in enumerate(chosen):
             # frame by frame: a batch of probabilities at 1080p would fill the memory
-            with torch.inference_mode():
+            with fitting_memory(asked, device), torch.inference_mode():
                 probs = network.logits_at(logits[k : k + 1], size)[0].softmax(dim=0)
                 values, classes = probs.topk(min(2, len(probs)), dim=0)
                 second = values[1] if len(values) > 1 else torch.zeros_like(values[0])

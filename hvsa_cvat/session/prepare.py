@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+from hvsa_cvat.segmentation.device import fitting_memory
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.session.phases import Bench, Carrier
 from hvsa_cvat.session.store import Store
@@ -56,9 +57,10 @@ def prepare(
     frames = resized_frames(start.source, config.size, store.path("frames.npy"), progress)
     lap("frames")
     workers = os.cpu_count() or 1
-    flow = compute_flow(frames, start.flow, store.path("flow"), progress, workers)
-    lap("flow")
-    carrier = _carrier(start, store, frames, flow, progress, workers)
+    with fitting_memory("the optical flow of the video", start.device):
+        flow = compute_flow(frames, start.flow, store.path("flow"), progress, workers)
+        lap("flow")
+        carrier = _carrier(start, store, frames, flow, progress, workers)
     if carrier is not None:
         lap("carrying")
     network = None

@@ -1,0 +1,214 @@
+"""What holds on a GPU; `pytest -m gpu tests/test_gpu.py` where there is one."""
+
+import copy
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from hvsa_cvat.config import RunConfig, TrainingConfig
+from hvsa_cvat.errors import CapacityError
+from hvsa_cvat.segmentation import finetune as finetuning
+from hvsa_cvat.segmentation.checkpoint import new_network
+from hvsa_cvat.segmentation.device import fitting_memory
+from hvsa_cvat.segmentation.finetune import finetune
+from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.pairs import Batch, ResidentVideo, TrainingData, make_batch
+from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.segmentation.scoring import score_segments
+from hvsa_cvat.selection.diversity import cluster_members, farthest_members
+from hvsa_cvat.session.memory import Demand, bounds
+from hvsa_cvat.types import Size
+from hvsa_cvat.video.flow import OFFSETS, FlowStore
+from hvsa_cvat.video.segments import Rectangles
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="PyTorch sees no GPU here"),
+]
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+SIZE = (64, 96)
+QUICK = TrainingConfig(optimizer="adamw", learning_rate=1e-3, epochs=6, batch_pairs=3)
+
+
+def video(length: int = 9, size: Size = SIZE) -> tuple[TrainingData, np.ndarray]:
+    """The clip of `tiny`, its flow that of a picture that moves three pixels a frame, two frames
+    with labels; and the truth."""
+    truth = np.stack([tiny.truth(t % 6, size) for t in range(length)])
+    noise = np.random.default_rng(0).integers(0, 40, (length, *size, 1))
+    frames = (tiny.COLOURS[truth] + noise).astype(np.uint8)
+    flow = np.zeros((length, len(OFFSETS), 2, *size), np.float16)
+    flow[:, :, 0] = 3 * np.array(OFFSETS)[:, None, None]
+    valid = np.random.default_rng(1).random((length, len(OFFSETS), *size)) < 0.9
+    targets = {t: truth[t] for t in (1, 6) if t < length}
+    return TrainingData(frames, targets, FlowStore(flow, valid)), truth
+
+
+def network(classes: int = 3) -> SegmentationNetwork:
+    return new_network("hrnet_w18_small", classes, seed=1)
+
+
+def label_maps(
+    learner: SegmentationNetwork, frames: np.ndarray, device: torch.device
+) -> np.ndarray:
+    found = predict(learner, frames, frames.shape[1:3], device=device)
+    return np.stack([one.label_map for one in found])
+
+
+def test_a_training_on_the_gpu_ends_near_the_one_on_the_cpu() -> None:
+    data, truth = video()
+    one, other = network(), network()
+    here = finetune(one, data, QUICK, seed=(0, 1), device=CPU)
+    there = finetune(other, data, QUICK, seed=(0, 1), device=GPU)
+
+    # bfloat16 keeps three digits, and every step builds on the one before
+    assert there.losses[0] == pytest.approx(here.losses[0], rel=0.05)
+    assert there.losses[-1] == pytest.approx(here.losses[-1], rel=0.3)
+    maps = label_maps(one, data.frames, CPU), label_maps(other, data.frames, GPU)
+    assert (maps[0] == truth).mean() > 0.9
+    assert abs((maps[0] == truth).mean() - (maps[1] == truth).mean()) < 0.05
+    assert (maps[0] == maps[1]).mean() > 0.9
+
+
+def test_a_trained_network_answers_on_the_gpu_as_on_the_cpu() -> None:
+    data, _ = video()
+    learner = network()
+    finetune(learner, data, QUICK, seed=(0, 1), device=CPU)
+    other = copy.deepcopy(learner)
+    segments = Rectangles(len(data.frames), SIZE, 16, 16)
+    here, there = (
+        list(predict(one, data.frames, SIZE, device=device, with_probabilities=True))
+        for one, device in ((learner, CPU), (other, GPU))
+    )
+
+    for one, two in zip(here, there, strict=True):
+        assert (one.label_map == two.label_map).mean() > 0.98
+        assert one.probabilities is not None
+        assert two.probabilities is not None
+        assert np.abs(one.probabilities - two.probabilities).mean() < 0.02
+        scored = [
+            score_segments(which, segments[which.frame], segments.count(which.frame))
+            for which in (one, two)
+        ]
+        assert np.allclose(scored[0].uncertainty, scored[1].uncertainty, rtol=0.1, atol=4)
+        length = np.linalg.norm(scored[0].features)
+        assert np.linalg.norm(scored[0].features - scored[1].features) < 0.05 * length
+
+
+def test_pooling_on_the_gpu_is_that_of_the_cpu() -> None:
+    data, _ = video(2)
+    segments = Rectangles(2, SIZE, 20, 28)
+    for dense in predict(network(), data.frames, SIZE, device=GPU):
+        moved = replace(
+            dense, uncertainty=dense.uncertainty.cpu(), feature_map=dense.feature_map.cpu()
+        )
+        there, here = (
+            score_segments(one, segments[one.frame], segments.count(one.frame))
+            for one in (dense, moved)
+        )
+        assert np.allclose(there.uncertainty, here.uncertainty, rtol=1e-4)
+        assert np.allclose(there.features, here.features, rtol=1e-3, atol=1e-4)
+
+
+def test_a_resident_video_gives_the_batches_that_are_gathered_on_the_host() -> None:
+    data, _ = video()
+    weights = {t: np.full(SIZE, 0.5, np.float32) for t in data.targets}
+    for taught in (data, replace(data, weights=weights), replace(data, flow=None)):
+        pairs = [(1, 3), (6, 5), (8, 7), (2, 1)]
+        resident = ResidentVideo(taught, GPU).batch(pairs)
+        gathered = make_batch(taught, pairs).pinned().to(GPU)
+        for name in Batch.__dataclass_fields__:
+            one, other = getattr(resident, name), getattr(gathered, name)
+            assert (one is None) == (other is None), name
+            assert one is None or torch.equal(one, other), name
+
+
+def test_a_streamed_video_trains_as_a_resident_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    data, _ = video()
+    runs = [finetune(network(), data, QUICK, seed=(0, 1), device=GPU)]
+    monkeypatch.setattr(finetuning, "resident_bytes", lambda device: 0)
+    runs.append(finetune(network(), data, QUICK, seed=(0, 1), device=GPU))
+
+    # the same batches, and sums in any order
+    assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=0.02)
+    assert runs[1].losses[-1] == pytest.approx(runs[0].losses[-1], rel=0.3)
+
+
+@pytest.mark.parametrize("method", ["paper-exact", "hvsa"])
+def test_fine_tuning_and_prediction_stay_below_the_bound(method: str) -> None:
+    size, length, pairs = (256, 320), 16, 4
+    data, _ = video(length, size)
+    config = RunConfig.model_validate({"method": method, "budgets": (0.1,), "size": size})
+    assert config.training is not None
+    training = config.training.model_copy(update={"epochs": 1, "batch_pairs": pairs})
+    config = config.model_copy(update={"training": training})
+    if config.carrying.taught:
+        ones = {t: np.ones(size, np.float32) for t in data.targets}
+        data = replace(data, weights=ones)
+    demand = Demand(length, size, 3, "hrnet_w18_small", 4, config, "dis-fine", "cuda", half=True)
+    bound = bounds(demand, resident=2**40).device
+    learner = network()
+
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    finetune(learner, data, training, seed=(0, 1), device=GPU)
+    trained = torch.cuda.max_memory_allocated() - before
+    torch.cuda.reset_peak_memory_stats()
+    list(predict(learner, data.frames, size, device=GPU))
+    predicted = torch.cuda.max_memory_allocated() - before
+
+    print(f"fine-tune {trained / 2**20:.0f} of {bound['fine-tune'] / 2**20:.0f} MiB")
+    print(f"predict {predicted / 2**20:.0f} of {bound['predict'] / 2**20:.0f} MiB")
+    assert trained < bound["fine-tune"]
+    assert predicted < bound["predict"]
+
+
+def test_selection_on_the_gpu_finds_clusters_as_good() -> None:
+    rng = np.random.default_rng(0)
+    features = (rng.normal(size=(40, 48))[rng.integers(0, 40, 4000)]).astype(np.float32)
+    features += 0.3 * rng.normal(size=features.shape).astype(np.float32)
+    inertia = [
+        float(cluster_members(features, 40, np.random.default_rng(1), device)[0].sum())
+        for device in (CPU, GPU)
+    ]
+    assert inertia[1] == pytest.approx(inertia[0], rel=0.1)
+    ones, nothing = np.ones(len(features), np.float32), features[:1]
+    taken = farthest_members(features, ones, nothing, 30, np.random.default_rng(2), GPU)
+    assert len(set(taken.tolist())) == 30
+
+
+def test_memory_that_runs_out_is_told_in_a_line() -> None:
+    _, whole = torch.cuda.mem_get_info()
+    with (
+        pytest.raises(CapacityError, match=r"GiB free\) ran out at a test; .* smaller --size"),
+        fitting_memory("a test", GPU),
+    ):
+        torch.empty(2 * whole, dtype=torch.uint8, device=GPU)
+
+
+def test_a_training_that_does_not_fit_is_told_in_a_line() -> None:
+    data, _ = video(4)
+    torch.cuda.empty_cache()
+    free, whole = torch.cuda.mem_get_info()
+    # less than the network's step takes, however little others have
+    torch.cuda.set_per_process_memory_fraction(min(1.0, 64 * 2**20 / whole))
+    try:
+        with pytest.raises(CapacityError, match="3 pairs of frames of 64x96 a training step"):
+            finetune(network(), data, QUICK, seed=(0, 1), device=GPU)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
+    finetune(network(), data, QUICK, seed=(0, 1), device=GPU)
+
+
+def test_the_whole_loop_runs_on_the_gpu(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
+    for method in ("paper", "hvsa"):
+        what = replace(tiny.experiment(clip, checkpoint, method=method), device=GPU)
+        metrics = tiny.run(what, tmp_path / method)
+        assert len(metrics.rounds) == 3
+        assert metrics.rounds[-1].miou > 0.3
