@@ -230,7 +230,7 @@ def test_only_the_workspace_and_scratch_can_be_written() -> None:
 
     agent = service()
     assert agent["read_only"]
-    assert agent["tmpfs"] == ["/tmp"]
+    assert [entry.partition(":")[0] for entry in agent["tmpfs"]] == ["/tmp"]
     named, settings = agent["volumes"]
     assert named == f"hvsa_workspace:{workspace}"
     assert settings["read_only"]
@@ -239,6 +239,27 @@ def test_only_the_workspace_and_scratch_can_be_written() -> None:
     assert container["securityContext"]["readOnlyRootFilesystem"]
     mounts = {one["mountPath"] for one in container["volumeMounts"] if not one.get("readOnly")}
     assert mounts == {workspace, "/tmp"}
+
+
+def test_scratch_space_processes_and_memory_are_limited() -> None:
+    agent = service()
+    assert all("size=" in entry for entry in agent["tmpfs"])
+    assert agent["pids_limit"] > 300
+    assert "mem_limit" in agent
+    (scratch,) = [one for one in pod()["volumes"] if one["name"] == "scratch"]
+    assert scratch["emptyDir"]["sizeLimit"]
+    (container,) = pod()["containers"]
+    assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+
+
+def test_the_network_policy_is_about_the_agent_and_opens_what_it_needs() -> None:
+    policy = resources()["NetworkPolicy"]["spec"]
+    labels = resources()["Deployment"]["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert all(rule["from"] for rule in policy["ingress"])
+    opened = {one["port"] for rule in policy["egress"] for one in rule["ports"]}
+    assert {53, 443, 8080} <= opened
 
 
 def test_no_privileges_anywhere() -> None:

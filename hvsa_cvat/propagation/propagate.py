@@ -9,6 +9,7 @@ drifts by rounding however long the chain; and what the two chains read is put t
 from __future__ import annotations
 
 import json
+import os
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
-from hvsa_cvat.propagation.votes import Colours, cells_of, count_votes
+from hvsa_cvat.propagation.votes import VOTE_PIXEL, Colours, cells_of, count_votes
+from hvsa_cvat.threads import map_ahead
 from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Size
 from hvsa_cvat.video.flow import FlowStore
 from hvsa_cvat.video.frames import load_npy, npy_writer
@@ -39,6 +41,9 @@ _LEAST_CONFIDENCE = 2.0**-14
 
 _PLACE = np.dtype([("offset", np.float16, 2), ("source", np.int32), ("confidence", np.float16)])
 """Of one cell: (dx, dy) to its place in the source, in cells; index of the source, -1 for none."""
+
+_READING_BYTES = 2**29
+"""Memory that all threads together may take while they read carried labels."""
 
 PLACE_BYTES = _PLACE.itemsize
 """Of one cell in one frame, while labels are carried."""
@@ -81,19 +86,28 @@ class Carried:
 
     def __iter__(self) -> Iterator[Propagated]:
         """Every frame of the video in order. A pixel that a person labelled keeps its label."""
-        for frame in range(len(self)):
-            colours = self.colours
-            label_map, confidence, lead = count_votes(
-                (self.past[frame], self.future[frame]),
-                self.labels,
-                None if colours is None else Colours(frame, self.frames, colours),
-            )
-            if frame in self.frames:
-                own = self.labels[self.frames.index(frame)]
-                label_map = np.where(own != IGNORE, own, label_map)
-                confidence[own != IGNORE] = 1
-            reached = float((label_map != IGNORE).mean())
-            yield Propagated(frame, label_map, confidence, lead, reached)
+        threads = reading_threads(self.labels.shape[1:], os.cpu_count() or 1)
+        return map_ahead(self._read, range(len(self)), threads)
+
+    def _read(self, frame: int) -> Propagated:
+        colours = self.colours
+        label_map, confidence, lead = count_votes(
+            (self.past[frame], self.future[frame]),
+            self.labels,
+            None if colours is None else Colours(frame, self.frames, colours),
+        )
+        if frame in self.frames:
+            own = self.labels[self.frames.index(frame)]
+            label_map = np.where(own != IGNORE, own, label_map)
+            confidence[own != IGNORE] = 1
+        reached = float((label_map != IGNORE).mean())
+        return Propagated(frame, label_map, confidence, lead, reached)
+
+
+def reading_threads(size: Size, processors: int) -> int:
+    """How many threads read the carried labels of frames of `size` (height, width) at once: a
+    thread for each processor, as far as `_READING_BYTES` go."""
+    return min(processors, max(1, _READING_BYTES // (VOTE_PIXEL * size[0] * size[1])))
 
 
 def carry(

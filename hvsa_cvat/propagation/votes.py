@@ -18,6 +18,9 @@ _ALIKE = 10.0
 _AT_ONCE = 2**16
 """Pixels whose votes are counted at once: about 20 MB."""
 
+VOTE_PIXEL = 260
+"""Bytes for each pixel of a frame that one thread takes while it counts the votes."""
+
 
 class Colours(NamedTuple):
     """What a frame and the annotated ones look like."""

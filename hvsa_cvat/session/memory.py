@@ -19,7 +19,8 @@ import torch
 
 from hvsa_cvat.config import RunConfig, Strategy
 from hvsa_cvat.errors import CapacityError
-from hvsa_cvat.propagation.propagate import PLACE_BYTES
+from hvsa_cvat.propagation.propagate import PLACE_BYTES, reading_threads
+from hvsa_cvat.propagation.votes import VOTE_PIXEL
 from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
 from hvsa_cvat.segmentation.distributed import current_team
 from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
@@ -42,9 +43,6 @@ _DECODER = 64
 _FRAME_PIXEL = 160
 """Bytes a pixel of the frames' own size that one frame takes while it is cut into segments, scored,
 outlined or compressed."""
-
-_VOTE_PIXEL = 260
-"""Bytes a pixel of the frames' own size when carried labels are read and put to the vote."""
 
 _DRIFT_PIXEL = 400
 """Bytes a pixel of the size at which labels are carried, for each of the two chains."""
@@ -208,7 +206,8 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     answers = int(length * own * _PACKED_PIXEL)
     vote = 0
     if config.carries:
-        vote = own * _VOTE_PIXEL + 2 * _area(carried_at) * _DRIFT_PIXEL
+        vote = reading_threads(demand.frames, demand.threads) * own * VOTE_PIXEL
+        vote += 2 * _area(carried_at) * _DRIFT_PIXEL
     on_device = demand.device != "cpu"
     spare = _SPARE[demand.device]
     remembered = fused and carrying.remembered

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +21,7 @@ from hvsa_cvat.config import FLOW_NAMES
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import FlowEstimator, Progress, silent
+from hvsa_cvat.threads import map_ahead
 from hvsa_cvat.types import Correspondence, Mask, Size
 from hvsa_cvat.video.frames import load_npy, npy_writer
 
@@ -398,7 +397,7 @@ def _rows(
 
     starts = range(0, length, _CHUNK)
     workers = min(workers, max(1, WORKING_BYTES // working_bytes((height, width))))
-    for start, pairs in zip(starts, _mapped(pairs_from, starts, workers), strict=True):
+    for start, pairs in zip(starts, map_ahead(pairs_from, starts, workers), strict=True):
         for pair in pairs:
             flow, valid = row(pair.source)
             i = OFFSETS.index(pair.target - pair.source)
@@ -407,22 +406,6 @@ def _rows(
         for frame in range(start, min(start + _CHUNK, length)):
             yield row(frame)
             del rows[frame]
-
-
-def _mapped(work: Callable[[int], T], items: Iterable[int], workers: int) -> Iterator[T]:
-    """`map` by so many threads, which never are further ahead than one result each: all results of
-    a long video would not fit into memory."""
-    if workers < 2:
-        yield from map(work, items)
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[Future[T]] = deque()
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _both_ways(
