@@ -356,3 +356,30 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_chain_that_is_cut_at_wholly_labelled_frames_gives_the_same(tmp_path: Path) -> None:
+    clip = Clip()
+    part = np.full(SIZE, IGNORE, np.uint8)
+    part[: SIZE[0] // 2] = 1
+    whole = [FrameAnnotation(t, (0,), np.full(SIZE, t % 2, np.uint8)) for t in (1, 4)]
+    answers = [*whole, FrameAnnotation(2, (0,), part)]
+
+    def carried(folder: Path) -> list[tuple[bytes, bytes]]:
+        found = carry(answers, clip.flow, SIZE, 6, folder, pictures=clip.pictures)
+        return [(found.past[t].tobytes(), found.future[t].tobytes()) for t in range(6)]
+
+    cut = carried(tmp_path / "cut")
+    uncut = [
+        list(
+            _chain(
+                (1, 2, 4),
+                np.stack([answers[0].label_map, part, answers[1].label_map]),
+                clip.flow,
+                order,
+                clip.pictures,
+            )
+        )
+        for order in (range(6), range(6)[::-1])
+    ]
+    assert cut == [(uncut[0][t].tobytes(), uncut[1][5 - t].tobytes()) for t in range(6)]

@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +42,12 @@ _LEAST_CONFIDENCE = 2.0**-14
 
 _PLACE = np.dtype([("offset", np.float16, 2), ("source", np.int32), ("confidence", np.float16)])
 """Of one cell: (dx, dy) to its place in the source, in cells; index of the source, -1 for none."""
+
+CARRIED_PIXEL = 400
+"""Bytes for each pixel of the flow that one thread takes while it carries labels."""
+
+_CARRYING_BYTES = 2**29
+"""Memory that all threads together may take while they carry labels, if they are more than two."""
 
 _READING_BYTES = 2**29
 """Memory that all threads together may take while they read carried labels."""
@@ -139,14 +146,20 @@ def carry(
             for annotation in latest.values():
                 append(annotation.label_map)
         labels = np.load(temporary / "labels.npy", mmap_mode="r")
-        orders = range(length), range(length)[::-1]
-        chains = [_chain(tuple(latest), labels, flow, order, pictures) for order in orders]
-        with (
-            npy_writer(temporary / "past.npy", places, _PLACE) as add_past,
-            npy_writer(temporary / "future.npy", places, _PLACE) as add_future,
-        ):
-            past, future = _stored(chains, (add_past, add_future), length, progress)
-        sums = {"labels": _checksum(labels), "past": past, "future": future}
+        chains = {
+            name: np.lib.format.open_memmap(temporary / f"{name}.npy", "w+", _PLACE, places)
+            for name in ("past", "future")
+        }
+        orders = {"past": range(length), "future": range(length)[::-1]}
+        whole = {frame for frame, own in zip(latest, labels, strict=True) if (own != IGNORE).all()}
+        parts = [
+            _stored(_chain(tuple(latest), labels, flow, part, pictures), chains[name], row)
+            for name, order in orders.items()
+            for row, part in _cut(order, whole)
+        ]
+        threads = carrying_threads(flow.size, os.cpu_count() or 1)
+        _run(parts, threads, length, progress)
+        sums = {name: _checksum(rows) for name, rows in {"labels": labels, **chains}.items()}
         (temporary / "carried.json").write_text(json.dumps(_description(latest, sums)))
     carried = _mapped(folder, tuple(latest), size, places)
     if carried is None:
@@ -154,33 +167,45 @@ def carry(
     return replace(carried, colours=colours)
 
 
-def _stored(
-    chains: Sequence[Iterator[NDArray[Any]]],
-    writers: Sequence[Callable[[NDArray[Any]], None]],
-    length: int,
-    progress: Progress,
-) -> list[int]:
-    """Run the chains to their ends, side by side, each in a thread of its own; their checksums.
+def carrying_threads(size: Size, processors: int) -> int:
+    """How many threads carry labels along flow of `size` (height, width) at once: two, one a chain,
+    and more where processors and `_CARRYING_BYTES` allow it."""
+    return max(2, min(processors, _CARRYING_BYTES // (CARRIED_PIXEL * size[0] * size[1])))
 
-    They go from frame to frame together, so that whatever ends one ends the other.
+
+def _cut(order: range, whole: Collection[int]) -> Iterator[tuple[int, range]]:
+    """`order` in parts that begin at the frames of `whole`, each with its place in the order.
+
+    Nothing before a frame that is labelled wholly reaches what comes after it.
     """
+    starts = [row for row, frame in enumerate(order) if row == 0 or frame in whole]
+    for start, stop in zip(starts, [*starts[1:], len(order)], strict=True):
+        yield start, order[start:stop]
 
-    def steps(
-        chain: Iterator[NDArray[Any]], write: Callable[[NDArray[Any]], None]
-    ) -> Iterator[int]:
-        checksum = 0
-        for places in chain:
-            write(places)
-            checksum = zlib.crc32(places.data, checksum)
-            yield checksum
 
-    running = [steps(*pair) for pair in zip(chains, writers, strict=True)]
-    checksums = []
-    with ThreadPoolExecutor(len(running)) as pool:
-        for done in range(1, length + 1):
-            checksums = [step.result() for step in [pool.submit(next, one) for one in running]]
-            progress("carrying labels", done, length)
-    return checksums
+def _stored(chain: Iterator[NDArray[Any]], rows: NDArray[Any], row: int) -> Iterator[int]:
+    """Write what `chain` gives into `rows` from `row` on, one row a step."""
+    for at, places in enumerate(chain, row):
+        rows[at] = places
+        yield at
+
+
+def _run(parts: Sequence[Iterator[int]], threads: int, length: int, progress: Progress) -> None:
+    """Run the parts of both chains to their ends, `threads` of them side by side.
+
+    They go from step to step together, so that whatever ends one ends the others.
+    """
+    waiting, running, steps = deque(parts), list[Iterator[int]](), 0
+    with ThreadPoolExecutor(threads) as pool:
+        while waiting or running:
+            while waiting and len(running) < threads:
+                running.append(waiting.popleft())
+            found = [pool.submit(next, part, None) for part in running]
+            moved = [step.result() is not None for step in found]
+            running = [part for part, on in zip(running, moved, strict=True) if on]
+            before, steps = steps, steps + sum(moved)
+            if steps // 2 > before // 2:
+                progress("carrying labels", steps // 2, length)
 
 
 def _kept(

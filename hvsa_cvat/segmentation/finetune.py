@@ -34,6 +34,7 @@ from hvsa_cvat.segmentation.pairs import (
     epoch_pairs,
     make_batch,
 )
+from hvsa_cvat.segmentation.replay import for_training, searched_kernels
 
 _POLY_POWER = 0.9
 
@@ -203,7 +204,7 @@ def batch_loss(
     computes the logits, where that is not the network itself but something around it."""
     images = batch.images.to(memory_format=torch.channels_last)
     with autocast(images.device):
-        logits = (model or network)(images)
+        logits = network(images) if model is None else model(images)
     height, width = images.shape[-2:]
     logits = network.logits_at(logits, (height, width))
     taught = batch.taught  # the others' cross-entropy is nothing, slowly computed
@@ -273,6 +274,8 @@ def _trained(
         return batch_loss(network, batch.to(device), weight, model, total)
 
     total = own_count if team is None else team.total
-    parallel = nullcontext(network) if team is None else team.parallel(network)
-    with kept_memory(device), parallel as model:
+    steps = config.epochs * len(batches(0))
+    alone = nullcontext(for_training(network, device, steps))
+    parallel = alone if team is None else team.parallel(network)
+    with kept_memory(device), searched_kernels(device), parallel as model:
         return train(network, config, batches, loss, state, progress, team)

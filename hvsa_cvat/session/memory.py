@@ -19,7 +19,12 @@ import torch
 
 from hvsa_cvat.config import RunConfig, Strategy
 from hvsa_cvat.errors import CapacityError
-from hvsa_cvat.propagation.propagate import PLACE_BYTES, reading_threads
+from hvsa_cvat.propagation.propagate import (
+    CARRIED_PIXEL,
+    PLACE_BYTES,
+    carrying_threads,
+    reading_threads,
+)
 from hvsa_cvat.propagation.votes import VOTE_PIXEL
 from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
 from hvsa_cvat.segmentation.distributed import current_team
@@ -43,9 +48,6 @@ _DECODER = 64
 _FRAME_PIXEL = 160
 """Bytes a pixel of the frames' own size that one frame takes while it is cut into segments, scored,
 outlined or compressed."""
-
-_DRIFT_PIXEL = 400
-"""Bytes a pixel of the size at which labels are carried, for each of the two chains."""
 
 _CLASS_PIXEL = 12
 """Bytes a pixel of the frames' own size and class: logits, probabilities, and their exchange."""
@@ -207,7 +209,8 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     vote = 0
     if config.carries:
         vote = reading_threads(demand.frames, demand.threads) * own * VOTE_PIXEL
-        vote += 2 * _area(carried_at) * _DRIFT_PIXEL
+        chains = carrying_threads(carried_at, demand.threads)
+        vote += chains * _area(carried_at) * CARRIED_PIXEL
     on_device = demand.device != "cpu"
     spare = _SPARE[demand.device]
     remembered = fused and carrying.remembered
