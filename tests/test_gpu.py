@@ -1,6 +1,7 @@
 """What holds on a GPU; `pytest -m gpu tests/test_gpu.py` where there is one."""
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,19 @@ import torch
 
 from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.errors import CapacityError
-from hvsa_cvat.segmentation import finetune as finetuning
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import fitting_memory
-from hvsa_cvat.segmentation.finetune import finetune
+from hvsa_cvat.segmentation.finetune import batch_loss, finetune, train
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.pairs import Batch, ResidentVideo, TrainingData, make_batch
+from hvsa_cvat.segmentation.pairs import (
+    Batch,
+    Gathered,
+    Pair,
+    ResidentVideo,
+    TrainingData,
+    epoch_pairs,
+    make_batch,
+)
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.diversity import cluster_members, farthest_members
@@ -127,15 +135,25 @@ def test_a_resident_video_gives_the_batches_that_are_gathered_on_the_host() -> N
             assert one is None or torch.equal(one, other), name
 
 
-def test_a_streamed_video_trains_as_a_resident_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_streamed_video_trains_as_a_resident_one() -> None:
     data, _ = video()
-    runs = [finetune(network(), data, QUICK, seed=(0, 1), device=GPU)]
-    monkeypatch.setattr(finetuning, "resident_bytes", lambda device: 0)
-    runs.append(finetune(network(), data, QUICK, seed=(0, 1), device=GPU))
+    resident = ResidentVideo(data, GPU)
+
+    def losses(gather: Callable[[Sequence[Pair]], Batch], ahead: bool) -> tuple[float, ...]:
+        learner = network().to(GPU, memory_format=torch.channels_last)
+
+        def batches(epoch: int) -> Gathered:
+            rng = np.random.default_rng(epoch)
+            return Gathered(epoch_pairs(9, [1, 6], "every-frame", 3, rng), gather, ahead)
+
+        return train(learner, QUICK, batches, lambda b: batch_loss(learner, b.to(GPU), 1.0)).losses
+
+    here = losses(resident.batch, ahead=False)
+    streamed = losses(lambda pairs: make_batch(data, pairs).pinned(), ahead=True)
 
     # the same batches, and sums in any order
-    assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=0.02)
-    assert runs[1].losses[-1] == pytest.approx(runs[0].losses[-1], rel=0.3)
+    assert streamed[0] == pytest.approx(here[0], rel=0.02)
+    assert streamed[-1] == pytest.approx(here[-1], rel=0.3)
 
 
 @pytest.mark.parametrize("method", ["paper-exact", "hvsa"])
@@ -150,7 +168,9 @@ def test_fine_tuning_and_prediction_stay_below_the_bound(method: str) -> None:
         ones = {t: np.ones(size, np.float32) for t in data.targets}
         data = replace(data, weights=ones)
     demand = Demand(length, size, 3, "hrnet_w18_small", 4, config, "dis-fine", "cuda", half=True)
-    bound = bounds(demand, resident=2**40).device
+    found = bounds(demand, resident=2**40).device
+    # what the driver and libraries take is no tensor of ours
+    bound = {what: size - 768 * 2**20 for what, size in found.items()}
     learner = network()
 
     torch.cuda.empty_cache()
@@ -194,7 +214,7 @@ def test_memory_that_runs_out_is_told_in_a_line() -> None:
 def test_a_training_that_does_not_fit_is_told_in_a_line() -> None:
     data, _ = video(4)
     torch.cuda.empty_cache()
-    free, whole = torch.cuda.mem_get_info()
+    _, whole = torch.cuda.mem_get_info()
     # less than the network's step takes, however little others have
     torch.cuda.set_per_process_memory_fraction(min(1.0, 64 * 2**20 / whole))
     try:
