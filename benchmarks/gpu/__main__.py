@@ -120,7 +120,7 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
         Work("paper-800", 60, wide.paper),
         Work("plain-800", 60, wide.plain),
         Work("compile", 60, compiles("compile")),
-        Work("hvsa-800", 90, wide.hvsa),
+        Work("hvsa-800", 150, wide.hvsa),
         Work("compile-graph", 60, compiles("compile and graph")),
     ]
     if not smoke:
