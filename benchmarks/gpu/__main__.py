@@ -109,7 +109,7 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
         return lambda: apart(variant, at, device, min(ledger.left - 5, _COMPILES_AT_MOST))
 
     planned = [
-        Work("tests", 40, lambda: device_tests(min(ledger.left, _TESTS_AT_MOST))),
+        Work("tests", 60, lambda: device_tests(min(ledger.left, _TESTS_AT_MOST))),
         Work("raft-large", 20, lambda: raft("large", flowing, device, work)),
         Work("raft-small", 15, lambda: raft("small", flowing, device, work)),
         Work("paper-320", 35, scene.paper),
