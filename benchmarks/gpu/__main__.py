@@ -102,7 +102,7 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
     at, large = (SMOKE, SMOKE) if smoke else (SMALL, LARGE)
     scene = Scene(at, device, work, lambda: ledger.left)
     wide = Scene(large, device, work, lambda: ledger.left)
-    flowing = replace(SMOKE, frames=3) if smoke else SMALL
+    flowing = replace(SMOKE, frames=2) if smoke else SMALL
     steps = 1 if smoke else 10
 
     def compiles(variant: str) -> Callable[[], Figures]:
@@ -125,8 +125,9 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
     ]
     if not smoke:
         return planned
-    # the larger size is the same code
-    return [Work(one.name, 0, one.run) for one in planned if not one.name.endswith("-800")]
+    # the larger size and the larger flow are the same code
+    same = ("raft-large", "paper-800", "plain-800", "hvsa-800")
+    return [Work(one.name, 0, one.run) for one in planned if one.name not in same]
 
 
 @click.command()
