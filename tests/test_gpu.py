@@ -1,6 +1,7 @@
 """What holds on a GPU; `pytest -m gpu tests/test_gpu.py` where there is one."""
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +12,19 @@ import torch
 
 from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.errors import CapacityError
-from hvsa_cvat.segmentation import finetune as finetuning
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import fitting_memory
-from hvsa_cvat.segmentation.finetune import finetune
+from hvsa_cvat.segmentation.finetune import TrainingRun, batch_loss, finetune, train
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.pairs import Batch, ResidentVideo, TrainingData, make_batch
+from hvsa_cvat.segmentation.pairs import (
+    Batch,
+    Gathered,
+    Pair,
+    ResidentVideo,
+    TrainingData,
+    epoch_pairs,
+    make_batch,
+)
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.replay import ReplayedNetwork
 from hvsa_cvat.segmentation.scoring import score_segments
@@ -33,7 +41,14 @@ pytestmark = [
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 SIZE = (64, 96)
-QUICK = TrainingConfig(optimizer="adamw", learning_rate=1e-3, epochs=6, batch_pairs=3)
+QUICK = TrainingConfig(
+    optimizer="adamw",
+    learning_rate=3e-3,
+    epochs=12,
+    batch_pairs=3,
+    sampling="half-labeled",
+    warmup=0.1,
+)
 
 
 def video(length: int = 9, size: Size = SIZE) -> tuple[TrainingData, np.ndarray]:
@@ -60,25 +75,36 @@ def label_maps(
     return np.stack([one.label_map for one in found])
 
 
-def test_a_training_on_the_gpu_ends_near_the_one_on_the_cpu() -> None:
+@pytest.fixture(scope="module")
+def learnt() -> tuple[SegmentationNetwork, TrainingRun]:
+    """Trained on the CPU; nobody changes it."""
+    learner = network()
+    return learner, finetune(learner, video()[0], QUICK, seed=(0, 1), device=CPU)
+
+
+def test_a_training_on_the_gpu_ends_near_the_one_on_the_cpu(
+    learnt: tuple[SegmentationNetwork, TrainingRun],
+) -> None:
     data, truth = video()
-    one, other = network(), network()
-    here = finetune(one, data, QUICK, seed=(0, 1), device=CPU)
+    one, here = learnt
+    other = network()
     there = finetune(other, data, QUICK, seed=(0, 1), device=GPU)
 
     # bfloat16 keeps three digits, and every step builds on the one before
     assert there.losses[0] == pytest.approx(here.losses[0], rel=0.05)
     assert there.losses[-1] == pytest.approx(here.losses[-1], rel=0.3)
     maps = label_maps(one, data.frames, CPU), label_maps(other, data.frames, GPU)
-    assert (maps[0] == truth).mean() > 0.9
-    assert abs((maps[0] == truth).mean() - (maps[1] == truth).mean()) < 0.05
-    assert (maps[0] == maps[1]).mean() > 0.9
+    # the floor alone is 0.89
+    assert (maps[0] == truth).mean() > 0.93
+    assert (maps[1] == truth).mean() > 0.92
+    assert (maps[0] == maps[1]).mean() > 0.95
 
 
-def test_a_trained_network_answers_on_the_gpu_as_on_the_cpu() -> None:
+def test_a_trained_network_answers_on_the_gpu_as_on_the_cpu(
+    learnt: tuple[SegmentationNetwork, TrainingRun],
+) -> None:
     data, _ = video()
-    learner = network()
-    finetune(learner, data, QUICK, seed=(0, 1), device=CPU)
+    learner, _ = learnt
     other = copy.deepcopy(learner)
     segments = Rectangles(len(data.frames), SIZE, 16, 16)
     here, there = (
@@ -128,15 +154,25 @@ def test_a_resident_video_gives_the_batches_that_are_gathered_on_the_host() -> N
             assert one is None or torch.equal(one, other), name
 
 
-def test_a_streamed_video_trains_as_a_resident_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_streamed_video_trains_as_a_resident_one() -> None:
     data, _ = video()
-    runs = [finetune(network(), data, QUICK, seed=(0, 1), device=GPU)]
-    monkeypatch.setattr(finetuning, "resident_bytes", lambda device: 0)
-    runs.append(finetune(network(), data, QUICK, seed=(0, 1), device=GPU))
+    resident = ResidentVideo(data, GPU)
+
+    def losses(gather: Callable[[Sequence[Pair]], Batch], ahead: bool) -> tuple[float, ...]:
+        learner = network().to(GPU, memory_format=torch.channels_last)
+
+        def batches(epoch: int) -> Gathered:
+            rng = np.random.default_rng(epoch)
+            return Gathered(epoch_pairs(9, [1, 6], "every-frame", 3, rng), gather, ahead)
+
+        return train(learner, QUICK, batches, lambda b: batch_loss(learner, b.to(GPU), 1.0)).losses
+
+    here = losses(resident.batch, ahead=False)
+    streamed = losses(lambda pairs: make_batch(data, pairs).pinned(), ahead=True)
 
     # the same batches, and sums in any order
-    assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=0.02)
-    assert runs[1].losses[-1] == pytest.approx(runs[0].losses[-1], rel=0.3)
+    assert streamed[0] == pytest.approx(here[0], rel=0.02)
+    assert streamed[-1] == pytest.approx(here[-1], rel=0.3)
 
 
 def test_a_recorded_step_trains_as_one_that_runs_kernel_by_kernel(
@@ -189,7 +225,9 @@ def test_fine_tuning_and_prediction_stay_below_the_bound(method: str) -> None:
         ones = {t: np.ones(size, np.float32) for t in data.targets}
         data = replace(data, weights=ones)
     demand = Demand(length, size, 3, "hrnet_w18_small", 4, config, "dis-fine", "cuda", half=True)
-    bound = bounds(demand, resident=2**40).device
+    found = bounds(demand, resident=2**40).device
+    # what the driver and libraries take is no tensor of ours
+    bound = {what: size - 768 * 2**20 for what, size in found.items()}
     learner = network()
 
     torch.cuda.empty_cache()
@@ -250,4 +288,4 @@ def test_the_whole_loop_runs_on_the_gpu(clip: tiny.Clip, checkpoint: Path, tmp_p
         what = replace(tiny.experiment(clip, checkpoint, method=method), device=GPU)
         metrics = tiny.run(what, tmp_path / method)
         assert len(metrics.rounds) == 3
-        assert metrics.rounds[-1].miou > 0.3
+        assert metrics.rounds[-1].miou > 0.1

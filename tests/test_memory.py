@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.errors import CapacityError
+from hvsa_cvat.segmentation.device import fitting_memory
 from hvsa_cvat.segmentation.footprint import LiveTensors, Step, counted_pixels, footprint
 from hvsa_cvat.session.memory import (
     Demand,
@@ -63,6 +64,14 @@ def test_memory_counted_by_hand() -> None:
     assert bounds(replace(demand(), threads=3)).host["flow"] == 3 * 32 * 64 * a_pixel
     more = bounds(demand(samples=7)).host
     assert more["predict"] - found["predict"] == 2 * 10 * 240 * 4
+
+
+def test_memory_that_runs_out_on_the_device_is_told_in_a_line() -> None:
+    with (
+        pytest.raises(CapacityError, match=r"ran out at a step; .* smaller --size or --device cpu"),
+        fitting_memory("a step", torch.device("cpu")),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB")
 
 
 def test_live_tensors_are_counted_until_they_end() -> None:

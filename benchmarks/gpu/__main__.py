@@ -102,14 +102,14 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
     at, large = (SMOKE, SMOKE) if smoke else (SMALL, LARGE)
     scene = Scene(at, device, work, lambda: ledger.left)
     wide = Scene(large, device, work, lambda: ledger.left)
-    flowing = replace(SMOKE, frames=3) if smoke else SMALL
+    flowing = replace(SMOKE, frames=2) if smoke else SMALL
     steps = 1 if smoke else 10
 
     def compiles(variant: str) -> Callable[[], Figures]:
         return lambda: apart(variant, at, device, min(ledger.left - 5, _COMPILES_AT_MOST))
 
     planned = [
-        Work("tests", 40, lambda: device_tests(min(ledger.left, _TESTS_AT_MOST))),
+        Work("tests", 60, lambda: device_tests(min(ledger.left, _TESTS_AT_MOST))),
         Work("raft-large", 20, lambda: raft("large", flowing, device, work)),
         Work("raft-small", 15, lambda: raft("small", flowing, device, work)),
         Work("paper-320", 35, scene.paper),
@@ -120,13 +120,14 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
         Work("paper-800", 60, wide.paper),
         Work("plain-800", 60, wide.plain),
         Work("compile", 60, compiles("compile")),
-        Work("hvsa-800", 90, wide.hvsa),
+        Work("hvsa-800", 150, wide.hvsa),
         Work("compile-graph", 60, compiles("compile and graph")),
     ]
     if not smoke:
         return planned
-    # the larger size is the same code
-    return [Work(one.name, 0, one.run) for one in planned if not one.name.endswith("-800")]
+    # the larger size and the larger flow are the same code
+    same = ("raft-large", "paper-800", "plain-800", "hvsa-800")
+    return [Work(one.name, 0, one.run) for one in planned if one.name not in same]
 
 
 @click.command()

@@ -259,7 +259,7 @@ def raft(
     clip = demo_clip(setting.frames, setting.size)
     estimator, weights = _raft(variant, device, work)
     begun = time.perf_counter()
-    estimator.estimate(clip.frames[:2], clip.frames[1:3])
+    estimator.estimate(clip.frames[:1], clip.frames[1:2])
     finished()
     first = time.perf_counter() - begun
     folder = Path(tempfile.mkdtemp(dir=work)) / "flow"

@@ -147,7 +147,9 @@ def compare(setting: Setting, device: torch.device, steps: int) -> Figures:
     return figures
 
 
-def apart(variant: str, setting: Setting, device: torch.device, seconds: float) -> Figures:
+def apart(
+    variant: str, setting: Setting, device: torch.device, seconds: float, steps: int = 10
+) -> Figures:
     """One variant in a process of its own, which is ended after `seconds`."""
     if variant != "eager" and device.type != "cuda":
         raise Skipped("this needs a GPU")
@@ -156,7 +158,8 @@ def apart(variant: str, setting: Setting, device: torch.device, seconds: float) 
         height, width = setting.size
         command = [sys.executable, "-m", "benchmarks.gpu.step", "--variant", variant]
         command += ["--network", setting.network, "--size", f"{height}x{width}"]
-        command += ["--pairs", str(setting.pairs), "--device", device.type, "--out", str(out)]
+        command += ["--pairs", str(setting.pairs), "--device", device.type]
+        command += ["--steps", str(steps), "--out", str(out)]
         try:
             done = subprocess.run(command, timeout=seconds, capture_output=True, text=True)
         except subprocess.TimeoutExpired:
