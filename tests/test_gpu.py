@@ -182,7 +182,7 @@ def test_a_recorded_step_trains_as_one_that_runs_kernel_by_kernel(
     longer = QUICK.model_copy(update={"epochs": 8})
     recorded, plain = network(), network()
     runs = [finetune(recorded, data, longer, seed=(0, 1), device=GPU)]
-    monkeypatch.setattr(finetuning, "for_training", lambda network, device, steps: network)
+    monkeypatch.setattr("hvsa_cvat.segmentation.finetune.for_training", lambda network, device, steps: network)
     runs.append(finetune(plain, data, longer, seed=(0, 1), device=GPU))
 
     assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=0.02)
