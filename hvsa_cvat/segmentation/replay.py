@@ -1,7 +1,7 @@
 """The network's pass of a training step as a CUDA graph.
 
 An HRNet has thousands of small kernels a step, and a GPU waits for each of them to be started: on
-an H200 a step of W48 took 147 ms. A graph is recorded once and started as one.
+an H200 it waited for 69 % of a step of W48. A graph is recorded once and started as one.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ class ReplayedNetwork:
     def _record(self, images: Tensor) -> Callable[[Tensor], Tensor]:
         # passes that only warm up must not count in the running statistics of batch norm
         kept = {name: one.clone() for name, one in self._network.named_buffers()}
-        made = torch.cuda.make_graphed_callables(
-            _Pass(self._network, self._device), (images.clone(),), allow_unused_input=True
-        )
+        with torch.autocast("cuda", enabled=False, cache_enabled=False):
+            made = torch.cuda.make_graphed_callables(
+                _Pass(self._network, self._device), (images.clone(),), allow_unused_input=True
+            )
         with torch.no_grad():
             for name, one in self._network.named_buffers():
                 one.copy_(kept[name])

@@ -54,8 +54,9 @@ def pool_by_torch(
     cell = _cells(segments.shape, feature_map)
     ones = torch.ones(len(of_pixel), device=device)
     places = torch.stack([of_pixel, cell])
-    pixels = torch.sparse_coo_tensor(places, ones, (count, cells), check_invariants=False)
-    features = torch.sparse.mm(pixels.coalesce(), feature_map.flatten(1).T)
+    with torch.sparse.check_sparse_tensor_invariants(False):  # a check would wait for the device
+        pixels = torch.sparse_coo_tensor(places, ones, (count, cells))
+        features = torch.sparse.mm(pixels.coalesce(), feature_map.flatten(1).T)
     sizes = torch.bincount(of_pixel, minlength=count)
     summed = torch.bincount(of_pixel, weights=uncertainty.flatten().double(), minlength=count)
     return summed.float().cpu().numpy(), (features / sizes[:, None]).cpu().numpy()
