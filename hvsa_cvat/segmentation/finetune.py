@@ -274,7 +274,8 @@ def _trained(
         return batch_loss(network, batch.to(device), weight, model, total)
 
     total = own_count if team is None else team.total
-    steps = config.epochs * len(batches(0))
+    # pinning the memory of a batch, in another thread, would end the recording of a graph
+    steps = config.epochs * len(batches(0)) if fits else 0
     alone = nullcontext(for_training(network, device, steps))
     parallel = alone if team is None else team.parallel(network)
     with kept_memory(device), searched_kernels(device), parallel as model:
