@@ -54,7 +54,9 @@ def pool_by_torch(
     cell = _cells(segments.shape, feature_map)
     ones = torch.ones(len(of_pixel), device=device)
     places = torch.stack([of_pixel, cell])
-    with torch.sparse.check_sparse_tensor_invariants(False):  # a check would wait for the device
+    # a check would wait for the device
+    unchecked = torch.sparse.check_sparse_tensor_invariants(False)  # type: ignore[no-untyped-call]
+    with unchecked:
         pixels = torch.sparse_coo_tensor(places, ones, (count, cells))
         features = torch.sparse.mm(pixels.coalesce(), feature_map.flatten(1).T)
     sizes = torch.bincount(of_pixel, minlength=count)
