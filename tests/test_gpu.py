@@ -26,7 +26,6 @@ from hvsa_cvat.segmentation.pairs import (
     make_batch,
 )
 from hvsa_cvat.segmentation.predict import predict
-from hvsa_cvat.segmentation.replay import ReplayedNetwork
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.diversity import cluster_members, farthest_members
 from hvsa_cvat.session.memory import Demand, bounds
@@ -173,45 +172,6 @@ def test_a_streamed_video_trains_as_a_resident_one() -> None:
     # the same batches, and sums in any order
     assert streamed[0] == pytest.approx(here[0], rel=0.02)
     assert streamed[-1] == pytest.approx(here[-1], rel=0.3)
-
-
-def test_a_recorded_step_trains_as_one_that_runs_kernel_by_kernel(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    data, _ = video(10)  # so that the last batch of an epoch is smaller than the others
-    longer = QUICK.model_copy(update={"epochs": 8})
-    recorded, plain = network(), network()
-    runs = [finetune(recorded, data, longer, seed=(0, 1), device=GPU)]
-    step_by_step = "hvsa_cvat.segmentation.finetune.for_training"
-    monkeypatch.setattr(step_by_step, lambda network, device, steps: network)
-    runs.append(finetune(plain, data, longer, seed=(0, 1), device=GPU))
-
-    assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=0.02)
-    assert runs[1].losses[-1] == pytest.approx(runs[0].losses[-1], rel=0.3)
-    for name, one in recorded.named_buffers():  # the statistics of batch norm
-        other = dict(plain.named_buffers())[name]
-        assert torch.allclose(one.float(), other.float(), rtol=0.3, atol=0.1), name
-
-
-def test_a_recorded_pass_gives_the_logits_and_the_gradients_of_the_network() -> None:
-    learner = network().to(GPU).train()
-    images = torch.randint(0, 256, (4, 3, *SIZE), dtype=torch.uint8, device=GPU)
-    replayed = ReplayedNetwork(learner, GPU)
-    found = []
-    for _ in range(3):  # kernel by kernel, recorded, replayed
-        learner.zero_grad(set_to_none=True)
-        logits = replayed(images)
-        logits.float().square().mean().backward()
-        gradients = torch.cat(
-            [p.grad.flatten() for p in learner.parameters() if p.grad is not None]
-        )
-        found.append((logits.detach().float().clone(), gradients.clone()))
-
-    assert replayed.recorded
-    for logits, gradients in found[1:]:
-        assert torch.allclose(logits, found[0][0], rtol=0.05, atol=0.05)
-        assert (gradients - found[0][1]).norm() < 0.05 * found[0][1].norm()
-    assert replayed(images[:2]).shape[0] == 2
 
 
 @pytest.mark.parametrize("method", ["paper-exact", "hvsa"])

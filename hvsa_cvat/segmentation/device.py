@@ -85,6 +85,18 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 
 
 @contextmanager
+def searched_kernels(device: torch.device) -> Iterator[None]:
+    """On a GPU, cuDNN tries its kernels at the first batch of a shape and keeps the fastest: a step
+    of W48 took 151 ms in place of 168 on an H200, for 0.4 s at the start."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@contextmanager
 def kept_memory(device: torch.device) -> Iterator[None]:
     """On a CPU the arrays of one step are not given back to the system before the next one.
 

@@ -16,7 +16,13 @@ from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.device import autocast, fitting_memory, kept_memory, resident_bytes
+from hvsa_cvat.segmentation.device import (
+    autocast,
+    fitting_memory,
+    kept_memory,
+    resident_bytes,
+    searched_kernels,
+)
 from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_process
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import (
@@ -34,7 +40,6 @@ from hvsa_cvat.segmentation.pairs import (
     epoch_pairs,
     make_batch,
 )
-from hvsa_cvat.segmentation.replay import for_training, searched_kernels
 
 _POLY_POWER = 0.9
 
@@ -274,9 +279,6 @@ def _trained(
         return batch_loss(network, batch.to(device), weight, model, total)
 
     total = own_count if team is None else team.total
-    # pinning the memory of a batch, in another thread, would end the recording of a graph
-    steps = config.epochs * len(batches(0)) if fits else 0
-    alone = nullcontext(for_training(network, device, steps))
-    parallel = alone if team is None else team.parallel(network)
+    parallel = nullcontext(network) if team is None else team.parallel(network)
     with kept_memory(device), searched_kernels(device), parallel as model:
         return train(network, config, batches, loss, state, progress, team)
