@@ -78,9 +78,7 @@ class Database:
     ) -> None:
         present = set(sa.inspect(connection).get_table_names())
         if present and versions.name not in present:
-            raise SessionError(
-                f"{self.path} was not made by hvsa-agent; choose another folder"
-            )
+            raise SessionError(f"{self.path} was not made by hvsa-agent; choose another folder")
         known = version
         if present:
             known = connection.scalar(sa.select(versions.c.version)) or 1
@@ -128,8 +126,7 @@ def _refusals(path: Path, holds: str) -> Iterator[None]:
         ) from error
     except sa.exc.DatabaseError as error:
         raise SessionError(
-            f"{path} is not {holds} ({error.orig}); restore it from a copy or choose another "
-            "folder"
+            f"{path} is not {holds} ({error.orig}); restore it from a copy or choose another folder"
         ) from error
 
 
