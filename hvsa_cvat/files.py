@@ -107,6 +107,8 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
 
 def make_folder(path: Path) -> None:
     """Make a folder and those above it, where they are missing, and flush their names."""
+    if path.is_dir():
+        return
     missing = [one for one in (path, *path.parents) if not one.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in reversed(missing):
