@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,11 +11,100 @@ from numpy.typing import NDArray
 from hvsa_cvat.annotation.clicks import click_cost
 from hvsa_cvat.ports import SegmentMaps
 from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.records import CostBasis
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.types import Mask, Sample
 
 _COST_FRAMES = 32
 """The full cost is estimated from at most this many frames."""
+
+_LARGEST_CHANGE = 2.0
+"""The estimate of the full cost grows or shrinks at most by this factor from round to round: masks
+of an untrained network are noise, those after a training smooth, and a budget must not follow."""
+
+_LEAST_SHARE = 0.25
+"""A round may spend at least this part of what it was promised, so that each round asks something,
+also where the rounds before it have cost more than they should."""
+
+
+@dataclass(frozen=True)
+class CostModel:
+    """What the samples of one round are expected to cost, and the whole video."""
+
+    full_clicks: float
+    """Clicks of annotating every frame of the video."""
+    basis: CostBasis
+    limited: bool
+    """Whether `full_clicks` was kept near the estimate of the round before."""
+    factor: float
+    """By which the estimates of samples are multiplied."""
+    scale: float
+    """By which estimated outlines are multiplied, before `factor`."""
+
+    def sample_clicks(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What samples are expected to cost; `raw` if the masks were the truth."""
+        # the first click of a sample chooses a class; only outlines are smoother or rougher
+        return self.factor * np.where(raw > 0, 1 + self.scale * (raw - 1), 0)
+
+
+def cost_model(session: Session, context: RunContext) -> CostModel:
+    """The costs as they are known before the current round selects its samples."""
+    number = session.current.number
+    small = context.segments_of(number).border_is_free
+    estimated = estimated_full_clicks(number - 1, context)
+    factor = correction_of(session, context, small=small)
+    if context.full_clicks is not None:
+        full = float(context.full_clicks)
+        # predicted outlines are smoother than a person's, propagated ones rougher
+        return CostModel(full, CostBasis.GIVEN, False, factor, full / estimated)
+    frame_clicks = answered_frame_clicks(session, context)
+    if frame_clicks is None:
+        full, limited = _near_the_estimate_before(factor * estimated, number, context)
+        return CostModel(full, CostBasis.MASKS, limited, factor, 1.0)
+    found = frame_clicks * len(context.source)
+    full, limited = _near_the_estimate_before(found, number, context)
+    if small:
+        return CostModel(full, CostBasis.FRAMES, limited, factor, 1.0)
+    return CostModel(full, CostBasis.FRAMES, limited, 1.0, found / estimated)
+
+
+def answered_frame_clicks(session: Session, context: RunContext) -> float | None:
+    """Mean clicks of a frame, over the frames that people have answered as a whole; None before
+    the first."""
+    whole = [
+        one
+        for one in session.rounds
+        if one.clicks and one.queried and not context.segments_of(one.number).border_is_free
+    ]
+    frames = sum(len(one.queried) for one in whole)
+    return sum(one.clicks or 0 for one in whole) / frames if frames else None
+
+
+def _near_the_estimate_before(found: float, number: int, context: RunContext) -> tuple[float, bool]:
+    """The new estimate of the full cost, and whether it had to be kept near the one before."""
+    before = context.files(number - 1).selection()
+    if before is None:
+        return found, False
+    least, most = before.full_clicks / _LARGEST_CHANGE, before.full_clicks * _LARGEST_CHANGE
+    kept = min(max(found, least), most)
+    return kept, kept != found
+
+
+def round_budget(session: Session, context: RunContext, costs: CostModel) -> float:
+    """Clicks that the current round may spend; 0 or less if it may spend none.
+
+    Where the full cost is an estimate, no round is left without samples: when too much has been
+    spent, the rounds that follow share what is left.
+    """
+    number, budgets = session.current.number, context.config.budgets
+    on_plan = budgets[number - 1] * costs.full_clicks - session.clicks
+    if costs.basis is CostBasis.GIVEN:
+        return on_plan
+    before = budgets[number - 2] if number > 1 else 0.0
+    promised = budgets[number - 1] - before
+    left = budgets[-1] * costs.full_clicks - session.clicks
+    shared = left * promised / (budgets[-1] - before)
+    return max(on_plan, shared, _LEAST_SHARE * promised * costs.full_clicks)
 
 
 def cost_correction(rounds: Iterable[Round]) -> float:

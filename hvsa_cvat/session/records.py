@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
 from hvsa_cvat.types import Sample
+
+
+class CostBasis(StrEnum):
+    """How the clicks of annotating every frame are known."""
+
+    GIVEN = "given"
+    MASKS = "estimated from the outlines of the masks"
+    FRAMES = "estimated from the frames that were answered as a whole"
+
+
+class Skipped(StrEnum):
+    """Why a round asks for nothing."""
+
+    SPENT = "the budget is spent"
+    ASKED = "everything has been asked for"
 
 
 @dataclass(frozen=True)
@@ -19,12 +35,22 @@ class Selection:
     """One for each sample."""
     full_clicks: float
     """Clicks of annotating every frame of the video, as far as known then."""
+    basis: CostBasis | None = None
+    """How `full_clicks` is known; None in rounds of older versions."""
+    limited: bool = False
+    """Whether `full_clicks` would differ more from the estimate of the round before, and was kept
+    within half and twice of it."""
+    skipped: Skipped | None = None
+    """None where there are samples."""
 
     def to_json(self) -> dict[str, Any]:
         return {
             "samples": [[sample.frame, sample.segment] for sample in self.samples],
             "expected_clicks": list(self.expected_clicks),
             "full_clicks": self.full_clicks,
+            "basis": self.basis,
+            "limited": self.limited,
+            "skipped": self.skipped,
         }
 
     @classmethod
@@ -33,6 +59,9 @@ class Selection:
             tuple(Sample(frame, segment) for frame, segment in content["samples"]),
             tuple(content["expected_clicks"]),
             content["full_clicks"],
+            CostBasis(content["basis"]) if content.get("basis") else None,
+            content.get("limited", False),
+            Skipped(content["skipped"]) if content.get("skipped") else None,
         )
 
 
