@@ -58,8 +58,6 @@ def rounds_of(
         found = [store.round(number).selection() for number in range(1, len(budgets) + 1)]
         selections = [one for one in found if one is not None]
         assert len(selections) == len(budgets)
-            [(s.full_clicks, str(s.basis), s.limited, sum(s.expected_clicks)) for s in selections]
-        )
     return last, selections
 
 
