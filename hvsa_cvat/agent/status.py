@@ -44,6 +44,10 @@ class TaskStatus:
     """The agent that has the task just now."""
     error: str | None
     """What stopped the last pass, or why there is no more to say."""
+    budget_from: str | None = None
+    """How the clicks of annotating every frame, to which the budget relates, are known."""
+    skipped: str | None = None
+    """Why the newest round asks for nothing, if so."""
 
 
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
@@ -122,4 +126,6 @@ def _status(
         outlook=records.outlook,
         worked_on_by=holder,
         error=error,
+        budget_from=selection.basis if selection is not None else None,
+        skipped=selection.skipped if selection is not None else None,
     )
