@@ -40,8 +40,10 @@ from hvsa_cvat.config import (
     parse_budgets,
     parse_size,
 )
+from hvsa_cvat.session.context import RunInputs
 from hvsa_cvat.simulation.datasets import open_labels
-from hvsa_cvat.simulation.experiment import Experiment, RoundMetrics, run_experiment
+from hvsa_cvat.simulation.experiment import Experiment, run_experiment
+from hvsa_cvat.simulation.scores import RoundMetrics
 from hvsa_cvat.types import LabelSet
 from hvsa_cvat.video.flow import DisFlow
 from hvsa_cvat.video.frames import open_frames
@@ -124,24 +126,26 @@ class Clip(BaseModel):
             granularity = ",".join([granularity] * (len(budgets) - 1) + [asked.last])
         return Experiment(
             video=self.video.resolve().parent.name,
-            frames=frames,
             truths=open_labels(self.labels, frames, labels),
-            labels=labels,
-            config=RunConfig(
-                method=asked.method,
-                strategy=asked.strategy,
-                granularity=granularity,
-                budgets=budgets,
-                size=parse_size(self.size),
-                seed=seed,
-                flow="dis",
-                training=asked.training,
-                carrying=asked.carrying,
-                farthest=asked.farthest,
+            inputs=RunInputs(
+                source=frames,
+                labels=labels,
+                config=RunConfig(
+                    method=asked.method,
+                    strategy=asked.strategy,
+                    granularity=granularity,
+                    budgets=budgets,
+                    size=parse_size(self.size),
+                    seed=seed,
+                    flow="dis",
+                    training=asked.training,
+                    carrying=asked.carrying,
+                    farthest=asked.farthest,
+                ),
+                checkpoint=self.checkpoint,
+                flow=DisFlow(),
+                device=torch.device("cpu"),
             ),
-            checkpoint=self.checkpoint,
-            flow=DisFlow(),
-            device=torch.device("cpu"),
         )
 
 

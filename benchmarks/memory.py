@@ -34,9 +34,10 @@ from hvsa_cvat.config import Method, RunConfig, parse_size
 from hvsa_cvat.ports import FrameSource
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.session.advance import advance
+from hvsa_cvat.session.context import RunContext, RunInputs
 from hvsa_cvat.session.memory import Bounds, check_fits, demand_of, this_machine
-from hvsa_cvat.session.phases import Bench, advance
-from hvsa_cvat.session.prepare import Start, prepare
+from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
@@ -238,16 +239,16 @@ def measure(
         if step == "train" and done >= steps:
             raise EnoughSteps
 
-    start = Start(film, labels, config, checkpoint, estimator, chosen)
+    inputs = RunInputs(film, labels, config, checkpoint, estimator, chosen)
     with Store(out) as store, meter.running():
-        bench = prepare(start, store, full_clicks=None, progress=progress, lap=meter.lap)
+        context = prepare(inputs, store, full_clicks=None, progress=progress, done=meter.lap)
         server = Annotator(labels, film, Truths(film), AnnotationRules(), store.path("annotator"))
         session = Session("memory", "clip", labels, {}, 1)
         store.create(session)
         while not session.done:
             number, phase = session.current.number, session.current.phase
-            first = replace(bench, frames=bench.frames[:predicted])
-            at_work = first if phase is Phase.PREDICT else bench
+            first = replace(context, frames=context.frames[:predicted])
+            at_work = first if phase is Phase.PREDICT else context
             try:
                 moved = advance(session, server, store, partial(_given, at_work), time.perf_counter)
             except EnoughSteps:
@@ -263,8 +264,8 @@ def measure(
     return meter
 
 
-def _given(bench: Bench) -> Bench:
-    return bench
+def _given(context: RunContext) -> RunContext:
+    return context
 
 
 def _repeat(store: Store, number: int, film: Film, predicted: int) -> None:
@@ -272,14 +273,14 @@ def _repeat(store: Store, number: int, film: Film, predicted: int) -> None:
     if predicted == len(film):
         return
     names = film.names
-    scores = store.load_scores(number)
+    scores = store.round(number).scores()
     rows = {frame: np.flatnonzero(scores.frames == frame) for frame in range(predicted)}
     like = [
         frame if frame < predicted else film.before(frame, predicted) for frame in range(len(film))
     ]
     taken = np.concatenate([rows[frame] for frame in like])
     frames = np.repeat(np.arange(len(film), dtype=np.int32), [len(rows[frame]) for frame in like])
-    store.save_scores(number, replace(scores.take(taken), frames=frames))
+    store.round(number).save_scores(replace(scores.take(taken), frames=frames))
     for kind in ("label_maps", "certainty"):
         folder = store.path("rounds", number, kind)
         for frame in range(predicted, len(film)):

@@ -24,7 +24,6 @@ from hvsa_cvat.cvat.http.client import CvatClient, NotFound
 from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.ports import silent
-from hvsa_cvat.session.phases import label_map_path, read_label_map
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet
 
@@ -155,7 +154,7 @@ def test_the_whole_loop(team: Team) -> None:
     session = Store.peek(folder)
     assert session is not None
     with Store(folder) as store:
-        last = [read_label_map(label_map_path(store, 2, f"frame_{t:06d}")) for t in range(LENGTH)]
+        last = [store.round(2).label_map(f"frame_{t:06d}") for t in range(LENGTH)]
     shown = team.shown()
     answered = {sample.frame for sample in session.queried}
     for frame in range(LENGTH):
@@ -339,7 +338,7 @@ def test_what_people_draw_in_the_task_counts(team: Team) -> None:
     team.answer()
     only(agent.sync())
     with Store(only_folder(team)) as store:
-        (correction,) = store.load_corrections(1).annotations
+        (correction,) = store.round(1).corrections().annotations
     assert correction.frame == 5
     expected = np.full(tiny.SIZE, IGNORE, np.uint8)
     expected[2:12, 2:12] = 1

@@ -27,7 +27,8 @@ class Killer:
     """Kills its own process once at each point whose name begins like one of `kinds`.
 
     The points: `start` and `end` of a phase (nothing saved yet), `before` and `after` a file or
-    folder is moved to its place, and `amid` a long step or the removal of a folder.
+    folder is moved to its place, `amid` a long step or the removal of a folder, and right before a
+    `commit` of the session's database.
     """
 
     def __init__(self, out: Path, log: Path, kinds: tuple[str, ...]) -> None:
@@ -61,6 +62,8 @@ class Killer:
         if self.moved is not None and event in ("os.remove", "shutil.rmtree", "os.rename"):
             moved, self.moved = self.moved, None
             self.at(f"after {self.phase} {moved}")
+        if event == "hvsa_cvat.commit" and str(args[0]) == str(self.out / "session.db"):
+            self.at(f"commit {self.phase}")
         if event == "os.rmdir" and not (name := os.path.basename(str(args[0]))).startswith("."):
             self.at(f"amid {self.phase} removal-of-{name}")
         if event == "os.rename":
@@ -142,14 +145,23 @@ def test_killed_around_every_phase(clip: tiny.Clip, checkpoint: Path, tmp_path: 
         assert passed.count(f"end {phase}") == 2
 
 
+def test_killed_right_before_the_session_moves_on(
+    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    passed = disturb(clip, checkpoint, tmp_path, "commit", method="label-propagation")
+    assert {f"commit {phase}" for phase in ORDER} <= set(passed)
+
+
 def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    Store(tmp_path).close()
     kept = tmp_path / "rounds/1/scores.npz"
     with atomic_write(kept) as path:
         path.write_text("whole")
     killed = [atomic_write(kept), atomic_directory(tmp_path / "flow")]
     for writer in killed:
         writer.__enter__()  # and never left
-    assert len(list(tmp_path.rglob(".*"))) == 2
+    assert len(list(tmp_path.rglob(".*-partial-*"))) == 2
+    (tmp_path / ".lock").write_text("")  # as a killed process leaves it
     with Store(tmp_path):
         assert files_in(tmp_path / "rounds") == ["1", "1/scores.npz"]
         assert not list(tmp_path.glob(".flow*"))

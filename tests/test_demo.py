@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from hvsa_cvat.cli import main
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
 from hvsa_cvat.simulation.datasets import check_labels, open_labels
-from hvsa_cvat.simulation.experiment import RunMetrics
+from hvsa_cvat.simulation.scores import RunMetrics
 from hvsa_cvat.types import LabelSet
 from hvsa_cvat.video.frames import open_frames
 

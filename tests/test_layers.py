@@ -102,10 +102,9 @@ def test_torch_stays_where_networks_run() -> None:
         "hvsa_cvat.agent.sync",
         "hvsa_cvat.selection.diversity",
         "hvsa_cvat.serving.model",
+        "hvsa_cvat.session.context",
         "hvsa_cvat.session.memory",
-        "hvsa_cvat.session.phases",
-        "hvsa_cvat.session.prepare",
-        "hvsa_cvat.simulation.experiment",
+        "hvsa_cvat.session.predict",
     }
     for package in ("torch", "torchvision", "timm", "safetensors"):
         for module in users(package) - {"hvsa_cvat.video.flow"}:

@@ -13,9 +13,10 @@ import torch
 
 from hvsa_cvat.errors import ConfigError, MediaError, SessionError
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
-from hvsa_cvat.session import phases
+from hvsa_cvat.session import predict
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.simulation.experiment import RunMetrics, run_experiment
+from hvsa_cvat.simulation.experiment import run_experiment
+from hvsa_cvat.simulation.scores import RunMetrics
 from hvsa_cvat.types import IGNORE, LabelSet
 from hvsa_cvat.video.frames import open_frames
 
@@ -123,8 +124,8 @@ def test_granularity_by_round(
     metrics = tiny.run(what, tmp_path)
     with Store(tmp_path) as store:
         session = store.load()
-        answers = [store.load_answers(number) for number in (1, 2)]
-        scores = [store.load_scores(number) for number in (0, 1)]
+        answers = [store.round(number).answers() for number in (1, 2)]
+        scores = [store.round(number).scores() for number in (0, 1)]
     assert session is not None
     first, second = (round.queried for round in session.rounds[1:])
     assert first
@@ -364,7 +365,7 @@ def test_classes_that_no_answer_shows_are_remembered(
 
     refuted = shown("refuted")  # it saw balls where there was none
     assert not (refuted == 2).any()
-    monkeypatch.setattr(phases, "_unseen", lambda *_: [2])
+    monkeypatch.setattr(predict, "unseen_classes", lambda *_: [2])
     remembered = shown("remembered")
     assert (remembered == 2).any()
     np.testing.assert_array_equal(remembered[2], refuted[2])  # as it was answered

@@ -11,20 +11,14 @@ from hvsa_cvat.config import HVSA, PAPER, PAPER_EXACT, RunConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import silent
 from hvsa_cvat.selection.strategy import Pool
-from hvsa_cvat.session.phases import (
-    Bench,
-    _correction,
-    _unasked,
-    _unseen,
-    advance,
-    all_answers,
-    cost_correction,
-    label_map_path,
-    merge_answers,
-    network_path,
-    read_label_map,
-)
+from hvsa_cvat.session.advance import advance
+from hvsa_cvat.session.annotate import all_answers
+from hvsa_cvat.session.answers import merge_answers
+from hvsa_cvat.session.context import RunContext, RunInputs
+from hvsa_cvat.session.cost import correction_of, cost_correction
+from hvsa_cvat.session.predict import unseen_classes
 from hvsa_cvat.session.rounds import Phase, Round, Session
+from hvsa_cvat.session.select import unasked
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
 from hvsa_cvat.video.segments import Rectangles, WholeFrames
@@ -45,19 +39,15 @@ def asked(number: int, expected: float | None, clicks: int | None) -> Round:
     return Round(number, Phase.DONE, (Sample(0, number),), expected, "r", clicks)
 
 
-def bench(checkpoint: Path, clip: tiny.Clip) -> Bench:
-    what = tiny.experiment(clip, checkpoint)
-    return Bench(
-        config=what.config,
-        labels=what.labels,
-        source=what.frames,
+def context(checkpoint: Path, clip: tiny.Clip, store: Store | None = None) -> RunContext:
+    """Without a store nothing may be read or written."""
+    return RunContext(
+        inputs=tiny.experiment(clip, checkpoint).inputs,
+        store=store,  # type: ignore[arg-type]
         frames=np.zeros((6, 48, 64, 3), np.uint8),
         flow=None,  # type: ignore[arg-type]
         segments=(WholeFrames(6, (48, 64)),),
-        checkpoint=checkpoint,
-        align_corners=True,
         full_clicks=100,
-        device=what.device,
         progress=silent,
     )
 
@@ -85,22 +75,22 @@ def test_small_samples_and_whole_frames_do_not_correct_each_other(
     clip: tiny.Clip, checkpoint: Path
 ) -> None:
     small, whole = Rectangles(6, (48, 64), 16, 16), WholeFrames(6, (48, 64))
-    here = replace(bench(checkpoint, clip), segments=(small, small, whole, whole))
+    here = replace(context(checkpoint, clip), segments=(small, small, whole, whole))
     now = session(asked(1, 20.0, 10), asked(2, 20.0, 30), asked(3, 10.0, 20))
-    assert _correction(now, here, small=True) == pytest.approx(
+    assert correction_of(now, here, small=True) == pytest.approx(
         40 / 60
     )  # 40 clicks for 20, and 20 under the factor 0.5
-    assert _correction(now, here, small=False) == 2.0
+    assert correction_of(now, here, small=False) == 2.0
     first = session(asked(1, 20.0, 10))
-    assert _correction(first, here, small=False) == 1.0
+    assert correction_of(first, here, small=False) == 1.0
     # where nobody knows the clicks of the whole video, all answers tell of them
-    assert _correction(first, replace(here, full_clicks=None), small=False) == 0.5
+    assert correction_of(first, replace(here, full_clicks=None), small=False) == 0.5
 
 
 def test_what_was_asked_for_is_known_and_not_asked_again(clip: tiny.Clip, checkpoint: Path) -> None:
     # quarters in round 1, then halves: one whose quarters were both asked for is known
     quarters, halves = Rectangles(6, (48, 64), 24, 32), Rectangles(6, (48, 64), 48, 32)
-    here = replace(bench(checkpoint, clip), segments=(quarters, halves))
+    here = replace(context(checkpoint, clip), segments=(quarters, halves))
     first = Round(1, Phase.DONE, (Sample(0, 0), Sample(0, 2), Sample(1, 1)), 3.0, "r", 3)
     pool = Pool(
         np.repeat(np.arange(2, dtype=np.int32), 2),
@@ -108,7 +98,7 @@ def test_what_was_asked_for_is_known_and_not_asked_again(clip: tiny.Clip, checkp
         np.ones(4, np.float32),
         np.arange(4, dtype=np.float32)[:, np.newaxis],
     )
-    rest, known, whole = _unasked(pool, session(first, Round(2, Phase.SELECT)), here)
+    rest, known, whole = unasked(pool, session(first, Round(2, Phase.SELECT)), here)
     assert rest.samples == (Sample(0, 1), Sample(1, 0), Sample(1, 1))
     assert known.features.tolist() == [[0.0]]
     assert whole == ()
@@ -135,7 +125,7 @@ def test_all_answers_are_those_of_every_answered_round(tmp_path: Path) -> None:
         for number, text in ((1, "0. .."), (3, ".1 ..")):
             annotation = FrameAnnotation(2, (number,), drawn(text))
             clicks = {Sample(2, number): Clicks(3, 1)}
-            store.save_answers(number, Answers((annotation,), clicks))
+            store.round(number).save_answers(Answers((annotation,), clicks))
         waiting = Round(4, Phase.ANNOTATE, (Sample(0, 0),), 4.0, "r")
         nothing = Round(2, Phase.DONE, (), 0.0)
         now = session(asked(1, 4.0, 4), nothing, asked(3, 4.0, 4), waiting)
@@ -145,31 +135,29 @@ def test_all_answers_are_those_of_every_answered_round(tmp_path: Path) -> None:
         assert found[2].label_map.tolist() == drawn("01 ..").tolist()
 
 
-def test_a_round_that_trained_nothing_keeps_the_network(
-    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
-) -> None:
+def test_a_round_that_trained_nothing_keeps_the_network(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        here = bench(checkpoint, clip)
-        assert network_path(store, here, 0) == checkpoint
-        assert network_path(store, here, 3) == checkpoint
-        trained = store.path("rounds", 2, "network.safetensors")
+        assert store.round(0).newest_network() is None
+        assert store.round(3).newest_network() is None
+        trained = store.round(2).network
         trained.parent.mkdir(parents=True)
         trained.touch()
-        assert network_path(store, here, 1) == checkpoint
-        assert network_path(store, here, 2) == trained
-        assert network_path(store, here, 4) == trained
+        assert store.round(1).newest_network() is None
+        assert store.round(2).newest_network() == trained
+        assert store.round(4).newest_network() == trained
 
 
 def test_label_maps_that_are_gone(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        path = label_map_path(store, 2, "a0")
+        files = store.round(2)
+        path = files.label_map_path("a0")
         assert path == tmp_path / "rounds/2/label_maps/a0.png"
         with pytest.raises(SessionError, match=r"a0\.png is missing or damaged; restore"):
-            read_label_map(path)
+            files.label_map("a0")
         path.parent.mkdir(parents=True)
         path.write_bytes(b"no image")
         with pytest.raises(SessionError, match=r"a0\.png is missing or damaged; restore"):
-            read_label_map(path)
+            files.label_map("a0")
 
 
 class Slow:
@@ -179,7 +167,7 @@ class Slow:
         assert request == "r"
 
 
-def unprepared() -> Bench:
+def unprepared() -> RunContext:
     raise AssertionError("nothing is due, so nothing is prepared")
 
 
@@ -209,17 +197,17 @@ def test_the_method_says_how_to_train() -> None:
 def test_a_class_is_remembered_until_it_is_answered_or_refuted(
     clip: tiny.Clip, checkpoint: Path, tmp_path: Path
 ) -> None:
-    what = tiny.experiment(clip, checkpoint, method="hvsa")
-    here = replace(bench(checkpoint, clip), config=what.config)
+    what = tiny.experiment(clip, checkpoint, method="hvsa").inputs
     first = np.repeat(np.array([0, 1, 2, 2], np.uint8), 16)[np.newaxis].repeat(48, axis=0)
     now = session(asked(1, 4.0, 4))
 
-    def unseen(text: str, here: Bench = here) -> list[int]:
+    def unseen(text: str, inputs: RunInputs = what) -> list[int]:
         """Where the first network shows floor, box, ball and ball again, a quarter each, and the
         answer is a letter a quarter."""
         answer = np.repeat(drawn(text), 16, axis=1).repeat(48, axis=0)
-        store.save_answers(1, Answers((FrameAnnotation(0, (1,), answer),), {}))
-        return _unseen(now, store, here)
+        store.round(1).save_answers(Answers((FrameAnnotation(0, (1,), answer),), {}))
+        here = replace(context(checkpoint, clip, store), inputs=inputs)
+        return unseen_classes(all_answers(now, store), here)
 
     with Store(tmp_path) as store:
         path = store.path("rounds", 0, "label_maps", "a0.png")
@@ -234,11 +222,11 @@ def test_a_class_is_remembered_until_it_is_answered_or_refuted(
         assert unseen("012.") == []
         assert unseen("0.0.") == [1]  # half of the answered pixels were shown as balls
         assert unseen("....") == []  # nothing was answered
-        other = replace(here, config=tiny.experiment(clip, checkpoint).config)
+        other = tiny.experiment(clip, checkpoint).inputs
         assert unseen("01..", other) == []  # `paper` remembers nothing
-        strange = replace(here, labels=LabelSet(("a", "b", "c")))
+        strange = replace(what, labels=LabelSet(("a", "b", "c")))
         assert unseen("01..", strange) == []  # the checkpoint knows other classes
         names = tiny.LABELS.names
-        assert unseen("0...", here) == [1, 2]
-        partly = replace(here, labels=LabelSet((*names[:2], "new")))
+        assert unseen("0...", what) == [1, 2]
+        partly = replace(what, labels=LabelSet((*names[:2], "new")))
         assert unseen("0...", partly) == [1]

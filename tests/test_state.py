@@ -147,5 +147,5 @@ def test_foreign_and_newer_databases_are_named(tmp_path: Path) -> None:
     with pytest.raises(SessionError, match=r"cvat\.db is not the memory"):
         State(tmp_path)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(SessionError, match="--workspace"):
+    with pytest.raises(SessionError, match="choose another folder"):
         State(tmp_path / "file" / "cvat")

@@ -9,6 +9,8 @@ import pytest
 
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.session.artefacts import RoundFiles
+from hvsa_cvat.session.checksums import Checksums
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
@@ -34,6 +36,11 @@ def scores() -> Pool:
         np.array([0.5, 1, 2], np.float32),
         np.arange(12, dtype=np.float32).reshape(3, 4),
     )
+
+
+def unchecked(root: Path) -> RoundFiles:
+    """Round 1 as a session has it that was made before there were checksums."""
+    return RoundFiles(root, 1, Checksums(root))
 
 
 def run_sql(path: Path, statement: str) -> None:
@@ -72,14 +79,14 @@ def test_killed_between_artefact_and_save_the_phase_is_repeated(tmp_path: Path) 
     def run() -> None:
         with Store(tmp_path) as store:
             store.create(session())
-            store.save_scores(0, scores())
+            store.round(0).save_scores(scores())
             raise Killed
 
     with pytest.raises(Killed):
         run()
     with Store(tmp_path) as store:
         assert store.load() == session()
-        store.save_scores(0, scores())
+        store.round(0).save_scores(scores())
         store.save(session().finish_phase(Phase.PREDICT))
         assert store.load() == session().finish_phase(Phase.PREDICT)
 
@@ -155,10 +162,10 @@ def test_a_session_with_nonsense_in_it(tmp_path: Path) -> None:
 
 def test_answers_come_back(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        store.save_answers(1, answers())
-        store.save_answers(2, Answers(()))
-        back = store.load_answers(1)
-        assert store.load_answers(2) == Answers(())
+        store.round(1).save_answers(answers())
+        store.round(2).save_answers(Answers(()))
+        back = store.round(1).answers()
+        assert store.round(2).answers() == Answers(())
         assert store.path("rounds", 1, "answers.npz").exists()
     assert [(a.frame, a.segments) for a in back.annotations] == [(2, (0, 4)), (7, ())]
     for mine, theirs in zip(back.annotations, answers().annotations, strict=True):
@@ -170,8 +177,8 @@ def test_answers_come_back(tmp_path: Path) -> None:
 
 def test_scores_come_back(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
-        store.save_scores(0, scores())
-        back = store.load_scores(0)
+        store.round(0).save_scores(scores())
+        back = store.round(0).scores()
     assert back.samples == scores().samples
     assert back.uncertainty.tolist() == [0.5, 1, 2]
     assert back.features.tolist() == scores().features.tolist()
@@ -181,30 +188,35 @@ def test_scores_come_back(tmp_path: Path) -> None:
 def test_artefacts_that_are_missing_truncated_or_foreign_are_named(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         with pytest.raises(SessionError, match=r"scores\.npz is missing"):
-            store.load_scores(3)
-        store.save_answers(1, answers())
+            store.round(3).scores()
+        store.round(1).save_answers(answers())
         path = store.path("rounds", 1, "answers.npz")
         whole = path.read_bytes()
         damaged = whole[:300] + bytes(300) + whole[600:]
         cases = [whole[:n] for n in (0, 5, len(whole) // 2, len(whole) - 3)]
         for content in (*cases, damaged, b"\x80\x04N."):
             path.write_bytes(content)
+            with pytest.raises(SessionError, match=r"answers\.npz is damaged: .*; restore it"):
+                store.round(1).answers()
             with pytest.raises(SessionError, match=r"answers\.npz is truncated or foreign"):
-                store.load_answers(1)
+                unchecked(tmp_path).answers()
         np.savez(path, frames=np.arange(3))
         with pytest.raises(SessionError, match=r"answers\.npz is truncated or foreign"):
-            store.load_answers(1)
+            unchecked(tmp_path).answers()
         with path.open("wb") as file:
             np.save(file, np.arange(3))
         with pytest.raises(SessionError, match=r"answers\.npz is truncated or foreign"):
-            store.load_answers(1)
+            unchecked(tmp_path).answers()
+        path.unlink()
+        with pytest.raises(SessionError, match=r"answers\.npz is missing; restore it"):
+            store.round(1).answers()
 
 
 def test_an_artefact_that_cannot_be_written_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     with Store(tmp_path) as store:
         (tmp_path / "rounds").write_text("in the way")
         with pytest.raises(HvsaError, match=r"answers\.npz"):
-            store.save_answers(1, answers())
+            store.round(1).save_answers(answers())
 
 
 def test_answers_of_frames_of_any_size_come_back(tmp_path: Path) -> None:
@@ -215,7 +227,7 @@ def test_answers_of_frames_of_any_size_come_back(tmp_path: Path) -> None:
         )
     )
     with Store(tmp_path) as store:
-        store.save_answers(1, kept)
-        read = store.load_answers(1)
+        store.round(1).save_answers(kept)
+        read = store.round(1).answers()
         assert read == kept
         assert read.annotations[1].label_map.tolist() == np.arange(12).reshape(4, 3).tolist()

@@ -125,5 +125,5 @@ def test_what_is_no_workspace_is_named(tmp_path: Path) -> None:
         opened(tmp_path)
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(SessionError, match="--workspace"):
+    with pytest.raises(SessionError, match="choose another folder"):
         opened(blocked / "below")

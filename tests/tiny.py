@@ -17,9 +17,10 @@ from PIL import Image as PillowImage
 from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
-from hvsa_cvat.session.phases import Clock
+from hvsa_cvat.session.context import Clock, RunInputs
 from hvsa_cvat.simulation.datasets import LabelMaps, open_labels
-from hvsa_cvat.simulation.experiment import Experiment, RoundMetrics, RunMetrics, run_experiment
+from hvsa_cvat.simulation.experiment import Experiment, run_experiment
+from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
 from hvsa_cvat.video.flow import DisFlow
 from hvsa_cvat.video.frames import open_frames
@@ -99,20 +100,22 @@ def experiment(
     height, width = frames.size
     return Experiment(
         video="clip",
-        frames=frames,
         truths=truths or open_labels(clip.labels, frames, labels),
-        labels=labels,
-        config=RunConfig(
-            **{
-                "method": "paper",
-                "budgets": (0.2, 0.5),
-                "size": (max(height, 32), max(width, 32)),
-                **settings,
-            }
+        inputs=RunInputs(
+            source=frames,
+            labels=labels,
+            config=RunConfig(
+                **{
+                    "method": "paper",
+                    "budgets": (0.2, 0.5),
+                    "size": (max(height, 32), max(width, 32)),
+                    **settings,
+                }
+            ),
+            checkpoint=checkpoint,
+            flow=DisFlow(),
+            device=torch.device("cpu"),
         ),
-        checkpoint=checkpoint,
-        flow=DisFlow(),
-        device=torch.device("cpu"),
     )
 
 

@@ -10,8 +10,9 @@ from hvsa_cvat.cvat.answers.collect import CollectPolicy, OwedJob, owed
 from hvsa_cvat.cvat.http.client import CvatClient, Unreachable
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.session.artefacts import NewestRecords, newest_records
 from hvsa_cvat.session.outlook import Outlook
-from hvsa_cvat.session.phases import Agreement, read_agreement, read_outlook, read_selection
+from hvsa_cvat.session.records import Agreement
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
 
@@ -43,6 +44,10 @@ class TaskStatus:
     """The agent that has the task just now."""
     error: str | None
     """What stopped the last pass, or why there is no more to say."""
+    budget_from: str | None = None
+    """How the clicks of annotating every frame, to which the budget relates, are known."""
+    skipped: str | None = None
+    """Why the newest round asks for nothing, if so."""
 
 
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
@@ -99,10 +104,12 @@ def _status(
                 jobs = tuple(people.owe(request, policy))
         except HvsaError as problem:
             error = error or str(problem)
-    selections = (read_selection(folder, done.number) for done in reversed(session.rounds))
-    selection = next((one for one in selections if one is not None), None)
-    outlooks = (read_outlook(folder, done.number) for done in reversed(session.rounds))
-    agreements = (read_agreement(folder, done.number) for done in reversed(session.rounds))
+    records = NewestRecords()
+    try:
+        records = newest_records(Store.peek_round(folder, current.number))
+    except HvsaError as problem:
+        error = error or str(problem)
+    selection = records.selection
     budgets = session.config["budgets"]
     return TaskStatus(
         task=care.task,
@@ -115,8 +122,10 @@ def _status(
         budget_clicks=budgets[-1] * selection.full_clicks if selection is not None else None,
         expected_clicks=current.expected_clicks if current.clicks is None else None,
         owed=jobs,
-        scores=next((one for one in agreements if one is not None), None),
-        outlook=next((one for one in outlooks if one is not None), None),
+        scores=records.agreement,
+        outlook=records.outlook,
         worked_on_by=holder,
         error=error,
+        budget_from=selection.basis if selection is not None else None,
+        skipped=selection.skipped if selection is not None else None,
     )

@@ -35,9 +35,11 @@ from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress
 from hvsa_cvat.segmentation.checkpoint import known_classes, load_checkpoint, read_info
 from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.session.advance import advance
+from hvsa_cvat.session.context import RunContext, RunInputs
 from hvsa_cvat.session.memory import Demand, check_fits, demand_of, this_machine
-from hvsa_cvat.session.phases import Bench, advance, published_maps
-from hvsa_cvat.session.prepare import Start, prepare
+from hvsa_cvat.session.prepare import prepare
+from hvsa_cvat.session.publish import published_maps
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.video.flow import choose_flow
@@ -430,7 +432,7 @@ class _Work:
         self._client = client
         self._log: Log = lambda line: log(f"task {care.task}: {line}")
         self._progress = progress
-        self._bench: Bench | None = None
+        self._context: RunContext | None = None
         self._frames: FrameSource | None = None
         try:
             self._task = read_task(
@@ -509,8 +511,8 @@ class _Work:
             self._frames = open_task_frames(self._client, self._task.media, cache, self._progress)
         return self._frames
 
-    def _prepared(self) -> Bench:
-        if self._bench is None:
+    def _prepared(self) -> RunContext:
+        if self._context is None:
             options, config = self._care.options, RunConfig.model_validate(self.session.config)
             device = choose_device(options.device)
             flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
@@ -520,7 +522,7 @@ class _Work:
             found = check_fits(demand, this_machine(self._store.root, device))
             if self.session.current.number == 0:
                 self._log(f"takes {found}")
-            start = Start(
+            inputs = RunInputs(
                 source=self._open_frames(),
                 labels=self.session.labels,
                 config=config,
@@ -529,8 +531,8 @@ class _Work:
                 device=device,
                 align_corners=options.align_corners,
             )
-            self._bench = prepare(start, self._store, full_clicks=None, progress=self._progress)
-        return self._bench
+            self._context = prepare(inputs, self._store, full_clicks=None, progress=self._progress)
+        return self._context
 
     def _network(self) -> Path:
         for suffix in (".safetensors", ".pth", ".pt", ".bin"):

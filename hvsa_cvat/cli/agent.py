@@ -310,6 +310,10 @@ def status(as_json: bool, **where: Any) -> None:
             _say(f"task {one.task}: {one.link}")
             for job in one.owed:
                 _say(f"  {_owed_line(job)}")
+            if one.budget_clicks is not None and one.budget_from is not None:
+                _say(f"  the clicks of annotating every frame are {one.budget_from}")
+            if one.skipped is not None:
+                _say(f"  round {one.round} asks for nothing: {one.skipped}")
             if one.outlook is not None:
                 _say(f"  {_outlook_line(one.outlook)}")
             if one.scores is not None and one.scores.unseen:

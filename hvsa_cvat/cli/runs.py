@@ -30,7 +30,7 @@ from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
 
 if TYPE_CHECKING:
-    from hvsa_cvat.simulation.experiment import RoundMetrics
+    from hvsa_cvat.simulation.scores import RoundMetrics
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -331,6 +331,7 @@ def _simulate(
 
     from hvsa_cvat.segmentation.checkpoint import load_checkpoint
     from hvsa_cvat.segmentation.device import choose_device
+    from hvsa_cvat.session.context import RunInputs
     from hvsa_cvat.session.memory import check_fits, demand_of, this_machine
     from hvsa_cvat.simulation.datasets import open_labels
     from hvsa_cvat.simulation.experiment import Experiment, run_experiment
@@ -364,14 +365,16 @@ def _simulate(
     OUT.print(f"Takes {check_fits(demand, this_machine(out, chosen))}.", soft_wrap=True)
     experiment = Experiment(
         video=video.name if video.name != "images" else video.resolve().parent.name,
-        frames=frames,
         truths=truths,
-        labels=labels,
-        config=config,
-        checkpoint=checkpoint,
-        flow=estimator,
-        device=chosen,
-        align_corners=align_corners,
+        inputs=RunInputs(
+            source=frames,
+            labels=labels,
+            config=config,
+            checkpoint=checkpoint,
+            flow=estimator,
+            device=chosen,
+            align_corners=align_corners,
+        ),
     )
     table = _round_table()
 

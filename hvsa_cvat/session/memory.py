@@ -81,8 +81,8 @@ _HELD_OUT = 2**16
 
 _SPARE = {"cpu": 2.0, "cuda": 1.75}
 """Times the counted tensors of the network: convolutions' workspace and what lies between
-allocations. On a CPU, where freed memory is kept (`kept_memory`), 24 steps came to 1.73 times. On an
-H200 a step of W18-small at 256x320 came to 1.42 times, its prediction to 1.65 times."""
+allocations. On a CPU, where freed memory is kept (`kept_memory`), 24 steps came to 1.73 times. On
+an H200 a step of W18-small at 256x320 came to 1.42 times, its prediction to 1.65 times."""
 
 _POOLED_PIXEL = 200
 """Bytes a pixel of the frames' own size on a GPU while the segments of a frame are pooled there."""
@@ -117,9 +117,9 @@ class Demand:
     half: bool = False
     """Whether convolutions are computed in bfloat16."""
     threads: int = 1
-    """Of the estimator of flow."""
+    """Threads that estimate flow."""
     video_bytes: int = 0
-    """Of the video in the run's folder."""
+    """What the video takes in the run's folder."""
     processes: int = 1
     """That train together, on this machine."""
 
@@ -134,17 +134,17 @@ class Machine:
     device: int | None = None
     """None: the network runs in the host's memory."""
     resident: int = 0
-    """Up to what size a video is kept on the device while it is trained on."""
+    """The largest video, in bytes, that is kept on the device during training."""
     folder: Path = Path()
     """Where the disk was looked at."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """At most so many bytes, each part by its name."""
+    """The most bytes that a run takes, each part by its name."""
 
     program: int
-    """Of all processes, and the weights of those that help."""
+    """For all processes, and the weights of those that help."""
     host: dict[str, int]
     """By phase, one after another, each beside the program."""
     disk: dict[str, int]
@@ -354,7 +354,7 @@ def demand_of(
 
 
 def most_samples(granularity: Granularity, frames: Size, names: Sequence[str]) -> int:
-    """At most so many samples a frame; of given maps a guess by three of them."""
+    """The most samples that a frame has; for given maps a guess by three of them."""
     if granularity.size is not None:
         (height, width), (rows, columns) = frames, granularity.size
         return -(-height // rows) * -(-width // columns)

@@ -24,11 +24,11 @@ LEVELS = 8
 """Steps of certainty, each an eighth of 0..1."""
 
 _SIDE = 4
-"""An answered frame is cut in so many rows and columns of blocks, so that the interval has
+"""Rows and columns of blocks into which an answered frame is cut, so that the interval has
 something to be drawn from where only few frames have answers."""
 
 _PRIOR_PIXELS = 200.0
-"""A class at a certainty counts as if so many more pixels had been like all classes there."""
+"""Pixels that each class at a certainty counts in addition, spread as over all classes there."""
 
 _RESAMPLINGS = 200
 _LOW, _HIGH = 5, 95
@@ -56,14 +56,15 @@ class Advice(StrEnum):
 
 
 class Outlook(BaseModel):
-    """Of a round. mIoU as fractions over the whole video; kept in `rounds/K/outlook.json`."""
+    """How good the masks of a round should be. mIoU as fractions over the whole video; kept in
+    `rounds/K/outlook.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     miou_before: float
-    """Of the masks of the round before, judged by this round's answers."""
+    """The masks of the round before, judged by this round's answers."""
     expected_miou: float
-    """Of the masks of this round."""
+    """The masks of this round."""
     low: float
     high: float
     """The interval: from the lower end of `miou_before`, as if the newest answers had taught
@@ -171,8 +172,8 @@ def truth_given(counts: NDArray[np.float64], present: NDArray[np.bool_]) -> NDAr
 def expected_miou(
     levels: NDArray[np.int64], given: NDArray[np.float64], present: NDArray[np.bool_]
 ) -> float:
-    """Of masks that `count_levels` counted, where `truth_given` is the truth; over the classes that
-    are `present`."""
+    """mIoU of masks that `count_levels` counted, where `truth_given` is the truth; over the classes
+    that are `present`."""
     matrix = np.einsum("pl,plt->tp", levels, given)
     both = np.diagonal(matrix)
     union = matrix.sum(axis=0) + matrix.sum(axis=1) - both
@@ -188,9 +189,10 @@ def outlook(
     carried: bool,
     rng: np.random.Generator,
 ) -> Outlook | None:
-    """Of a round whose answers are `held_out` from the masks before it, which `count_levels`
-    counted over the video. `clicks`: spent up to the round before, and now. `carried`: whether
-    answers are carried along the flow, which serves whole frames best in the end.
+    """The outlook of a round whose answers are `held_out` from the masks before it, which
+    `count_levels` counted over the video. `clicks`: spent up to the round before, and now.
+    `carried`: whether answers are carried along the flow, which serves whole frames best in the
+    end.
 
     None without answers, masks, or clicks before.
     """

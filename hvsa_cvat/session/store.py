@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import fcntl
-import zipfile
-import zlib
+import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import IO
 
-import numpy as np
 import sqlalchemy as sa
-from numpy.typing import NDArray
 
+from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import HvsaError, SessionError
-from hvsa_cvat.files import atomic_write, remove_partial
-from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.files import make_folder, remove_partial
+from hvsa_cvat.session.artefacts import RoundFiles, VideoFiles
+from hvsa_cvat.session.checksums import Checksums
 from hvsa_cvat.session.rounds import Session
-from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, Packed, Sample
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""1 had no checksums."""
+
+_HOLDS = "a session"
 
 _metadata = sa.MetaData()
-
-_versions = sa.Table("schema_version", _metadata, sa.Column("version", sa.Integer, nullable=False))
 
 _sessions = sa.Table(
     "sessions",
@@ -50,21 +50,15 @@ _rounds = sa.Table(
     sa.Column("seconds", sa.JSON, nullable=False),
 )
 
-
-_MEND = "restore it from a copy or start again in another folder"
-
-# What numpy and zipfile raise for a damaged or foreign file; RuntimeError is how zipfile refuses
-# flags that damage has set, TypeError what follows from a file that is no archive.
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    RuntimeError,
-    zipfile.BadZipFile,
-    zlib.error,
+_artefacts = sa.Table(
+    "artefacts",
+    _metadata,
+    sa.Column("path", sa.Text, primary_key=True),
+    sa.Column("checksum", sa.String(64), primary_key=True),  # two while a file is being replaced
 )
+
+_CLOSED = "closed"
+"""What the lock file says while nobody works in the folder and nobody was killed there."""
 
 
 class Store:
@@ -74,14 +68,19 @@ class Store:
         self.root = root
         self.database = root / "session.db"
         with ExitStack() as opening:
-            opening.enter_context(_locked(root))
-            url = sa.URL.create("sqlite", database=str(self.database))
-            self._engine = sa.create_engine(url, poolclass=sa.NullPool)
-            sa.event.listen(self._engine, "connect", _leave_transactions_to_us)
-            sa.event.listen(self._engine, "begin", _begin)
-            opening.callback(self._engine.dispose)
-            self._prepare()
-            remove_partial(root)
+            closed_well = opening.enter_context(_locked(root))
+            if not _has_content(self.database) and (root / "rounds").exists():
+                raise SessionError(
+                    f"{self.database} is missing or empty, but {root} holds rounds; restore it "
+                    "from a copy or choose another folder"
+                )
+            self._database = Database(
+                self.database, _metadata, SCHEMA_VERSION, _HOLDS, version_table="schema_version"
+            )
+            if not closed_well:
+                remove_partial(root)
+            with self._database.transaction() as connection:
+                self.checksums = Checksums(root, _recorded(connection), self._expect)
             self._resources = opening.pop_all()
 
     @staticmethod
@@ -89,17 +88,20 @@ class Store:
         """The session that lies in `root`, read without holding the folder: whoever works there
         goes on. None in a folder without one."""
         database = root / "session.db"
-        if not database.exists():
+        if not _has_content(database):
             return None
-        url = sa.URL.create(
-            "sqlite", database=f"file:{database}", query={"mode": "ro", "uri": "true"}
-        )
-        engine = sa.create_engine(url, poolclass=sa.NullPool)
-        try:
-            with _refusals(database), engine.connect() as connection:
-                return _load(connection, database)
-        finally:
-            engine.dispose()
+        with read_only(database, _HOLDS) as connection:
+            return _load(connection, database)
+
+    @staticmethod
+    def peek_round(root: Path, number: int) -> RoundFiles:
+        """The files of a round in `root`, to be read without holding the folder."""
+        database, recorded = root / "session.db", dict[str, set[str]]()
+        if _has_content(database):
+            with read_only(database, _HOLDS) as connection:
+                if sa.inspect(connection).has_table(_artefacts.name):
+                    recorded = _recorded(connection)
+        return RoundFiles(root, number, Checksums(root, recorded))
 
     def __enter__(self) -> Store:
         return self
@@ -117,12 +119,19 @@ class Store:
         self._resources.close()
 
     def path(self, *parts: str | int) -> Path:
-        """Where an artefact lies, e.g. `path("rounds", 2, "scores.npz")`."""
+        """A place in the folder that belongs to the caller, e.g. `path("cvat", "chunks")`."""
         return self.root.joinpath(*map(str, parts))
+
+    @property
+    def video(self) -> VideoFiles:
+        return VideoFiles(self.root, self.checksums)
+
+    def round(self, number: int) -> RoundFiles:
+        return RoundFiles(self.root, number, self.checksums)
 
     def create(self, session: Session) -> None:
         """Begin `session` in this folder."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             present = connection.scalar(sa.select(_sessions.c.id))
             if present is not None:
                 raise SessionError(
@@ -134,8 +143,9 @@ class Store:
             _write_rounds(connection, session)
 
     def save(self, session: Session) -> None:
-        """Replace what is stored of the rounds of `session`, as a whole or not at all."""
-        with self._transaction() as connection:
+        """Replace what is stored of the rounds of `session`, and record the checksums of the files
+        that were written since: as a whole or not at all."""
+        with self._database.transaction() as connection:
             known = sa.select(_sessions.c.id).where(_sessions.c.id == session.id)
             if connection.scalar(known) is None:
                 raise SessionError(
@@ -143,106 +153,25 @@ class Store:
                 )
             connection.execute(sa.delete(_rounds).where(_rounds.c.session == session.id))
             _write_rounds(connection, session)
+            _write_checksums(connection, self.checksums.written)
+        self.checksums.settle()
+
+    def save_checksums(self) -> None:
+        """Record the checksums of files that were written outside the phases."""
+        if self.checksums.written:
+            with self._database.transaction() as connection:
+                _write_checksums(connection, self.checksums.written)
+            self.checksums.settle()
 
     def load(self) -> Session | None:
         """The session as it was saved last, or None in a new folder."""
-        with self._transaction() as connection:
+        with self._database.transaction() as connection:
             return _load(connection, self.database)
 
-    def save_answers(self, round_number: int, answers: Answers) -> None:
-        """Keep the answers of a round in `rounds/K/answers.npz`."""
-        _write_answers(self._answers(round_number), answers)
-
-    def load_answers(self, round_number: int) -> Answers:
-        return _read_answers(self._answers(round_number))
-
-    def save_corrections(self, round_number: int, corrections: Answers) -> None:
-        """Keep what people had drawn unasked when a round was answered, `rounds/K/corrections.npz`.
-
-        Runs without any have no such file.
-        """
-        path = self._corrections(round_number)
-        if corrections.annotations or path.exists():
-            _write_answers(path, corrections)
-
-    def load_corrections(self, round_number: int) -> Answers:
-        path = self._corrections(round_number)
-        return _read_answers(path) if path.exists() else Answers(())
-
-    def save_scores(self, round_number: int, scores: Pool) -> None:
-        """Keep what the network of a round says of all samples in `rounds/K/scores.npz`."""
-        with atomic_write(self._scores(round_number)) as path:
-            np.savez(
-                path,
-                frames=scores.frames,
-                segments=scores.segments,
-                uncertainty=scores.uncertainty,
-                features=scores.features,
-            )
-
-    def load_scores(self, round_number: int) -> Pool:
-        columns = ("frames", "segments", "uncertainty", "features")
-        frames, segments, uncertainty, features = _read(self._scores(round_number), columns)
-        return Pool(frames, segments, uncertainty, features)
-
-    def _answers(self, round_number: int) -> Path:
-        return self.path("rounds", round_number, "answers.npz")
-
-    def _corrections(self, round_number: int) -> Path:
-        return self.path("rounds", round_number, "corrections.npz")
-
-    def _scores(self, round_number: int) -> Path:
-        return self.path("rounds", round_number, "scores.npz")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        """All or nothing."""
-        with _refusals(self.database), self._engine.begin() as connection:
-            yield connection
-
-    def _prepare(self) -> None:
-        """Create the tables, or check that they are ours."""
-        with self._transaction() as connection:
-            present = set(sa.inspect(connection).get_table_names())
-            if not present:
-                _metadata.create_all(connection)
-                connection.execute(sa.insert(_versions), {"version": SCHEMA_VERSION})
-                return
-            if not present >= set(_metadata.tables):
-                raise SessionError(
-                    f"{self.database} was not made by hvsa-agent; choose another folder"
-                )
-            version = connection.scalar(sa.select(_versions.c.version))
-        if version is None or version > SCHEMA_VERSION:
-            raise SessionError(
-                f"{self.database} has schema version {version}, this hvsa-agent knows up to "
-                f"{SCHEMA_VERSION}; install the newer hvsa-agent that made it"
-            )
-
-
-def _leave_transactions_to_us(connection: Any, record: object) -> None:
-    # sqlite3 would commit each CREATE TABLE by itself, and a full disk leave some of them
-    connection.isolation_level = None
-
-
-def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-@contextmanager
-def _refusals(database: Path) -> Iterator[None]:
-    """What the database refuses becomes a `SessionError` naming its file."""
-    try:
-        yield
-    except sa.exc.OperationalError as error:
-        raise SessionError(
-            f"cannot use {database}: {error.orig}; free space or choose another folder"
-        ) from error
-    except sa.exc.DatabaseError as error:
-        raise SessionError(
-            f"{database} is not a session ({error.orig}); restore it from a copy or "
-            "choose another folder"
-        ) from error
+    def _expect(self, name: str, checksum: str) -> None:
+        with self._database.transaction() as connection:
+            row = {"path": name, "checksum": checksum}
+            connection.execute(sa.insert(_artefacts), row)
 
 
 def _load(connection: sa.Connection, database: Path) -> Session | None:
@@ -266,13 +195,36 @@ def _write_rounds(connection: sa.Connection, session: Session) -> None:
     connection.execute(sa.insert(_rounds), rows)
 
 
+def _recorded(connection: sa.Connection) -> dict[str, set[str]]:
+    recorded = defaultdict[str, set[str]](set)
+    for row in connection.execute(sa.select(_artefacts)):
+        recorded[row.path].add(row.checksum)
+    return dict(recorded)
+
+
+def _write_checksums(connection: sa.Connection, written: dict[str, str]) -> None:
+    if not written:
+        return
+    rows = [{"path": name, "checksum": checksum} for name, checksum in written.items()]
+    replaced = sa.delete(_artefacts).where(_artefacts.c.path == sa.bindparam("name"))
+    connection.execute(replaced, [{"name": name} for name in written])
+    connection.execute(sa.insert(_artefacts), rows)
+
+
+def _has_content(database: Path) -> bool:
+    return database.exists() and database.stat().st_size > 0
+
+
 @contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    """Hold the folder `root` alone; the lock goes with the process, whatever ends it."""
+def _locked(root: Path) -> Iterator[bool]:
+    """Hold the folder `root` alone; the lock goes with the process, whatever ends it.
+
+    Yields whether the one who held it before closed it.
+    """
     lock: IO[str]
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = (root / ".lock").open("a")
+        make_folder(root)
+        lock = (root / ".lock").open("a+")
     except OSError as error:
         reason = error.strerror or str(error)
         raise SessionError(f"cannot use {root}: {reason}; choose another folder") from error
@@ -283,54 +235,10 @@ def _locked(root: Path) -> Iterator[None]:
             raise SessionError(
                 f"{root} is in use by another run; wait for it or choose another folder"
             ) from error
-        yield
-
-
-def _read(path: Path, columns: tuple[str, ...]) -> list[NDArray[Any]]:
-    """The named arrays of an npz file."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return [archive[column] for column in columns]
-    except FileNotFoundError as error:
-        raise SessionError(f"{path} is missing; {_MEND}") from error
-    except _UNREADABLE as error:
-        raise SessionError(f"{path} is truncated or foreign; {_MEND}") from error
-
-
-def _write_answers(path: Path, answers: Answers) -> None:
-    packed = [a.packed for a in answers.annotations]
-    segments = [s for a in answers.annotations for s in a.segments]
-    clicks = [(s.frame, s.segment, c.boundary, c.classes) for s, c in answers.clicks.items()]
-    with atomic_write(path) as temporary:
-        np.savez(
-            temporary,
-            frames=np.array([a.frame for a in answers.annotations], np.int32),
-            sizes=np.array([one.shape for one in packed], np.int32).reshape(-1, 2),
-            # label maps, uint8, each deflated by itself
-            packed=np.frombuffer(b"".join(one.content for one in packed), np.uint8),
-            packed_bytes=np.array([len(one.content) for one in packed], np.int64),
-            segments=np.array(segments, np.int32),
-            segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
-            clicks=np.array(clicks, np.int64).reshape(-1, 4),
-        )
-
-
-def _read_answers(path: Path) -> Answers:
-    columns = ("frames", "sizes", "packed", "packed_bytes", "segments", "segment_counts", "clicks")
-    frames, sizes, packed, lengths, segments, counts, clicks = _read(path, columns)
-    parts = _split(segments, counts)
-    label_maps = [
-        Packed(tuple(size), np.dtype(np.uint8).str, content.tobytes())
-        for size, content in zip(sizes.tolist(), _split(packed, lengths), strict=True)
-    ]
-    return Answers(
-        tuple(
-            FrameAnnotation(int(frame), tuple(part.tolist()), label_map)
-            for frame, part, label_map in zip(frames, parts, label_maps, strict=True)
-        ),
-        {Sample(f, s): Clicks(boundary, classes) for f, s, boundary, classes in clicks.tolist()},
-    )
-
-
-def _split(joined: NDArray[Any], counts: NDArray[np.int64]) -> list[NDArray[Any]]:
-    return np.split(joined, np.cumsum(counts)[:-1]) if len(counts) else []
+        lock.seek(0)
+        closed_well = lock.read() == _CLOSED
+        if closed_well:
+            lock.truncate(0)
+            os.fsync(lock.fileno())
+        yield closed_well
+        lock.write(_CLOSED)

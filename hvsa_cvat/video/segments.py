@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -279,7 +280,7 @@ def _stored(path: Path) -> SegmentMap | None:
     try:
         with np.load(path) as archive:
             return np.asarray(archive["segments"], dtype=np.int32)
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, BadZipFile, zlib.error):
         return None
 
 

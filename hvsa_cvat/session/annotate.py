@@ -1,0 +1,88 @@
+"""REQUEST and ANNOTATE: ask people for the samples, and take in what they have answered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.metrics import ConfusionMatrix
+from hvsa_cvat.ports import AnnotationServer
+from hvsa_cvat.session.answers import answered_classes, merge_answers
+from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.outlook import count_held_out
+from hvsa_cvat.session.records import Agreement
+from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.types import Answers, FrameAnnotation
+
+
+def request_answers(session: Session, server: AnnotationServer, context: RunContext) -> str:
+    """Ask people for the samples of the current round; returns the request's id."""
+    current = session.current
+    key = f"hvsa://{session.id}/rounds/{current.number}"
+    selection = context.files(current.number).selection()
+    expected = selection.expected_clicks if selection and current.queried else ()
+    return server.request(key, current.queried, context.segments_of(current.number), expected)
+
+
+def collect_answers(session: Session, server: AnnotationServer) -> Answers | None:
+    """The finished answers of the current round; None while people are still at work."""
+    request = session.current.request
+    if request is None:
+        raise SessionError(f"round {session.current.number} waits for a request it never made")
+    return server.collect(request)
+
+
+def keep_answers(
+    session: Session, answers: Answers, server: AnnotationServer, context: RunContext
+) -> None:
+    """Keep the answers of the current round, what people have changed or drawn besides, and how
+    the masks agree with what they had not seen."""
+    number = session.current.number
+    for done in session.rounds[:number]:
+        revised = server.revised(done.request) if done.request is not None else None
+        if revised is not None:
+            context.files(done.number).save_answers(revised)
+    corrections = Answers(tuple(server.corrections()))
+    files = context.files(number)
+    files.save_corrections(corrections)
+    earlier = all_answers(session, context.store).values()
+    _keep_agreement(number, answers, (*earlier, *corrections.annotations), context)
+    files.save_answers(answers)
+
+
+def all_answers(session: Session, store: Store) -> dict[int, FrameAnnotation]:
+    """Everything that people have answered so far, one annotation a frame; what they drew without
+    being asked holds over what they answered."""
+    answered = [done.number for done in session.rounds if done.clicks is not None]
+    answers = [a for number in answered for a in store.round(number).answers().annotations]
+    if answered:
+        answers.extend(store.round(answered[-1]).corrections().annotations)
+    return merge_answers(answers)
+
+
+def _keep_agreement(
+    number: int, answers: Answers, others: Iterable[FrameAnnotation], context: RunContext
+) -> None:
+    """Keep how the masks of the round before compare with answers that they had not seen."""
+    classes = len(context.labels)
+    seen = answered_classes((*others, *answers.annotations), classes)
+    before, files = context.files(number - 1), context.files(number)
+    matrix, tables = ConfusionMatrix(classes), []
+    for answer in answers.annotations:
+        name = context.source.names[answer.frame]
+        shown = before.label_map(name)
+        matrix.add(answer.label_map, shown)
+        levels = before.certainty_levels(name)
+        tables.append(count_held_out(shown, levels, answer.label_map, classes))
+    pixels = int(matrix.counts.sum())
+    if number > 1:  # the masks of round 0 know nothing of the video, so these tell nothing of later
+        files.save_held_out(tables)
+    files.save_agreement(
+        Agreement(
+            pixels=pixels,
+            pixel_accuracy=matrix.pixel_accuracy if pixels else None,
+            miou=matrix.miou if pixels else None,
+            unseen=tuple(n for k, n in enumerate(context.labels.names) if not seen[k]),
+        )
+    )

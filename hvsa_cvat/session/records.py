@@ -1,0 +1,92 @@
+"""What phases find out and keep as JSON in the folder of their round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from hvsa_cvat.types import Sample
+
+
+class CostBasis(StrEnum):
+    """How the clicks of annotating every frame are known."""
+
+    GIVEN = "given"
+    MASKS = "estimated from the outlines of the masks"
+    FRAMES = "estimated from the frames that were answered as a whole"
+
+
+class Skipped(StrEnum):
+    """Why a round asks for nothing."""
+
+    SPENT = "the budget is spent"
+    ASKED = "everything has been asked for"
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What SELECT found, kept in `rounds/K/selection.json`."""
+
+    samples: tuple[Sample, ...]
+    expected_clicks: tuple[float, ...]
+    """One for each sample."""
+    full_clicks: float
+    """Clicks of annotating every frame of the video, as far as known then."""
+    basis: CostBasis | None = None
+    """How `full_clicks` is known; None in rounds of older versions."""
+    limited: bool = False
+    """Whether `full_clicks` would differ more from the estimate of the round before, and was kept
+    within half and twice of it."""
+    skipped: Skipped | None = None
+    """None where there are samples."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "samples": [[sample.frame, sample.segment] for sample in self.samples],
+            "expected_clicks": list(self.expected_clicks),
+            "full_clicks": self.full_clicks,
+            "basis": self.basis,
+            "limited": self.limited,
+            "skipped": self.skipped,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Selection:
+        return cls(
+            tuple(Sample(frame, segment) for frame, segment in content["samples"]),
+            tuple(content["expected_clicks"]),
+            content["full_clicks"],
+            CostBasis(content["basis"]) if content.get("basis") else None,
+            content.get("limited", False),
+            Skipped(content["skipped"]) if content.get("skipped") else None,
+        )
+
+
+class Agreement(BaseModel):
+    """How the masks of the round before agree with the answers of a round, before the network has
+    seen them. Kept in `rounds/K/agreement.json`.
+
+    Active selection asks where the network is unsure, so over the whole video the scores are
+    higher.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    pixels: int
+    """Answered pixels."""
+    pixel_accuracy: float | None
+    miou: float | None
+    unseen: tuple[str, ...] = ()
+    """Classes that no answer has shown up to this round, so that no mask can be expected to."""
+
+
+class Propagation(BaseModel):
+    """What label propagation reached. Kept in `rounds/K/propagation.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    reached_percent: float
+    """Pixels of the video that a carried label reached; the others show the network's class."""

@@ -1,0 +1,82 @@
+"""SELECT: which samples people are asked for, within what may be spent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvsa_cvat.config import Strategy
+from hvsa_cvat.selection.strategy import Pool, Query, select
+from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.cost import asked_pixels, cost_model, estimated_clicks, round_budget
+from hvsa_cvat.session.records import Selection, Skipped
+from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.types import Sample
+
+
+def select_samples(session: Session, context: RunContext) -> Selection:
+    """Choose the samples of the current round, and keep what was found."""
+    number = session.current.number
+    segments = context.segments_of(number)
+    costs = cost_model(session, context)
+
+    def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
+        return costs.sample_clicks(estimated_clicks(samples, segments, number - 1, context))
+
+    budget = round_budget(session, context, costs)
+    chosen = _chosen(session, context, budget, expected_cost) if budget > 0 else []
+    skipped = None
+    if not chosen:
+        skipped = Skipped.ASKED if budget > 0 else Skipped.SPENT
+    selection = Selection(
+        tuple(chosen),
+        tuple(expected_cost(chosen).tolist() if chosen else []),
+        costs.full_clicks,
+        costs.basis,
+        costs.limited,
+        skipped,
+    )
+    context.files(number).save_selection(selection)
+    return selection
+
+
+def _chosen(
+    session: Session,
+    context: RunContext,
+    budget: float,
+    expected_cost: Callable[[Sequence[Sample]], NDArray[np.float64]],
+) -> list[Sample]:
+    number = session.current.number
+    small = context.segments_of(number).border_is_free
+    pool, asked, whole = unasked(context.files(number - 1).scores(), session, context)
+    strategy = context.config.strategy
+    if strategy is Strategy.UNIFORM and small:
+        strategy = Strategy.ACTIVE  # frames are spaced evenly, smaller samples are not
+    query = Query(
+        budget=budget,
+        expected_cost=expected_cost,
+        strategy=strategy,
+        diversity_only=number == 1,
+        labeled_frames=whole,
+        length=len(context.source),
+        known=asked.features if context.config.farthest and small else None,
+    )
+    return select(pool, query, context.rng(number), context.inputs.device)
+
+
+def unasked(
+    pool: Pool, session: Session, context: RunContext
+) -> tuple[Pool, Pool, tuple[int, ...]]:
+    """The samples of the current round that are not asked for yet, or only in part, where earlier
+    ones were smaller; the others; and the frames that were asked for as a whole."""
+    segments = context.segments_of(session.current.number)
+    keep, whole = np.ones(len(pool), np.bool_), []
+    for frame, asked in asked_pixels(session.rounds, context):
+        counted = np.bincount(segments[frame][~asked], minlength=segments.count(frame))
+        rows = np.flatnonzero(pool.frames == frame)
+        keep[rows] = counted[pool.segments[rows]] > 0
+        if asked.all():
+            whole.append(frame)
+    return pool.take(keep), pool.take(~keep), tuple(whole)

@@ -1,0 +1,105 @@
+"""What is known of the cost, where nobody has told it: every promised round asks something."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+
+from hvsa_cvat.ports import silent
+from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
+from hvsa_cvat.session.advance import advance
+from hvsa_cvat.session.prepare import prepare
+from hvsa_cvat.session.records import CostBasis, Selection, Skipped
+from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.simulation.annotator import SimulatedServer
+from hvsa_cvat.types import LabelSet
+
+STRANGE = LabelSet(("a", "b", "c", "d"))
+
+
+def stranger(path: Path, noise: float) -> Path:
+    """A network that knows none of the classes; with much noise its masks change at each pixel."""
+    network = new_network("hrnet_w18_small", len(STRANGE), seed=3)
+    for parameter in network.parameters():
+        parameter.data.mul_(1 + noise)
+    info = CheckpointInfo(network.name, STRANGE.names, tiny.SIZE, network.align_corners, 0)
+    save_checkpoint(network, info, path)
+    return path
+
+
+def rounds_of(
+    tmp_path: Path, length: int, budgets: Sequence[float], granularity: str, noise: float = 0.0
+) -> tuple[Session, list[Selection]]:
+    """A session of which nobody knows the full cost, run to its end."""
+    clip = tiny.write_clip(tmp_path / "clip", length=length)
+    what = tiny.experiment(
+        clip,
+        stranger(tmp_path / "start.safetensors", noise),
+        method="label-propagation",
+        granularity=granularity,
+        budgets=tuple(budgets),
+    )
+    inputs = what.inputs
+    with Store(tmp_path / "out") as store:
+        server = SimulatedServer(
+            inputs.labels, inputs.source, what.truths, inputs.rules, store.path("annotator")
+        )
+        session: Session | None = Session("s", "clip", tiny.LABELS, {}, len(budgets))
+        assert session is not None
+        store.create(session)
+        context = prepare(inputs, store, full_clicks=None, progress=silent)
+        while session is not None:
+            last = session
+            session = advance(session, server, store, lambda: context, lambda: 0.0)
+        found = [store.round(number).selection() for number in range(1, len(budgets) + 1)]
+        selections = [one for one in found if one is not None]
+        assert len(selections) == len(budgets)
+    return last, selections
+
+
+@pytest.mark.parametrize(
+    ("length", "budgets", "granularity"),
+    [
+        (6, (0.02, 0.04, 0.06), "rectangle:16"),
+        (6, (0.05, 0.1, 0.2), "superpixel:12"),
+        (24, (0.04, 0.08), "frame"),
+        (6, (0.1, 0.2, 0.3), "rectangle:16,frame"),
+    ],
+)
+def test_every_promised_round_asks_something(
+    length: int, budgets: Sequence[float], granularity: str, tmp_path: Path
+) -> None:
+    session, selections = rounds_of(tmp_path, length, budgets, granularity, 3.0)
+    assert all(one.samples for one in selections)
+    assert all(one.skipped is None for one in selections)
+    for before, after in pairwise(selections):
+        assert 0.5 <= after.full_clicks / before.full_clicks <= 2.0
+    for one, done in zip(selections, session.rounds[1:], strict=True):
+        assert done.expected_clicks == pytest.approx(sum(one.expected_clicks))
+
+
+def test_whole_frames_that_were_answered_tell_the_full_cost(tmp_path: Path) -> None:
+    session, (first, second, third) = rounds_of(tmp_path, 12, (0.1, 0.2, 0.3), "frame", 3.0)
+    assert first.basis is CostBasis.MASKS
+    assert second.basis is third.basis is CostBasis.FRAMES
+    clicks = [one.clicks or 0 for one in session.rounds]
+    frames = [len(one.queried) for one in session.rounds]
+    if not second.limited:
+        assert second.full_clicks == pytest.approx(12 * clicks[1] / frames[1])
+    # what a frame is expected to cost follows what frames have cost
+    mean = sum(clicks[:3]) / sum(frames[:3])
+    assert np.mean(third.expected_clicks) == pytest.approx(mean, rel=0.5)
+
+
+def test_a_round_without_samples_says_why(tmp_path: Path) -> None:
+    session, selections = rounds_of(tmp_path, 2, (0.9, 0.95, 1.0), "frame", 3.0)
+    asked = [one for one in selections if one.samples]
+    empty = [one for one in selections if not one.samples]
+    assert len(session.queried) == 2
+    assert asked
+    assert empty
+    assert {one.skipped for one in empty} == {Skipped.ASKED}
