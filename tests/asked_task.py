@@ -64,7 +64,7 @@ class Asking:
             self.state,
             self.task,
             Frames(),
-            f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests()) + 1}",
+            f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests.all()) + 1}",
             samples,
             segments,
             [1.0] * len(samples),

@@ -346,7 +346,7 @@ def test_a_request_as_annotators_see_it(place: Place) -> None:
     for region in request.regions:
         sample = RECTANGLES[region.sample.frame] == region.sample.segment
         assert (pixels(region) == sample).all()
-        numbers = state.numbers(request.key, region.child_frame)
+        numbers = state.requests.numbers(request.key, region.child_frame)
         assert ((numbers == region.number) == sample).all()
         shape = shapes[region.number]
         assert shape["id"] == region.shape
@@ -359,7 +359,7 @@ def test_a_request_as_annotators_see_it(place: Place) -> None:
     assert sum(len(j.tags) + len(j.tracks) + len(j.shapes) for j in child.jobs) == 5
 
     for child_frame, position in enumerate(request.frames):
-        lit = state.numbers(request.key, child_frame) > 0
+        lit = state.requests.numbers(request.key, child_frame) > 0
         shown = place.shown(request, child_frame)
         assert (shown[lit] == IMAGES[position][lit]).all()
         dark = np.round(IMAGES[position][~lit] * 0.35)
@@ -766,12 +766,12 @@ def test_withdrawing_removes_the_task_and_nothing_else(place: Place) -> None:
         companion.remove_child(client, state, first)
         companion.remove_child(client, state, first)
         assert [task.id for task in place.children()] == [second.task]
-        assert state.request(first.key) is None
+        assert state.requests.get(first.key) is None
         place.cvat.task(second.task).bug_tracker = "https://tracker.example/1"
         with pytest.raises(ServerError, match="does not carry the key"):
             companion.remove_child(client, state, second)
     assert second.task in place.cvat.world.tasks
-    assert state.request(second.key) == second
+    assert state.requests.get(second.key) == second
 
 
 # -- disturbances
@@ -798,7 +798,8 @@ def content(place: Place, request: Asked) -> Any:
         "frames": request.frames,
         "regions": [replace(region, shape=None) for region in request.regions],
         "numbers": [
-            place.state().numbers(request.key, i).tolist() for i in range(len(request.frames))
+            place.state().requests.numbers(request.key, i).tolist()
+            for i in range(len(request.frames))
         ],
         "left over": list(place.folder.rglob("*.png")),
     }

@@ -792,13 +792,13 @@ def test_groups_are_bounded_by_size(
 ) -> None:
     files = pictures(tmp_path, 7)
     size = max(file.stat().st_size for file in files)
-    monkeypatch.setattr("hvsa_cvat.cvat.http.client._GROUP_BYTES", 3 * size)
+    monkeypatch.setattr("hvsa_cvat.cvat.http.upload._GROUP_BYTES", 3 * size)
     with connect(cvat) as client:
         task = new_task(client)
         client.upload(task, files, {"image_quality": 70}, silent, "upload")
         sent = [r for r in cvat.requests if "Upload-Multiple" in r.headers]
         assert [r.body.count(b'filename="p') for r in sent] == [3, 3, 1]
-    monkeypatch.setattr("hvsa_cvat.cvat.http.client._GROUP_BYTES", 1)
+    monkeypatch.setattr("hvsa_cvat.cvat.http.upload._GROUP_BYTES", 1)
     with connect(cvat) as client:
         client.upload(new_task(client), files[:2], {"image_quality": 70}, silent, "upload")
         assert cvat.task(2).media is not None
@@ -810,7 +810,7 @@ def test_a_half_upload_is_never_continued(
     cvat: StandIn, tmp_path: Path, fault: Fault, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Start, two groups, finish: whichever fails, nothing is sent twice into one task."""
-    monkeypatch.setattr("hvsa_cvat.cvat.http.client._GROUP_FILES", 2)
+    monkeypatch.setattr("hvsa_cvat.cvat.http.upload._GROUP_FILES", 2)
     files = pictures(tmp_path, 3)
     originals = {file.name: file.read_bytes() for file in files}
     with connect(cvat, timeouts=timeouts(fault)) as client:

@@ -460,7 +460,7 @@ def test_a_deleted_child_task_is_an_error_with_the_mend(asking: Asking) -> None:
         f"jobs {ann}, {bob} of task {child}, asking people about task {parent}: gone from the "
         f"server; ask again: hvsa-agent sync --task {parent} --ask-again"
     )
-    assert asking.state.request(asking.request.key) == asking.request
+    assert asking.state.requests.get(asking.request.key) == asking.request
     assert [job.state for job in owed(asking.client, asking.request, CollectPolicy())] == [
         "deleted",
         "deleted",

@@ -60,11 +60,11 @@ def publish(asking: Asking, job: int, frame: int, drawing: str) -> list[int]:
     print_of = read_labels(
         asking.client, asking.state, asking.task.id, asking.task.label_ids
     ).fingerprint
-    asking.state.intend(job, [(frame, print_of(shape)) for shape in shapes])
+    asking.state.ledger.intend(job, [(frame, print_of(shape)) for shape in shapes])
     made = asking.client.send(
         "PATCH", f"jobs/{job}/annotations", {"shapes": shapes}, action="create"
     )["shapes"]
-    asking.state.settle(job, [(print_of(shape), shape["id"]) for shape in made])
+    asking.state.ledger.settle(job, [(print_of(shape), shape["id"]) for shape in made])
     return [shape["id"] for shape in made]
 
 

@@ -80,7 +80,7 @@ def test_reading_puts_the_ledger_right() -> None:
         shapes = read_shapes(field.client, field.state, labels, field.client.get(f"jobs/{job}"))
         ours = {shape for ids in shapes.own.values() for shape in ids.values()}
         assert ours == {row["id"] for row in field.shapes()} - {cars[0], drawn}
-        assert ours == {one.shape for one in field.state.pushed(job)}
+        assert ours == {one.shape for one in field.state.ledger.pushed(job)}
         people = [json.loads(text)["id"] for text in shapes.people[0]]
         assert sorted(people) == sorted([cars[0], drawn])
         assert (shapes.surplus, shapes.tracks, shapes.edited) == ({}, [], 1)
@@ -93,10 +93,10 @@ def test_only_what_is_exactly_as_intended_is_taken_for_ours() -> None:
         field.publish(1, ROAD_AND_SKY)
         shape = field.shapes()[0]
         print_ = labels.fingerprint(shape)
-        field.state.forget_job(job)
+        field.state.ledger.forget_job(job)
         field.people.copy(job, shape["id"])
         field.people.relabel(job, shape["id"], field.label(CAR))
-        field.state.intend(job, [(shape["frame"], print_)])
+        field.state.ledger.intend(job, [(shape["frame"], print_)])
         row = field.client.get(f"jobs/{job}")
         assert read_shapes(field.client, field.state, labels, row).own == {}
         back = {k: v for k, v in shape.items() if k not in ("id", "job")}

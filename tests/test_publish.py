@@ -738,7 +738,7 @@ def test_retracting_from_a_job_that_is_gone(field: Field) -> None:
     del field.cvat.world.jobs[job.id]
     assert field.retract().deleted == 0
     assert field.lines == [f"job {job.id} is gone, and our shapes with it"]
-    assert field.state.pushed_jobs() == []
+    assert field.state.ledger.jobs() == []
 
 
 def test_after_retracting_a_round_can_be_published_again(field: Field) -> None:

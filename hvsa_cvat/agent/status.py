@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.cvat.answers.collect import CollectPolicy, OwedJob, owed
 from hvsa_cvat.cvat.http.client import CvatClient, Unreachable
-from hvsa_cvat.cvat.state import Request, State
+from hvsa_cvat.cvat.state import Request, read_requests
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.artefacts import NewestRecords, newest_records
 from hvsa_cvat.session.outlook import Outlook
@@ -98,7 +98,8 @@ def _status(
     jobs: tuple[OwedJob, ...] = ()
     if current.phase is Phase.ANNOTATE and current.request is not None:
         try:
-            request = State(folder / "cvat").request(current.request)
+            requests = {one.key: one for one in read_requests(folder / "cvat")}
+            request = requests.get(current.request)
             if request is not None:
                 policy = CollectPolicy(accepted_only=care.options.accepted_only)
                 jobs = tuple(people.owe(request, policy))

@@ -28,7 +28,7 @@ from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound, Unreachable
 from hvsa_cvat.cvat.masks import publish
 from hvsa_cvat.cvat.request import ask
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
-from hvsa_cvat.cvat.state import State
+from hvsa_cvat.cvat.state import State, read_requests
 from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError, SessionError
 from hvsa_cvat.files import atomic_write
@@ -51,9 +51,6 @@ _OUR_KEYS = "hvsa://"
 
 _CHUNK_PIXEL = {"video": 0.1, "images": 1.0}
 """Bytes a pixel of the frames as the server sends them, about."""
-
-_FRAMES = "frames in use"
-"""Note: CVAT's numbers of the frames that the session counts."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +144,7 @@ class Agent:
                     rounds_total=len(config.budgets),
                 )
             )
-            State(store.path("cvat")).set_note(_FRAMES, list(watched.media.numbers))
+            State(store.path("cvat")).facts.set_frames_in_use(watched.media.numbers)
             with atomic_write(_network_file(folder, checkpoint.suffix)) as path:
                 shutil.copyfile(checkpoint, path)
         self._workspace.take(task, care.care, classes, care_options)
@@ -197,7 +194,7 @@ class Agent:
                 )
             if retracted is not None and retracted.waits:
                 return retracted
-            asked = list(state.requests())
+            asked = list(state.requests.all())
             for request in asked:
                 if children:
                     ask.remove_child(self._client, state, request)
@@ -222,8 +219,8 @@ class Agent:
         """Projects in which the tasks in care ask people."""
         found: set[int] = set()
         for care in self._workspace.tasks():
-            state = State(self._workspace.folder(care) / "cvat")
-            found.update(request.project for request in state.requests())
+            requests = read_requests(self._workspace.folder(care) / "cvat")
+            found.update(request.project for request in requests)
         return sorted(found)
 
     # -- passes
@@ -291,7 +288,7 @@ class Agent:
                     request = session.current.request
                     session = session.ask_again()
                     if request is not None:
-                        state.forget_request(request)
+                        state.requests.forget(request)
                     store.save(session)
                 work = _Work(
                     care,
@@ -440,7 +437,7 @@ class _Work:
                 care.task,
                 care.options.background,
                 known=care.classes,
-                in_use=state.note(_FRAMES),
+                in_use=state.facts.frames_in_use(),
             )
         except NotFound as error:
             raise NotFound(
@@ -499,7 +496,7 @@ class _Work:
     def owed(self) -> list[OwedJob]:
         """Who still has to finish what."""
         key = self.session.current.request
-        request = self._state.request(key) if key is not None else None
+        request = self._state.requests.get(key) if key is not None else None
         if request is None or self.session.current.phase is not Phase.ANNOTATE:
             return []
         policy = collect.CollectPolicy(accepted_only=self._care.options.accepted_only)

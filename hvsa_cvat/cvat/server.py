@@ -19,9 +19,6 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps
 from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, LabelSet, Sample
 
-_SHARES = "class pixels"
-"""Note: how many pixels of each class the last published label maps show."""
-
 
 @dataclass(frozen=True)
 class ServerOptions:
@@ -151,10 +148,10 @@ class CvatServer:
         return bool(publish.pending(self._client, self._state, self._task, round_number))
 
     def _asked(self, key: str) -> Request:
-        request = self._state.request(key)
+        request = self._state.requests.get(key)
         if request is None:
             raise SessionError(
-                f"{self._state.database} does not know the request {key}; restore it from a copy, "
+                f"{self._state.path} does not know the request {key}; restore it from a copy, "
                 f"or ask again: hvsa-agent sync --task {self._task.id} --ask-again"
             )
         return request
@@ -167,9 +164,9 @@ class CvatServer:
         for frame, label_map in label_maps:
             pixels += np.bincount(label_map.ravel(), minlength=256)
             yield frame, label_map
-        self._state.set_note(_SHARES, pixels[: len(self._task.classes)].tolist())
+        self._state.facts.set_class_pixels(pixels[: len(self._task.classes)].tolist())
 
     def _class_order(self) -> list[int]:
         """Class indices, the class of most pixels first; as in the task while nobody knows."""
-        pixels = self._state.note(_SHARES) or [0] * len(self._task.classes)
+        pixels = self._state.facts.class_pixels() or [0] * len(self._task.classes)
         return sorted(range(len(pixels)), key=lambda index: -pixels[index])

@@ -22,7 +22,7 @@ from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound
 from hvsa_cvat.cvat.masks.ownership import JobShapes, read_labels, read_shapes
 from hvsa_cvat.cvat.request.ask import job_link
 from hvsa_cvat.cvat.shapes import compose
-from hvsa_cvat.cvat.state import ChildJob, Reading, Request, State
+from hvsa_cvat.cvat.state import ChildJob, CollectedAnswers, Reading, Request, State
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.cvat.tracks import expand_tracks
 from hvsa_cvat.errors import ServerError
@@ -164,15 +164,6 @@ class _Read:
     answers: JobAnswers
 
 
-@dataclass(frozen=True)
-class _Taken:
-    """Which answers of a request were given last."""
-
-    digest: str
-    revised: bool
-    """Whether they differ from those that were collected, or once did."""
-
-
 class _Collector:
     """One look at one request."""
 
@@ -209,7 +200,7 @@ class _Collector:
         if len(answered) < len(self._request.jobs):
             return None
         answers = _together(answered)
-        self._set_taken(_Taken(_digest(answers), revised=False))
+        self._set_taken(CollectedAnswers(_digest(answers), revised=False))
         return answers
 
     def revised(self) -> Answers | None:
@@ -229,7 +220,7 @@ class _Collector:
         digest = _digest(answers)
         if digest != taken.digest:
             # Before the dates: a process that ends in between finds the revision again.
-            taken = _Taken(digest, revised=True)
+            taken = CollectedAnswers(digest, revised=True)
             self._set_taken(taken)
         for read in complete:
             if not self._has_read(read.row):
@@ -269,7 +260,7 @@ class _Collector:
             frames,
             tuple(region for region in self._request.regions if region.child_frame in frames),
             {frame: self._request.frames[frame] for frame in frames},
-            partial(self._state.numbers, self._request.key),
+            partial(self._state.requests.numbers, self._request.key),
             self._task.size,
         )
         threshold = self._policy.gap_threshold
@@ -285,12 +276,12 @@ class _Collector:
         return ChildLabels.of(labels, self._task.labels.names)
 
     def _has_read(self, row: Json) -> bool:
-        reading = self._state.reading(row["id"])
+        reading = self._state.readings.get(row["id"])
         return reading is not None and reading.updated_date == row["updated_date"]
 
     def _save_reading(self, row: Json) -> None:
         sent_back = was_sent_back(self._state, row)
-        self._state.save_reading(row["id"], Reading(row["updated_date"], sent_back))
+        self._state.readings.save(row["id"], Reading(row["updated_date"], sent_back))
 
     def _deleted(self, jobs: Sequence[int]) -> ServerError:
         return ServerError(
@@ -301,13 +292,11 @@ class _Collector:
 
     # -- what was given before
 
-    def _taken(self) -> _Taken | None:
-        kept = self._state.note(f"answers of task {self._request.task}")
-        return None if kept is None else _Taken(**kept)
+    def _taken(self) -> CollectedAnswers | None:
+        return self._state.requests.collected(self._request.task)
 
-    def _set_taken(self, taken: _Taken) -> None:
-        kept = {"digest": taken.digest, "revised": taken.revised}
-        self._state.set_note(f"answers of task {self._request.task}", kept)
+    def _set_taken(self, taken: CollectedAnswers) -> None:
+        self._state.requests.set_collected(self._request.task, taken)
 
     def _stands(self, rows: dict[int, Json]) -> bool:
         """Whether all jobs are there and finished; when that changes, it is said."""
@@ -318,9 +307,8 @@ class _Collector:
             news = f"{_name(open_)}: at work again; what was collected holds until that is finished"
         else:
             news = None
-        name = f"jobs of task {self._request.task}"
-        if news != self._state.note(name):
-            self._state.set_note(name, news)
+        if news != self._state.requests.told(self._request.task):
+            self._state.requests.set_told(self._request.task, news)
             if news:
                 self._log(news)
         return news is None

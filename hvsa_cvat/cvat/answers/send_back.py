@@ -34,14 +34,14 @@ def send_back(client: CvatClient, state: State, row: Json, answers: JobAnswers) 
     row = client.get(f"jobs/{job}")
     if row["state"] != "completed":
         return False
-    state.set_note(_begun(row), row["updated_date"])
+    state.readings.begin_send_back(job, row["updated_date"])
     _reject(client, state, row)
     return True
 
 
 def finish_sending_back(client: CvatClient, state: State, row: Json) -> bool:
     """Set the state of a finished job if that was about to be done when a process ended."""
-    if state.note(_begun(row)) != row["updated_date"]:
+    if state.readings.send_back_begun(row["id"]) != row["updated_date"]:
         return False
     _reject(client, state, row)
     return True
@@ -49,17 +49,14 @@ def finish_sending_back(client: CvatClient, state: State, row: Json) -> bool:
 
 def was_sent_back(state: State, row: Json) -> bool:
     """Whether a job, finished now, has gone back before."""
-    reading = state.reading(row["id"])
-    return state.note(_begun(row)) is not None or (reading is not None and reading.sent_back)
+    reading = state.readings.get(row["id"])
+    return state.readings.send_back_begun(row["id"]) is not None or (
+        reading is not None and reading.sent_back
+    )
 
 
 def percent(share: float) -> str:
     return "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
-
-
-def _begun(row: Json) -> str:
-    """Note: the date that the job had when it was about to be sent back."""
-    return f"sending back job {row['id']}"
 
 
 def _reject(client: CvatClient, state: State, row: Json) -> None:
@@ -69,7 +66,7 @@ def _reject(client: CvatClient, state: State, row: Json) -> None:
     if row["stage"] != "annotation":
         body["stage"] = "annotation"
     client.change("PATCH", f"jobs/{row['id']}", body)
-    state.save_reading(row["id"], Reading(row["updated_date"], sent_back=True))
+    state.readings.save(row["id"], Reading(row["updated_date"], sent_back=True))
 
 
 def _find_issue(client: CvatClient, job: int, frame: int) -> Json | None:

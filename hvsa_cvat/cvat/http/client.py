@@ -5,19 +5,17 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain, count, repeat
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote
 
 import urllib3
 
-from hvsa_cvat.cvat.http.access import (
-    Address,
-    Credentials,
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import (
     Forbidden,
     NotFound,
     Refused,
@@ -26,16 +24,10 @@ from hvsa_cvat.cvat.http.access import (
     Unreachable,
     Untrusted,
 )
-from hvsa_cvat.cvat.http.transport import (
-    Policy,
-    Request,
-    Transport,
-    date_of,
-    encode,
-    read_headers,
-    read_json,
-)
-from hvsa_cvat.errors import MediaError
+from hvsa_cvat.cvat.http.exchange import Json, Policy, Request, encode
+from hvsa_cvat.cvat.http.response import date_of, read_headers, read_json
+from hvsa_cvat.cvat.http.transport import Transport
+from hvsa_cvat.cvat.http.upload import Upload
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress
 
@@ -55,27 +47,19 @@ __all__ = [
     "Untrusted",
 ]
 
-Json = dict[str, Any]
-
 OLDEST, NEWEST = (2, 42), (2, 80)
-"""The servers that this client is made for; others get a warning."""
+"""The versions of CVAT that this client is made for; for others it logs a warning."""
 
 _ABOUT = Request("GET", "server/about", anonymous=True)
 
 _PAGE = 100
 _READINGS = 5
-"""How often a list that changes while its pages are read is begun anew."""
+"""How often a list is read from its first page if it changes meanwhile."""
 
 _CREATIONS = 3
 _LOOKS = (0.0, 2.0, 8.0)
-"""Seconds before each look for an object whose creation got no answer: a gateway gives up on a
+"""Seconds before each search for an object whose creation got no answer: a gateway may give up on a
 request while the server still works on it."""
-
-_GROUP_BYTES = 32 * 2**20
-_GROUP_FILES = 100
-"""Files that share one upload request; the memory of an upload is a small multiple of a group."""
-_PATIENCE = 3600.0
-"""Seconds that the server may take to make a task of uploaded files."""
 
 _BLOCK = 2**20
 
@@ -141,7 +125,7 @@ class CvatClient:
         self._transport.login()
 
     def me(self) -> Json:
-        """The account that we are; asked for once."""
+        """The account that we are logged in as; asked for once."""
         if self._me is None:
             # in the personal space, so that a wrong organisation is not taken for a wrong login
             request = Request("GET", "users/self", headers={"X-Organization": ""})
@@ -149,7 +133,7 @@ class CvatClient:
         return self._me
 
     def version(self) -> tuple[int, int]:
-        """Of the server, e.g. (2, 54); asked for once, without logging in."""
+        """The server's version, e.g. (2, 54); asked for once, without logging in."""
         if self._version is None:
             about = self._transport.call(Policy.READ, _ABOUT, read_json)
             text = str(about.get("version")) if isinstance(about, dict) else ""
@@ -254,81 +238,12 @@ class CvatClient:
     ) -> None:
         """Give a new task its images and wait until the server has made its frames of them.
 
-        `data` is CVAT's data request with at least `image_quality`. Names are the files' own,
-        without folders, so each only once. After any error the task is to be deleted and made
-        anew: a second upload would append to the files of the first. `Uncertain` says that nobody
-        knows how far it came.
+        `data` is CVAT's data request with at least `image_quality`. The server stores the files by
+        name, without folders, so no two may have the same name. After any error the task must be
+        deleted and made anew: a second upload would append to the files of the first. `Uncertain`:
+        nobody knows how far the upload came.
         """
-        if len({file.name for file in files}) != len(files):
-            raise ValueError("two files of one upload have the same name")
-        try:
-            self._post_data(task, {"Upload-Start": ""})
-            done = 0
-            progress(step, done, len(files))
-            for group in _groups(files):
-                form, kind = _form(group, data["image_quality"])
-                self._post_data(task, {"Upload-Multiple": "", "Content-Type": kind}, form)
-                done += len(group)
-                progress(step, done, len(files))
-            request = self._finish_upload(task, data)
-        except Uncertain as error:
-            raise Uncertain(
-                f"{error}; task {task} is half uploaded: delete it and make it anew"
-            ) from error
-        self._wait_for_frames(task, request)
-
-    def _post_data(self, task: int, headers: Mapping[str, str], body: bytes | None = None) -> Any:
-        request = Request("POST", f"tasks/{task}/data/", body, headers=headers)
-        return self._transport.call(Policy.ONCE, request, read_json)
-
-    def _finish_upload(self, task: int, data: Json) -> str:
-        """Returns the id of the background request that makes the frames."""
-        try:
-            answer = self._post_data(task, {"Upload-Finish": ""}, encode(data))
-        except Refused as error:
-            # 409: the server is at it already, and names the request
-            if error.status != 409:
-                raise
-            answer = error.answer
-        if not isinstance(answer, dict) or "rq_id" not in answer:
-            raise Uncertain(f"{self.address.url} names no request for the data of task {task}")
-        return str(answer["rq_id"])
-
-    def _wait_for_frames(self, task: int, request: str) -> None:
-        path = f"requests/{quote(request, safe='')}"
-        waited = 0.0
-        for pause in chain((0.25, 0.5, 1.0, 2.0), repeat(5.0)):
-            try:
-                answer = self.get(path)
-            except NotFound as error:
-                # the server forgets finished requests after some minutes
-                if self._has_frames(task):
-                    return
-                raise Uncertain(
-                    f"{error}; nobody knows what became of the upload to task {task}: delete it "
-                    "and make it anew"
-                ) from error
-            if answer.get("status") == "finished":
-                return
-            if answer.get("status") == "failed":
-                reason = self._transport.plain(answer.get("message") or "no reason given")
-                raise Refused(
-                    f"{self.address.url} cannot make frames of the files of task {task}: {reason}; "
-                    "delete the task and make it anew",
-                    answer=answer,
-                )
-            if waited >= _PATIENCE:
-                raise Unreachable(
-                    f"{self.address.url} has not made the frames of task {task} within "
-                    f"{_PATIENCE / 60:.0f} minutes; check that its import worker runs"
-                )
-            self._sleep(pause)
-            waited += pause
-
-    def _has_frames(self, task: int) -> bool:
-        answer = self.get(f"tasks/{task}")
-        jobs = answer.get("jobs") or {}
-        return bool(answer.get("size") and answer.get("mode") and jobs.get("count"))
+        Upload(self._transport, self.get, self._sleep, task).run(files, data, progress, step)
 
     def _read_pages(self, path: str, query: Mapping[str, object]) -> list[Json] | None:
         """None where rows moved between the pages, so that one may have slipped through."""
@@ -357,36 +272,3 @@ class CvatClient:
             if last:
                 break
         return list(rows.values())
-
-
-def _groups(files: Sequence[Path]) -> Iterator[list[Path]]:
-    """In order, each group within the limits or a single file."""
-    group: list[Path] = []
-    size = 0
-    for file in files:
-        try:
-            own = file.stat().st_size
-        except OSError as error:
-            raise _cannot_read(file, error) from error
-        if group and (size + own > _GROUP_BYTES or len(group) == _GROUP_FILES):
-            yield group
-            group, size = [], 0
-        group.append(file)
-        size += own
-    if group:
-        yield group
-
-
-def _form(files: Sequence[Path], image_quality: int) -> tuple[bytes, str]:
-    """A multipart body and its content type."""
-    fields: list[tuple[str, Any]] = [("image_quality", str(image_quality))]
-    for number, file in enumerate(files):
-        try:
-            fields.append((f"client_files[{number}]", (file.name, file.read_bytes())))
-        except OSError as error:
-            raise _cannot_read(file, error) from error
-    return urllib3.encode_multipart_formdata(fields)
-
-
-def _cannot_read(file: Path, error: OSError) -> MediaError:
-    return MediaError(f"cannot read {file}: {error.strerror or error}; it is needed for an upload")

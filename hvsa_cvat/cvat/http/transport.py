@@ -1,4 +1,4 @@
-"""One exchange with a CVAT server: who we are, what may be sent again, what an answer means.
+"""Exchanges with a CVAT server: logging in, sending, and sending again what may be sent again.
 
 cvat-sdk supplies the configuration, the connections and the headers that prove who we are. Bodies
 are plain JSON on both sides: the SDK's models cost many times the transfer of a large annotation,
@@ -8,17 +8,9 @@ and they refuse fields and values that servers older or newer than the SDK use.
 from __future__ import annotations
 
 import io
-import json
 import random
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from enum import Enum, auto
-from html import unescape
-from typing import Any, TypeVar
-from urllib.parse import urlencode
+from collections.abc import Callable
+from typing import TypeVar
 
 import urllib3
 from cvat_sdk.api_client import ApiClient, Configuration
@@ -26,17 +18,10 @@ from cvat_sdk.core.helpers import make_request_headers
 from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
 
 from hvsa_cvat import __version__
-from hvsa_cvat.cvat.http.access import (
-    Address,
-    Credentials,
-    Forbidden,
-    NotFound,
-    Refused,
-    Unauthorized,
-    Uncertain,
-    Unreachable,
-    Untrusted,
-)
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import Forbidden, Refused, Unauthorized, Uncertain, Unreachable
+from hvsa_cvat.cvat.http.exchange import Failure, Policy, Request, encode, query_text
+from hvsa_cvat.cvat.http.response import check_status, failure_of, read_headers
 
 _ATTEMPTS = 6
 _LONGEST_BACKOFF = 30.0
@@ -47,57 +32,6 @@ _LONGEST_DETAIL = 300
 """Characters of a server's own words in a message."""
 
 _Answer = TypeVar("_Answer")
-
-
-@dataclass(frozen=True)
-class Request:
-    """What is sent; `path` is relative to `/api/`."""
-
-    method: str
-    path: str
-    body: bytes | None = field(default=None, repr=False)
-    query: Mapping[str, object] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    anonymous: bool = False
-    """Without saying who we are, and of no organisation."""
-
-
-class Policy(Enum):
-    """What may be sent again."""
-
-    READ = auto()
-    """Anything that may pass."""
-    REPEATABLE = auto()
-    """The same, but an answer 500 is final: it repeats itself and its work may be heavy."""
-    ONCE = auto()
-    """Only what surely did not reach the server's hands."""
-
-
-class Failure(Exception):
-    """An attempt that brought no usable answer."""
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        status: int | None = None,
-        untouched: bool = False,
-        lasting: bool = False,
-        after: float = 0.0,
-    ) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.untouched = untouched
-        """Whether it is certain that the server did nothing."""
-        self.lasting = lasting
-        """Whether another attempt would end the same way."""
-        self.after = after
-        """Seconds that the server asks us to wait."""
-
-    def may_repeat(self, policy: Policy) -> bool:
-        if policy is Policy.ONCE:
-            return self.untouched
-        return not self.lasting and (policy is Policy.READ or self.status != 500)
 
 
 class Transport:
@@ -232,7 +166,7 @@ class Transport:
         try:
             response: urllib3.BaseHTTPResponse = self._api.rest_client.pool_manager.request(
                 request.method,
-                f"{self.address.url}/api/{request.path}{_query(request.query)}",
+                f"{self.address.url}/api/{request.path}{query_text(request.query)}",
                 body=None if request.body is None else io.BytesIO(request.body),
                 headers={**headers, **request.headers},
                 timeout=self._timeout,
@@ -241,77 +175,14 @@ class Transport:
                 preload_content=False,
             )
             try:
-                self._check(response, self.name(request.method, request.path))
+                name = self.name(request.method, request.path)
+                check_status(response, name, by_token=self.by_token, plain=self.plain)
                 return take(response)
             finally:
                 # returns nothing to the pool that was not read to its end
                 response.close()
         except urllib3.exceptions.HTTPError as error:
-            raise self._failure_of(error) from error
-
-    def _check(self, response: urllib3.BaseHTTPResponse, name: str) -> None:
-        """Raise what a status, or a web page in place of data, means."""
-        status = response.status
-        page = "text/html" in response.headers.get("Content-Type", "")
-        if 200 <= status < 300 and not page:
-            return
-        if 200 <= status < 300:
-            raise Failure("a web page in place of data; is that a CVAT server?", lasting=True)
-        if 300 <= status < 400:
-            goal = response.headers.get("Location", "").partition("?")[0]
-            raise Refused(
-                f"{name}: the server sends us on to {self.plain(goal)!r}; set the server "
-                "address that needs no redirection",
-                status,
-            )
-        content = response.read(2**16)
-        answer = _try_json(content)
-        said = self.plain(_words(content if answer is None else answer) or response.reason or "")
-        if status == 429 or status >= 500:
-            after = _seconds_to_wait(response.headers)
-            raise Failure(
-                f"answered {status}: {said}",
-                status=status,
-                untouched=status == 429 or (status == 503 and after is not None),
-                after=after or 0.0,
-            )
-        if status == 401:
-            mend = ""
-            if self.by_token:
-                mend = (
-                    "; create a new token in CVAT (your profile, security) and set "
-                    "CVAT_ACCESS_TOKEN; servers before 2.48 need user and password"
-                )
-            raise Unauthorized(f"{name}: the server does not let us in: {said}{mend}")
-        if status == 403:
-            raise Forbidden(
-                f"{name}: this account may not: {said}; `hvsa-agent doctor` shows its rights"
-            )
-        if status == 404:
-            raise NotFound(f"{name}: not found: {said}; check the number and the organisation")
-        raise Refused(f"{name}: refused ({status}): {said}", status, answer)
-
-    def _failure_of(self, error: urllib3.exceptions.HTTPError) -> Exception:
-        """What a broken exchange means."""
-        if isinstance(error, urllib3.exceptions.SSLError):
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                return Untrusted(
-                    f"{self.address.url}: the server's certificate is not trusted "
-                    f"({self.plain(error)}); use the address that the certificate names, or give "
-                    "the file of its authority as ca"
-                )
-            if "WRONG_VERSION_NUMBER" in str(error):
-                return Failure("no https there; write http:// or another port", lasting=True)
-        if isinstance(error, urllib3.exceptions.NewConnectionError):
-            cause = error.__cause__
-            reason = cause.strerror if isinstance(cause, OSError) else None
-            return Failure(f"no connection: {self.plain(reason or error)}", untouched=True)
-        if isinstance(error, urllib3.exceptions.ConnectTimeoutError):
-            limit = self._timeout.connect_timeout
-            return Failure(f"no connection within {limit:g} s", untouched=True)
-        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-            return Failure(f"no answer within {self._timeout.read_timeout:g} s")
-        return Failure(f"the connection broke: {self.plain(error.args[-1])}")
+            raise failure_of(error, self.address.url, self._timeout, self.plain) from error
 
     def name(self, method: str, path: str) -> str:
         """How a request is called in messages: without its query."""
@@ -332,78 +203,3 @@ def _failure(state: RetryCallState) -> Failure:
     error = state.outcome.exception() if state.outcome else None
     assert isinstance(error, Failure)
     return error
-
-
-def read_headers(response: urllib3.BaseHTTPResponse) -> urllib3.HTTPHeaderDict:
-    """Its headers; the body is read and dropped."""
-    response.read()
-    return response.headers
-
-
-def read_json(response: urllib3.BaseHTTPResponse) -> Any:
-    """The JSON of its body, None where that is empty."""
-    content = response.read()
-    if not content:
-        return None
-    try:
-        return json.loads(content)
-    except ValueError as error:
-        raise Failure("an answer that is not JSON") from error
-
-
-def encode(body: Any) -> bytes | None:
-    """Compact JSON."""
-    if body is None:
-        return None
-    return json.dumps(body, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _query(query: Mapping[str, object]) -> str:
-    pairs = {name: _as_text(value) for name, value in query.items() if value is not None}
-    return f"?{urlencode(pairs)}" if pairs else ""
-
-
-def _as_text(value: object) -> str:
-    return json.dumps(value) if isinstance(value, bool | dict | list | tuple) else str(value)
-
-
-def _try_json(content: bytes) -> Any:
-    try:
-        return json.loads(content)
-    except ValueError:
-        return None
-
-
-def _words(answer: Any) -> str:
-    """What an error body says, whatever its form: JSON, a web page or text."""
-    if isinstance(answer, dict):
-        silent = ("detail", "non_field_errors")
-        parts = (_words(v) if k in silent else f"{k}: {_words(v)}" for k, v in answer.items())
-        return "; ".join(parts)
-    if isinstance(answer, list):
-        return ", ".join(_words(part) for part in answer)
-    text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
-    if "<html" not in text.lower():
-        return text
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.DOTALL | re.IGNORECASE)
-    body = re.sub(r"<(script|style).*?</\1>|<[^>]*>", " ", text, flags=re.DOTALL | re.IGNORECASE)
-    return unescape(title[1] if title else body).strip()
-
-
-def date_of(text: str | None) -> datetime | None:
-    """The date of a header, or None where there is none or it cannot be read."""
-    try:
-        return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
-    except ValueError:
-        return None
-
-
-def _seconds_to_wait(headers: Mapping[str, str]) -> float | None:
-    """Retry-After, as a number or as a date by the server's own clock; None where it is absent."""
-    text = headers.get("Retry-After")
-    if text is None:
-        return None
-    if text.strip().isdecimal():
-        return float(text)
-    until, now = date_of(text), date_of(headers.get("Date"))
-    return 0.0 if until is None or now is None else max(0.0, (until - now).total_seconds())

@@ -137,11 +137,11 @@ class JobWriter:
         desk, state = self._desk, self._desk.state
         row = self._look()
         shapes = self._read_first(row)
-        reached = state.reached(self._job, round_number)
+        reached = state.ledger.reached(self._job, round_number)
         if reached is None:
             # Of an earlier round: had the server carried them out, they would have been there.
-            state.forget_intents(self._job)
-            state.set_reached(self._job, round_number, reached := -1)
+            state.ledger.forget_intents(self._job)
+            state.ledger.set_reached(self._job, round_number, reached := -1)
         beside = [self._read_beside(job) for job in overlapping]
         most = _most(shapes)
         group = _Group(most, dict(shapes.surplus))
@@ -168,7 +168,7 @@ class JobWriter:
             shapes = desk.read(row)
             self._delete(shapes, shapes.surplus)
             self._note_own_write(row)
-        state.set_published_round(self._job, round_number)
+        state.ledger.set_published_round(self._job, round_number)
 
     def retract(self) -> int:
         """Delete all that is ours; returns how many shapes of automatic origin are not."""
@@ -180,7 +180,7 @@ class JobWriter:
             row = self._note_own_write(row)
             self._check_free(row)
             shapes = self._desk.read(row)
-        self._desk.state.forget_job(self._job)
+        self._desk.state.ledger.forget_job(self._job)
         return shapes.edited
 
     def _look(self) -> Json:
@@ -220,10 +220,10 @@ class JobWriter:
             self._delete(shapes, group.delete)
             for batch, reached in group.batches(self._desk.batch):
                 self._create(batch)
-                state.set_reached(self._job, round_number, reached)
+                state.ledger.set_reached(self._job, round_number, reached)
             row = self._note_own_write(row)
         if reached < group.last:
-            state.set_reached(self._job, round_number, group.last)
+            state.ledger.set_reached(self._job, round_number, group.last)
         return row
 
     def _delete(self, shapes: JobShapes, unwanted: Mapping[int, int]) -> None:
@@ -246,7 +246,7 @@ class JobWriter:
                     raise
                 desk.log(f"{error}; looking")
             else:
-                desk.state.disown(self._job, remaining)
+                desk.state.ledger.disown(self._job, remaining)
                 break
             shapes = desk.read(desk.look(self._job))
             there = _all_ours(shapes)
@@ -257,7 +257,7 @@ class JobWriter:
         """Create shapes, each once."""
         desk, state, missing = self._desk, self._desk.state, batch
         for is_last in [False] * (_TRIES - 1) + [True]:
-            state.intend(self._job, [(one.frame, one.fingerprint) for one in missing])
+            state.ledger.intend(self._job, [(one.frame, one.fingerprint) for one in missing])
             try:
                 answer = self._patch("create", [one.to_json() for one in missing])
             except Uncertain as error:
@@ -267,10 +267,10 @@ class JobWriter:
                 self._in_doubt = True
             except ServerError:
                 # Surely not carried out.
-                state.forget_intents(self._job, [one.fingerprint for one in missing])
+                state.ledger.forget_intents(self._job, [one.fingerprint for one in missing])
                 raise
             else:
-                state.settle(self._job, self._created(missing, answer))
+                state.ledger.settle(self._job, self._created(missing, answer))
                 break
             # Reading adopts what is there.
             own = desk.read(desk.look(self._job)).own
@@ -306,13 +306,8 @@ class JobWriter:
         """
         row = self._desk.look(self._job)
         if all(row.get(key) == before.get(key) for key in ("state", "stage", "assignee")):
-            self._desk.state.set_note(own_write(self._job), row["updated_date"])
+            self._desk.state.ledger.set_own_write(self._job, row["updated_date"])
         return row
-
-
-def own_write(job: int) -> str:
-    """Name of the note of the date that a job had after we had written to it."""
-    return f"own write to job {job}"
 
 
 def _most(shapes: JobShapes) -> int:

@@ -28,9 +28,6 @@ _DENSE = ("any", "mask", "polygon")
 """Types of labels whose shapes say of every pixel what it is; others stand beside them: boxes
 around objects, key points, lines."""
 
-_FIRST_IDS = "label ids"
-"""Note: ids of the classes' labels when we first wrote shapes."""
-
 _BLOCK = 2**20
 """Characters."""
 
@@ -68,13 +65,17 @@ def read_labels(
 ) -> TaskLabels:
     """Ask the server. `classes` are the ids of the classes' labels now, None where a label is gone
     and all its shapes with it; they are noted at the first time."""
-    first = state.note(_FIRST_IDS)
+    first = state.facts.first_label_ids()
     if first is None:
         first = list(classes)
-        state.set_note(_FIRST_IDS, first)
+        state.facts.set_first_label_ids(first)
     rows = client.rows("labels", task_id=task)
     return TaskLabels(
-        {now: before for now, before in zip(classes, first, strict=True) if now is not None},
+        {
+            now: before
+            for now, before in zip(classes, first, strict=True)
+            if now is not None and before is not None
+        },
         {
             spec["id"]: spec.get("default_value", "")
             for row in rows
@@ -110,7 +111,7 @@ def read_shapes(client: CvatClient, state: State, labels: TaskLabels, row: Json)
     gone, or that a person has changed, are disowned.
     """
     job = row["id"]
-    ledger = state.pushed(job)
+    ledger = state.ledger.pushed(job)
     known = {one.shape: one.fingerprint for one in ledger if one.shape is not None}
     intended = defaultdict[str, int](int)
     for one in ledger:
@@ -147,8 +148,8 @@ def read_shapes(client: CvatClient, state: State, labels: TaskLabels, row: Json)
                 edited += content.get("source") in ("auto", "semi-auto")
             elif own[frame].setdefault(print_, content["id"]) != content["id"]:
                 surplus[content["id"]] = frame
-    state.settle(job, adopted)
-    state.disown(job, [*known, *changed])
+    state.ledger.settle(job, adopted)
+    state.ledger.disown(job, [*known, *changed])
     return JobShapes(job, row["updated_date"], own, surplus, people, tracks, edited)
 
 

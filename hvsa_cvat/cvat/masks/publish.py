@@ -25,7 +25,7 @@ from itertools import groupby
 import numpy as np
 
 from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound, Refused, Uncertain
-from hvsa_cvat.cvat.masks.job_writer import Desk, JobWriter, LeaveForLater, own_write
+from hvsa_cvat.cvat.masks.job_writer import Desk, JobWriter, LeaveForLater
 from hvsa_cvat.cvat.masks.label_map_shapes import Kind, Proposer
 from hvsa_cvat.cvat.masks.ownership import read_labels
 from hvsa_cvat.cvat.state import State
@@ -127,7 +127,7 @@ def publish(
     due: dict[int, _Part] = {}
     kept = 0
     reason_to_leave = _reason_to_leave(state, options, now)
-    shown, counts = state.published_rounds(), state.pushed_counts()
+    shown, counts = state.ledger.published_rounds(), state.ledger.counts()
     for part in parts:
         if shown.get(part.job) == round_number:
             kept += counts.get(part.job, 0)
@@ -178,7 +178,7 @@ def publish(
 
 def pending(client: CvatClient, state: State, task: WatchedTask, round_number: int) -> list[int]:
     """Jobs that do not show a round in full and wait for it: those that nobody has finished."""
-    shown = state.published_rounds()
+    shown = state.ledger.published_rounds()
     return [
         part.job
         for part in _parts(client, task)
@@ -208,14 +208,14 @@ def retract(
     left: dict[int, str] = {}
     deleted = edited = 0
     waits = False
-    counts = state.pushed_counts()
-    for job in state.pushed_jobs():
+    counts = state.ledger.counts()
+    for job in state.ledger.jobs():
         writer = JobWriter(desk, job)
         try:
             edited += writer.retract()
         except NotFound:
             log(f"job {job} is gone, and our shapes with it")
-            state.forget_job(job)
+            state.ledger.forget_job(job)
         except LeaveForLater as later:
             left[job] = f"{counts.get(job, 0)} shapes of ours stay: {later}"
             waits |= not _is_finished(desk.look(job))
@@ -281,7 +281,7 @@ def _reason_to_leave(
         who = (row.get("assignee") or {}).get("username") or "its annotator"
         if _is_finished(row):
             return f"{who} has finished it; to have it changed set its state to in progress in CVAT"
-        if row["state"] not in _AT_WORK or row["updated_date"] == state.note(own_write(row["id"])):
+        if row["state"] not in _AT_WORK or row["updated_date"] == state.ledger.own_write(row["id"]):
             return None
         quiet, age = options.quiet_minutes, now() - datetime.fromisoformat(row["updated_date"])
         if not quiet or age >= timedelta(minutes=quiet):

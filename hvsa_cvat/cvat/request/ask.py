@@ -58,12 +58,11 @@ def ask(
     has about the same number of clicks, whatever the number of frames; within a job they are in
     order of time. `class_order` are class indices, the most frequent class first.
     """
-    known = state.request(key)
+    known = state.requests.get(key)
     if known is not None:
         if {region.sample for region in known.regions} != set(samples):
             raise SessionError(
-                f"request {key} in {state.database} asked for other samples; choose another "
-                "workspace"
+                f"request {key} in {state.path} asked for other samples; choose another workspace"
             )
         return known
     _check(samples, frames, segments)
@@ -75,11 +74,11 @@ def ask(
     number, jobs = child.stand(frames, options.darkness, state.folder / "upload", progress)
     shapes = [child.outline(job) for job in jobs]
     made = child.hand_out(jobs, people)
-    state.save_numbers(key, (one.array for one in plan.numbers))
+    state.requests.save_numbers(key, (one.array for one in plan.numbers))
     ids = {region: shape for found in shapes for region, shape in found.items()}
     regions = tuple(replace(region, shape=ids.get(region.number)) for region in plan.regions)
     request = Request(key, home.project, number, plan.frames, regions, made)
-    state.save_request(request)
+    state.requests.save(request)
     for job in made:
         outlined = any(r.points for r in regions if job.start <= r.child_frame <= job.stop)
         log(
@@ -125,7 +124,7 @@ def remove_child(client: CvatClient, state: State, request: Request) -> None:
                 "CVAT if it is not needed"
             )
         client.change("DELETE", f"tasks/{request.task}")
-    state.forget_request(request.key)
+    state.requests.forget(request.key)
 
 
 def _check(samples: Sequence[Sample], frames: FrameSource, segments: SegmentMaps) -> None:

@@ -1,4 +1,4 @@
-"""Where the server is, who we are, and the ways in which it can fail us."""
+"""Where the server is, and who we are there."""
 
 from __future__ import annotations
 
@@ -6,60 +6,25 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import urllib3
 
-from hvsa_cvat.errors import ConfigError, ServerError
-
-
-class NotFound(ServerError):
-    """404: it does not exist, or not for this account and organisation."""
-
-
-class Forbidden(ServerError):
-    """403: this account may not."""
-
-
-class Unauthorized(ServerError):
-    """401: the server does not know us, or no longer."""
-
-
-class Refused(ServerError):
-    """Any other answer that sending again would not change. Nothing was carried out."""
-
-    def __init__(self, message: str, status: int | None = None, answer: Any = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.answer = answer
-        """The body, parsed, where it is JSON."""
-
-
-class Unreachable(ServerError):
-    """No usable answer, as often as it was right to ask."""
-
-
-class Untrusted(Unreachable):
-    """The server's certificate is not one that we trust."""
-
-
-class Uncertain(ServerError):
-    """A write was sent once, and may or may not have been carried out."""
+from hvsa_cvat.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Who we are: a token, or a user name and password. The token counts where both are given."""
+    """Who we are: a token, or a user name and password. If both are given, the token is used."""
 
     token: str | None = field(default=None, repr=False)
-    """Personal access token; servers from 2.48."""
+    """Personal access token; servers from 2.48 on take it."""
     user: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.token:
-            # anything else would fail inside http.client, which shows the value
+            # http.client would refuse other characters, in an error that shows the token
             if not (self.token.isascii() and self.token.isprintable() and " " not in self.token):
                 raise ConfigError(
                     "the access token holds blanks or characters that no token has; copy it "
@@ -112,6 +77,11 @@ class Address:
                     f"({error.strerror or error}); name a PEM file"
                 ) from error
         object.__setattr__(self, "url", url.rstrip("/"))
+
+    @property
+    def space(self) -> str:
+        """The organisation, or the personal space, in words."""
+        return f"organisation {self.organization!r}" if self.organization else "the personal space"
 
 
 def _is_web_address(url: str) -> bool:

@@ -1,0 +1,33 @@
+"""What the adapter remembers of one watched task, so that a killed process knows what it did.
+
+The server is the truth about shapes and jobs. Kept here is only what the server cannot tell: which
+shapes are ours and how we left them, which pixels we asked for, and what has been read already.
+"""
+
+from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
+from hvsa_cvat.cvat.state.readings import Reading, Readings
+from hvsa_cvat.cvat.state.requests import (
+    ChildJob,
+    CollectedAnswers,
+    Region,
+    Request,
+    Requests,
+    read_requests,
+)
+from hvsa_cvat.cvat.state.state import State
+from hvsa_cvat.cvat.state.task_facts import TaskFacts
+
+__all__ = [
+    "ChildJob",
+    "CollectedAnswers",
+    "Ledger",
+    "Pushed",
+    "Reading",
+    "Readings",
+    "Region",
+    "Request",
+    "Requests",
+    "State",
+    "TaskFacts",
+    "read_requests",
+]

@@ -1,0 +1,39 @@
+"""The memory of one watched task: one database and a few files in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hvsa_cvat.cvat.state import tables
+from hvsa_cvat.cvat.state.ledger import Ledger
+from hvsa_cvat.cvat.state.readings import Readings
+from hvsa_cvat.cvat.state.requests import Requests
+from hvsa_cvat.cvat.state.task_facts import TaskFacts
+from hvsa_cvat.database import Database
+
+
+class State:
+    """The memory of one task, made if it is not there.
+
+    One process at a time uses it: the one that holds the lease of the task. Other processes read
+    the requests with `read_requests`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "cvat.db"
+        database = Database(
+            self.path,
+            tables.metadata,
+            tables.VERSION,
+            tables.HOLDS,
+            upgrades={1: tables.upgrade_from_1},
+        )
+        self.requests = Requests(folder, database)
+        """What we asked people for."""
+        self.readings = Readings(database)
+        """Which jobs have been read."""
+        self.ledger = Ledger(database)
+        """Which shapes are ours, and how we left them."""
+        self.facts = TaskFacts(database)
+        """What the task was like at other times."""
