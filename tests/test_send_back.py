@@ -56,7 +56,7 @@ def test_a_job_with_a_gap_goes_back_with_an_issue_at_that_spot(asking: Asking) -
     assert asking.log == [
         f"job {ann}: finished by ann; 1 of its 2 samples have pixels without a class: "
         "28 % on frame 1",
-        f"job {ann}: goes back to ann for the gaps, this once",
+        f"job {ann}: goes back to ann because of the gaps; it goes back only once",
         f"job {bob}: finished by bob; 0 of its 1 samples have pixels without a class",
     ]
     assert asking.collect() is None
