@@ -93,7 +93,7 @@ def _take_or_send_back(
     if not reader.was_read(read.row):
         reader.log_reading(read)
     if read.answers.gaps and not was_sent_back(connection.state, row):
-        if send_back(connection, read.row, read.answers):
+        if send_back(connection, read.row, read.answers, reader.labels):
             who = assignee_of(row) or "its annotator"
             reader.log(job.id, f"goes back to {who} because of the gaps; it goes back only once")
         return None

@@ -66,6 +66,8 @@ class Outlines:
 
     classes: dict[int, int]
     """Number of a region -> class index, for regions that a person gave a class."""
+    lost: tuple[Region, ...]
+    """Regions whose outlines are gone."""
     rest: tuple[Json, ...]
     """The shapes that are no region's outline."""
     remarks: tuple[str, ...]
@@ -104,7 +106,8 @@ def read_outlines(
             )
         if said and said[0][1] != MIXED:
             classes[region.number] = said[0][1]
-    return Outlines(classes, tuple(rest), tuple(remarks))
+    lost = tuple(one for one in regions if one.points and one.number not in claims)
+    return Outlines(classes, lost, tuple(rest), tuple(remarks))
 
 
 def _match(

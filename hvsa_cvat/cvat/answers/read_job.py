@@ -50,6 +50,8 @@ class JobAnswers:
     uncovered: dict[Sample, float]
     """Share of each sample's pixels that have no class, 0 to 1."""
     gaps: tuple[Gap, ...]
+    lost: tuple[Region, ...]
+    """Regions with pixels that have no class, and whose outlines are gone."""
     is_empty: bool
     """Whether nothing was drawn in it and no region was given a class."""
     remarks: tuple[Remark, ...]
@@ -91,6 +93,7 @@ def read_answers(
         clicks,
         uncovered,
         tuple(one.gap for one in found if one.gap is not None),
+        tuple(region for region in outlines.lost if uncovered.get(region.sample)),
         is_empty=not outlines.classes and not any(one.has_drawings for one in found),
         remarks=tuple(remarks),
     )

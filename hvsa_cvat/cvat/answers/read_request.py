@@ -68,7 +68,7 @@ class RequestReader:
             self._connection.task.size,
         )
         threshold = self._policy.gap_threshold
-        return ReadJob(row, read_answers(asked, annotations, self._labels, threshold))
+        return ReadJob(row, read_answers(asked, annotations, self.labels, threshold))
 
     def was_read(self, row: Json) -> bool:
         """Whether the job has been read as it is now."""
@@ -113,7 +113,8 @@ class RequestReader:
         return annotations
 
     @cached_property
-    def _labels(self) -> ChildLabels:
+    def labels(self) -> ChildLabels:
+        """The labels of the child task."""
         labels = self._connection.client.rows("labels", task_id=self._request.task)
         return ChildLabels.of(labels, self._connection.task.labels.names)
 

@@ -7,13 +7,15 @@ Setting it changes the date: a finished job with the remembered date has not bee
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
+from hvsa_cvat.cvat.answers.outlines import ChildLabels
 from hvsa_cvat.cvat.answers.read_job import JobAnswers
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient, Json
-from hvsa_cvat.cvat.state import Reading, State
+from hvsa_cvat.cvat.request.outline_shape import outline_shape
+from hvsa_cvat.cvat.state import Reading, Region, State
 
 _MARK = "HVSA: "
 
@@ -23,15 +25,19 @@ _WHAT_TO_DO = (
 )
 
 
-def send_back(connection: TaskConnection, row: Json, answers: JobAnswers) -> bool:
+def send_back(
+    connection: TaskConnection, row: Json, answers: JobAnswers, labels: ChildLabels
+) -> bool:
     """Make an issue on each frame with a gap and set the state of the job, `row`, to `rejected`.
 
-    False where the job is not completed any more.
+    Outlines that the annotator has removed, and that are needed, are put back. False where the job
+    is not completed any more.
     """
     job, client = row["id"], connection.client
     for frame, box, message in _messages(answers):
         body = {"job": job, "frame": frame, "position": list(box), "message": message}
         client.create("issues", body, partial(_find_issue, client, job, frame))
+    _put_back_outlines(connection, job, answers.lost, labels)
     row = client.get(f"jobs/{job}")
     if row["state"] != "completed":
         return False
@@ -59,6 +65,18 @@ def was_sent_back(state: State, row: Json) -> bool:
 def percent(share: float) -> str:
     """A share, 0 to 1, for people."""
     return "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _put_back_outlines(
+    connection: TaskConnection, job: int, lost: Sequence[Region], labels: ChildLabels
+) -> None:
+    """Safe to repeat: the reading before it finds outlines that were put back by their group."""
+    if not lost or labels.region is None:
+        return
+    outlines = [outline_shape(region, labels.region, labels.choice) for region in lost]
+    content = {"version": 0, "shapes": outlines, "tags": [], "tracks": []}
+    connection.client.send("PATCH", f"jobs/{job}/annotations", content, action="create")
+    connection.log(f"job {job}: {len(lost)} removed outlines are put back")
 
 
 def _reject(connection: TaskConnection, row: Json) -> None:

@@ -6,7 +6,6 @@ its pages at any time. msgspec finds the elements in it without decoding their n
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -66,4 +65,4 @@ def _parse(path: Path) -> _Answer:
 
 def _annotation(kind: Literal["shape", "track"], raw: msgspec.Raw) -> Annotation:
     text = bytes(raw)
-    return Annotation(kind, json.loads(text), text)
+    return Annotation(kind, msgspec.json.decode(text), text)
