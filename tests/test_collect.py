@@ -13,7 +13,7 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.gaps import Gap
 from hvsa_cvat.cvat.answers.outlines import ChildLabels
 from hvsa_cvat.cvat.answers.read_job import Assignment, read_answers
-from hvsa_cvat.cvat.answers.unfinished import unfinished_jobs
+from hvsa_cvat.cvat.answers.unfinished import unassign, unfinished_jobs
 from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import Answers, Clicks, Sample
@@ -505,3 +505,17 @@ def test_owed_jobs_are_those_that_are_not_finished(asking: Asking) -> None:
     assert (
         len(unfinished_jobs(asking.client, asking.request, CollectPolicy(accepted_only=True))) == 2
     )
+
+
+def test_jobs_that_nobody_will_collect_are_taken_from_their_annotators(asking: Asking) -> None:
+    ann, bob = asking.jobs
+    asking.set_class(1, "road")
+    asking.finish(bob)
+    shapes = asking.cvat.shapes(ann)
+    assert unassign(asking.client, asking.request) == [ann]
+    assert asking.cvat.job(ann).assignee is None
+    assert asking.cvat.shapes(ann) == shapes
+    finished = asking.cvat.job(bob)
+    assert finished.assignee is not None
+    assert (finished.assignee.username, finished.state) == ("bob", "completed")
+    assert unassign(asking.client, asking.request) == []

@@ -22,7 +22,7 @@ from hvsa_cvat.agent.settings import AgentSettings, CareOptions
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
-from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
+from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unassign, unfinished_jobs
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
 from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound, Unreachable
@@ -201,6 +201,8 @@ class Agent:
                     self._log(f"child task {request.task} is deleted")
                 else:
                     self._log(f"child task {request.task} stays, with what people answered in it")
+                    for job in unassign(self._client, request):
+                        self._log(f"job {job}, which is not finished, is taken from its annotator")
             for companion_project in sorted({request.project for request in asked}):
                 self._log(
                     f"project {companion_project}, in which people were asked, stays; delete it in "

@@ -1,4 +1,4 @@
-"""The jobs of a request that are assigned and not finished."""
+"""The jobs of a request that are assigned and not finished: listed, or taken back."""
 
 from __future__ import annotations
 
@@ -54,3 +54,17 @@ def unfinished_jobs(
             )
         )
     return jobs
+
+
+def unassign(client: CvatClient, request: Request) -> list[int]:
+    """Take the unfinished jobs of a request, whose answers nobody will collect, from their
+    annotators. Safe to repeat; returns the jobs that somebody had.
+
+    What people have drawn in them stays.
+    """
+    taken = []
+    for job, row in child_job_rows(client, request).items():
+        if row["state"] != "completed" and assignee_of(row) is not None:
+            client.change("PATCH", f"jobs/{job}", {"assignee": None})
+            taken.append(job)
+    return taken
