@@ -593,6 +593,27 @@ def test_a_person_who_saves_behind_our_own_write_loses_nothing(field: Field) -> 
     assert_shows(field, field.maps(WITH_CAR), theirs)
 
 
+def test_what_is_drawn_while_we_write_is_free_of_our_masks_after_the_next_pass(
+    field: Field,
+) -> None:
+    job = field.jobs[0]
+    drawn: list[int] = []
+
+    def draw() -> None:
+        drawn.append(field.draw(job, 2, [0, 0, 4, 0, 4, 6, 0, 6]))
+
+    field.cvat.before_request = when(1, "PATCH", "/annotations/", draw)
+    outcome = field.publish(1, WITH_CAR)
+    field.cvat.before_request = None
+    assert "somebody drew on frame 2" in outcome.left[0][1]
+    assert field.pending(1) == [job]
+    theirs = {drawn[0]: row_of(field, drawn[0])}
+    field.clock.wait(60)
+    assert field.publish(1, WITH_CAR).left == ()
+    assert field.pending(1) == []
+    assert_shows(field, field.maps(WITH_CAR), theirs)
+
+
 # errors
 
 

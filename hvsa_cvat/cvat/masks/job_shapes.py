@@ -7,9 +7,11 @@ shape belongs to a person.
 
 from __future__ import annotations
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
+from functools import cached_property
 
 from hvsa_cvat.cvat.http.client import CvatClient, Json
 from hvsa_cvat.cvat.masks.annotations import read_annotations
@@ -34,6 +36,14 @@ class JobShapes:
     """All of them are people's."""
     edited: int
     """Shapes of automatic origin that are people's now, because they have changed them."""
+
+    def of_people(self, frame: int) -> int:
+        """A number that changes when people draw or change anything on a frame, or any track."""
+        return hash((frozenset(self.people.get(frame, ())), self._tracks))
+
+    @cached_property
+    def _tracks(self) -> int:
+        return hash(json.dumps(self.tracks))
 
     def all_ours(self) -> dict[int, int]:
         """Id -> frame of our shapes, surplus copies included."""

@@ -7,8 +7,9 @@ published in earlier rounds, and nobody has touched, is replaced.
 Before ours are deleted, the job's date is compared with the one at which its shapes were read. If
 somebody has saved since, the job is left for later. The comparison and the deletion take a second
 or a few for the two thousand shapes of a group, or as long as an overloaded server makes us wait.
-An edit of one of those shapes that is saved in just that time is lost. What a person draws in a job
-after we have read it overlaps ours until the next round.
+An edit of one of those shapes that is saved in just that time is lost. What a person draws while we
+write overlaps ours until the next pass, which writes those frames again. What a person draws later
+overlaps ours until the next round.
 
 What a person deletes stays deleted for the rest of the round. The next round may show it again: the
 network has learned by then, and a place that it never filled again would remain a hole.

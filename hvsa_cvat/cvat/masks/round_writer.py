@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hvsa_cvat.cvat.http.client import Json
-from hvsa_cvat.cvat.masks.context import PublishContext
+from hvsa_cvat.cvat.masks.context import JobNotWritable, PublishContext
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes
 from hvsa_cvat.cvat.masks.label_map_shapes import Proposer
 from hvsa_cvat.cvat.masks.people_pixels import people_pixels
@@ -54,6 +54,8 @@ class RoundWriter:
         reached = self._begin(job)
         beside = [self._read_beside(other) for other in overlapping]
         changes = self._new_group(shapes)
+        drawn: dict[int, int] = {}
+        """Frame -> what people had drawn there when our shapes were made."""
         for frame, label_map in label_maps:
             if frame <= reached:
                 continue
@@ -61,15 +63,32 @@ class RoundWriter:
                 row = self._carry_out(changes, row, shapes, requests)
                 shapes = self._after(changes, row, shapes)
                 changes = self._new_group(shapes)
+            drawn[frame] = shapes.of_people(frame)
             people = self._people([shapes, *beside], frame, label_map)
             proposals = self._proposer.propose(frame, label_map, people)
             self.kept += changes.add(frame, proposals, shapes.own.get(frame, {}))
         row = self._carry_out(changes, row, shapes, requests)
-        if requests.in_doubt:
+        if requests.in_doubt or row["state"] != "new":
             shapes = self._context.read(row)
-            requests.delete(shapes, shapes.surplus)
-            requests.note_own_write(row)
+            if requests.in_doubt:
+                requests.delete(shapes, shapes.surplus)
+                requests.note_own_write(row)
+            self._check_undisturbed(job, shapes, drawn)
         self._context.state.ledger.set_published_round(job, self._round)
+
+    def _check_undisturbed(self, job: int, shapes: JobShapes, drawn: Mapping[int, int]) -> None:
+        """`JobNotWritable` if people drew on frames while ours were written: the next pass writes
+        those frames again.
+
+        Not needed for a job whose state is new: the first save of a person changes it.
+        """
+        late = [frame for frame, before in drawn.items() if shapes.of_people(frame) != before]
+        if late:
+            self._context.state.ledger.set_reached(job, self._round, min(late) - 1)
+            raise JobNotWritable(
+                f"somebody drew on frame {min(late)} while it was written; the next pass corrects "
+                "the masks there"
+            )
 
     def _begin(self, job: int) -> int:
         """The last frame that the round has reached in a job; -1 at its beginning."""
