@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from cvat_sdk.masks import encode_mask
 
-from hvsa_cvat.cvat.shapes import encode_masks
+from hvsa_cvat.annotation.run_lengths import encode_masks
 from hvsa_cvat.types import LabelMap
 
 FRAMES = (

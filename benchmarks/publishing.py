@@ -4,8 +4,8 @@
     CVAT_HOST=http://... CVAT_ACCESS_TOKEN=... python -m benchmarks.publishing
 
 Both get the same smooth label maps, in tasks of black frames that are made before and deleted
-after. Typed: a model for each mask, then one request, as `annotate_task` does; how long the SDK's
-encoder takes for the masks is told apart. Ours is all that a round takes: reading, encoding, the
+after. Typed: a model for each mask, then one request, as `annotate_task` does; the time of the
+SDK's encoder is reported separately. Ours is everything that a round takes: reading, encoding, the
 ledger, requests, checks. Then the round is replaced by another one, published again, withdrawn.
 """
 
@@ -32,8 +32,11 @@ from cvat_sdk.masks import encode_mask
 from PIL import Image as PillowImage
 
 from hvsa_cvat.config import parse_size
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.masks.publish import Outcome, PublishOptions, publish, retract
+from hvsa_cvat.cvat.masks.options import PublishOptions
+from hvsa_cvat.cvat.masks.publish import Outcome, publish
+from hvsa_cvat.cvat.masks.retract import retract
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import silent
@@ -90,7 +93,7 @@ class Server:
 
 
 class Ours:
-    """One task in our care."""
+    """One watched task."""
 
     def __init__(self, client: CvatClient, task: int, folder: Path) -> None:
         self._client = client
@@ -99,17 +102,16 @@ class Ours:
 
     def publish(self, round_number: int, scene: Sequence[LabelMap] | Scene) -> Outcome:
         frames = range(len(self._task.media.numbers))
-        return publish(
+        connection = TaskConnection(
             self._client,
             self._state,
             self._task,
-            round_number,
-            ((frame, scene[frame]) for frame in frames),
-            PublishOptions(),
-            now=partial(datetime.now, UTC),
-            log=click.echo,
-            progress=silent,
+            click.echo,
+            silent,
+            partial(datetime.now, UTC),
         )
+        label_maps = ((frame, scene[frame]) for frame in frames)
+        return publish(connection, round_number, label_maps, PublishOptions())
 
     def retract(self) -> None:
         retract(

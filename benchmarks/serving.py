@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks.mask_encoding import blobs
-from hvsa_cvat.cvat.shapes import encode_polygons
+from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.serving.bitmaps import pieces
 from hvsa_cvat.serving.model import SegmentationModel
 from hvsa_cvat.serving.nuclio import Detector, Interactor

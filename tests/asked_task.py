@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ import numpy as np
 from standin import Person, StandIn
 
 from hvsa_cvat.cvat.answers import collect
-from hvsa_cvat.cvat.answers.collect import CollectPolicy
+from hvsa_cvat.cvat.answers.corrections import corrections
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
 from hvsa_cvat.cvat.request.ask import AskOptions, ask
 from hvsa_cvat.cvat.state import Request, State
@@ -125,30 +128,25 @@ class Asking:
         for job in jobs or self.jobs:
             self.worker(job).finish(job)
 
-    def collect(self, **policy: Any) -> Answers | None:
-        return collect.collect(
+    @property
+    def connection(self) -> TaskConnection:
+        return TaskConnection(
             self.client,
             self.state,
             self.task,
-            self.request,
-            CollectPolicy(**policy),
-            log=self.log.append,
+            self.log.append,
+            silent,
+            lambda: datetime(2030, 1, 1, tzinfo=UTC),
         )
+
+    def collect(self, **policy: Any) -> Answers | None:
+        return collect.collect(self.connection, self.request, CollectPolicy(**policy))
 
     def revised(self, **policy: Any) -> Answers | None:
-        return collect.revised(
-            self.client,
-            self.state,
-            self.task,
-            self.request,
-            CollectPolicy(**policy),
-            log=self.log.append,
-        )
+        return collect.revised(self.connection, self.request, CollectPolicy(**policy))
 
     def corrections(self, **policy: Any) -> tuple[FrameAnnotation, ...]:
-        return collect.corrections(
-            self.client, self.state, self.task, CollectPolicy(**policy), log=self.log.append
-        )
+        return corrections(self.connection, CollectPolicy(**policy))
 
     def issues(self) -> list[tuple[int, int, list[float], str]]:
         """Job, frame, position and message of each."""

@@ -17,15 +17,11 @@ from cvat_sdk.masks import decode_mask
 from standin import Person, StandIn
 
 from hvsa_cvat.annotation.polygons import fill
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.masks.publish import (
-    Outcome,
-    PublishOptions,
-    Retracted,
-    pending,
-    publish,
-    retract,
-)
+from hvsa_cvat.cvat.masks.options import PublishOptions
+from hvsa_cvat.cvat.masks.publish import Outcome, jobs_without_round, publish
+from hvsa_cvat.cvat.masks.retract import Retracted, retract
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import silent
@@ -119,20 +115,16 @@ class Field:
     def publish(self, round_number: int, maps: Sequence[LabelMap] | LabelMap) -> Outcome:
         if isinstance(maps, np.ndarray):
             maps = self.maps(maps)
-        return publish(
-            self.client,
-            self.state,
-            self.task,
-            round_number,
-            enumerate(maps),
-            self.options,
-            now=self.clock,
-            log=self.lines.append,
-            progress=silent,
-        )
+        return publish(self.connection, round_number, enumerate(maps), self.options)
 
     def pending(self, round_number: int) -> list[int]:
-        return pending(self.client, self.state, self.task, round_number)
+        return jobs_without_round(self.connection, round_number)
+
+    @property
+    def connection(self) -> TaskConnection:
+        return TaskConnection(
+            self.client, self.state, self.task, self.lines.append, silent, self.clock
+        )
 
     def retract(self) -> Retracted:
         return retract(

@@ -295,6 +295,7 @@ def test_withdrawing_waits_for_people_at_work(team: Team) -> None:
     assert not done.waits
     assert [shape["source"] for shape in team.cvat.shapes(job)] == ["manual"]
     assert f"child task {team.task + 1} stays, with what people answered in it" in team.lines
+    assert {job.assignee for job in team.cvat.task(team.task + 1).jobs} == {None}
     assert list(agent.sync()) == []
 
 

@@ -9,9 +9,11 @@ import pytest
 from asked_task import LATER, LEFT, RIGHT, SIZE, Asking, Places, drawn, picture
 from standin import ProcessDied, Request, StandIn
 
-from hvsa_cvat.cvat.answers.collect import CollectPolicy, owed
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.answers.gaps import Gap
 from hvsa_cvat.cvat.answers.outlines import ChildLabels
-from hvsa_cvat.cvat.answers.read_job import Assignment, Gap, read_answers
+from hvsa_cvat.cvat.answers.read_job import Assignment, read_answers
+from hvsa_cvat.cvat.answers.unfinished import unassign, unfinished_jobs
 from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import Answers, Clicks, Sample
@@ -300,7 +302,7 @@ def test_whole_frames_are_drawn_without_outlines(asking: Asking) -> None:
     assert asking.cvat.shapes(job.id) == []
     asking.draw(job.id, "car", [0, 0, 8, 0, 8, 4, 0, 4])
     asking.draw(job.id, "sky", [0, 4, 8, 4, 8, 8, 0, 8])
-    (still,) = owed(asking.client, asking.request, CollectPolicy())
+    (still,) = unfinished_jobs(asking.client, asking.request, CollectPolicy())
     assert "ATTRIBUTES" not in still.link
     asking.finish(job.id)
     answers = asking.collect()
@@ -461,7 +463,9 @@ def test_a_deleted_child_task_is_an_error_with_the_mend(asking: Asking) -> None:
         f"server; ask again: hvsa-agent sync --task {parent} --ask-again"
     )
     assert asking.state.requests.get(asking.request.key) == asking.request
-    assert [job.state for job in owed(asking.client, asking.request, CollectPolicy())] == [
+    assert [
+        job.state for job in unfinished_jobs(asking.client, asking.request, CollectPolicy())
+    ] == [
         "deleted",
         "deleted",
     ]
@@ -493,9 +497,25 @@ def test_what_was_collected_outlives_the_child_task(asking: Asking) -> None:
 def test_owed_jobs_are_those_that_are_not_finished(asking: Asking) -> None:
     ann, bob = asking.jobs
     asking.finish(ann)
-    (job,) = owed(asking.client, asking.request, CollectPolicy())
+    (job,) = unfinished_jobs(asking.client, asking.request, CollectPolicy())
     assert (job.job, job.assignee, job.state, job.stage) == (bob, "bob", "new", "annotation")
     assert (job.frames, job.expected_clicks) == (1, 1.0)
     assert job.link.startswith(f"{asking.cvat.url}/tasks/{asking.request.task}/jobs/{bob}?")
     assert "ATTRIBUTES" in job.link
-    assert len(owed(asking.client, asking.request, CollectPolicy(accepted_only=True))) == 2
+    assert (
+        len(unfinished_jobs(asking.client, asking.request, CollectPolicy(accepted_only=True))) == 2
+    )
+
+
+def test_jobs_that_nobody_will_collect_are_taken_from_their_annotators(asking: Asking) -> None:
+    ann, bob = asking.jobs
+    asking.set_class(1, "road")
+    asking.finish(bob)
+    shapes = asking.cvat.shapes(ann)
+    assert unassign(asking.client, asking.request) == [ann]
+    assert asking.cvat.job(ann).assignee is None
+    assert asking.cvat.shapes(ann) == shapes
+    finished = asking.cvat.job(bob)
+    assert finished.assignee is not None
+    assert (finished.assignee.username, finished.state) == ("bob", "completed")
+    assert unassign(asking.client, asking.request) == []

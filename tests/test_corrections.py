@@ -9,8 +9,9 @@ import pytest
 from asked_task import BLACK, CLASSES, Asking, Places, picture
 from standin import Request, StandIn
 
-from hvsa_cvat.cvat.masks.ownership import read_labels
-from hvsa_cvat.cvat.shapes import encode_masks, mask_shape
+from hvsa_cvat.annotation.run_lengths import encode_masks
+from hvsa_cvat.cvat.masks.label_map_shapes import mask_shape
+from hvsa_cvat.cvat.masks.task_labels import read_labels
 from hvsa_cvat.cvat.task import read_task
 from hvsa_cvat.types import FrameAnnotation
 

@@ -18,9 +18,10 @@ import pytest
 from people import answer_job, open_jobs
 from standin import Fault, ProcessDied, StandIn
 
-from hvsa_cvat.cvat.answers.collect import CollectPolicy
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.masks.publish import PublishOptions
+from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
 from hvsa_cvat.cvat.request.ask import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
@@ -83,18 +84,22 @@ class Story:
         with client:
             task = read_task(client, self.task)
             server = CvatServer(
-                client,
-                State(self.folder),
-                task,
+                TaskConnection(
+                    client,
+                    State(self.folder),
+                    task,
+                    lambda line: None,
+                    silent,
+                    lambda: datetime.now(UTC),
+                ),
                 Frames,
                 ServerOptions(
                     ask=AskOptions(annotators=("ann", "bob")),
                     collect=CollectPolicy(),
-                    publish=PublishOptions(quiet_minutes=0, batch=5),
+                    publish=PublishOptions(
+                        quiet_minutes=0, limits=WriteLimits(shapes_per_request=5)
+                    ),
                 ),
-                now=lambda: datetime.now(UTC),
-                log=lambda line: None,
-                progress=silent,
             )
             steps: list[Callable[[], object]] = [
                 lambda: self.publish(server, 0),

@@ -22,7 +22,9 @@ from standin import StandIn
 from standin.api import ROUTES, Answer, Call, route
 from standin.model import Task
 
-from hvsa_cvat.cvat.shapes import compose, encode_masks, encode_polygons, fill_shape
+from hvsa_cvat.annotation.polygons import encode_polygons
+from hvsa_cvat.annotation.run_lengths import encode_masks
+from hvsa_cvat.cvat.shapes import compose, fill_shape
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
 from hvsa_cvat.segmentation.predict import predict

@@ -92,7 +92,7 @@ def test_attributes_come_in_any_order_and_others_say_nothing() -> None:
 def test_a_value_that_is_no_class_is_unset_and_noted() -> None:
     found = read(outline(1, "tree"))
     assert found.classes == {}
-    assert found.notes == (
+    assert found.remarks == (
         "region 1 on frame 0 has the value 'tree', which is no class, and counts as unset",
     )
 
@@ -100,7 +100,7 @@ def test_a_value_that_is_no_class_is_unset_and_noted() -> None:
 def test_an_outline_relabelled_as_something_unknown_is_unset_and_noted() -> None:
     found = read(outline(1, label_id=DOG, attributes=[]))
     assert (found.classes, found.rest) == ({}, ())
-    assert found.notes == (
+    assert found.remarks == (
         "region 1 on frame 0 has the label 'dog', which is no class, and counts as unset",
     )
 
@@ -141,7 +141,7 @@ def test_of_two_outlines_the_one_that_was_set_holds() -> None:
 def test_outlines_that_disagree_are_noted() -> None:
     found = read(outline(1, "road"), outline(1, "sky", id=901), outline(1, "sky", id=900))
     assert found.classes == {1: 0}
-    assert found.notes == (
+    assert found.remarks == (
         "region 1 on frame 0 has several outlines that disagree (101, 901, 900); 101 is taken",
     )
     assert read(outline(1, "mixed"), outline(1, "sky", id=901)).classes == {}
@@ -293,7 +293,7 @@ def test_whatever_people_do_to_outlines_ends_in_the_class_that_the_rules_say(
     noted = {
         number
         for number in range(1, 9)
-        for note in found.notes
+        for note in found.remarks
         if "disagree" in note and note.startswith(f"region {number} ")
     }
     assert noted == disagreed

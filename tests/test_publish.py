@@ -26,7 +26,8 @@ from standin import Fault, ProcessDied, Request
 from standin.model import Row
 
 from hvsa_cvat.cvat.http.client import Unreachable
-from hvsa_cvat.cvat.masks.publish import Outcome, PublishOptions
+from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
+from hvsa_cvat.cvat.masks.publish import Outcome
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import IGNORE, LabelMap
 
@@ -142,28 +143,25 @@ def test_labels_that_take_one_kind_get_it_and_the_others_what_was_chosen(kind: A
         assert_shows(field, maps[::-1], {})
 
 
-def test_requests_are_bounded_by_shapes_and_by_numbers(
-    field: Field, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_requests_are_bounded_by_shapes_and_by_numbers(field: Field) -> None:
     def sizes() -> list[int]:
         sent = [one.json["shapes"] for one in field.cvat.requests if one.query.get("action")]
         field.cvat.requests.clear()
         return [len(shapes) for shapes in sent]
 
-    field.options = PublishOptions(batch=5)
+    field.options = PublishOptions(limits=WriteLimits(shapes_per_request=5))
     field.publish(1, WITH_CAR)
     assert sizes() == [5, 5, 2]
-    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._NUMBERS_A_REQUEST", 1)
+    field.options = PublishOptions(limits=WriteLimits(numbers_per_request=1))
     field.publish(2, ROAD_AND_SKY)
     assert sizes() == [12, *[1] * 8]
     assert_shows(field, field.maps(ROAD_AND_SKY), {})
 
 
-def test_long_jobs_are_read_anew_after_each_group(
-    field: Field, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 3)
-    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_AT_ONCE", 3)
+def test_long_jobs_are_read_anew_after_each_group(field: Field) -> None:
+    field.options = PublishOptions(
+        limits=WriteLimits(shapes_per_group=3, shapes_without_deletions=3)
+    )
     field.publish(1, WITH_CAR)
     assert [one.split()[-1] for one in field.writes()] == ["create"] * 4
     reads = [one for one in field.cvat.requests if one.path.endswith("/annotations/")]
@@ -433,7 +431,7 @@ def test_what_a_person_deleted_may_be_proposed_again_in_the_next_round(field: Fi
 
 
 def test_what_a_person_deleted_stays_deleted_when_the_round_goes_on(field: Field) -> None:
-    field.options = PublishOptions(batch=3)
+    field.options = PublishOptions(limits=WriteLimits(shapes_per_request=3))
     creations = count(1)
 
     def third_creation_fails(request: Request) -> Fault | None:
@@ -575,11 +573,9 @@ def test_who_saves_while_we_publish_loses_nothing(field: Field, request_number: 
     assert_shows(field, field.maps(WITH_CAR), theirs)
 
 
-def test_a_person_who_saves_behind_our_own_write_loses_nothing(
-    field: Field, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_person_who_saves_behind_our_own_write_loses_nothing(field: Field) -> None:
     """Our creation gives the job a newer date than their edit has."""
-    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 2)
+    field.options = PublishOptions(limits=WriteLimits(shapes_per_group=2))
     job = field.jobs[0]
     field.publish(1, WITH_CAR)
     field.people.call("PATCH", f"jobs/{job}", {"state": "in progress"})
@@ -594,6 +590,27 @@ def test_a_person_who_saves_behind_our_own_write_loses_nothing(
     assert theirs[car]["source"] == "semi-auto"
     field.publish(2, ROAD_AND_SKY)
     field.publish(3, WITH_CAR)
+    assert_shows(field, field.maps(WITH_CAR), theirs)
+
+
+def test_what_is_drawn_while_we_write_is_free_of_our_masks_after_the_next_pass(
+    field: Field,
+) -> None:
+    job = field.jobs[0]
+    drawn: list[int] = []
+
+    def draw() -> None:
+        drawn.append(field.draw(job, 2, [0, 0, 4, 0, 4, 6, 0, 6]))
+
+    field.cvat.before_request = when(1, "PATCH", "/annotations/", draw)
+    outcome = field.publish(1, WITH_CAR)
+    field.cvat.before_request = None
+    assert "somebody drew on frame 2" in outcome.left[0][1]
+    assert field.pending(1) == [job]
+    theirs = {drawn[0]: row_of(field, drawn[0])}
+    field.clock.wait(60)
+    assert field.publish(1, WITH_CAR).left == ()
+    assert field.pending(1) == []
     assert_shows(field, field.maps(WITH_CAR), theirs)
 
 
@@ -721,12 +738,10 @@ def test_retracting_takes_what_is_ours_and_as_we_left_it() -> None:
         assert field.writes() == []
 
 
-def test_long_jobs_are_retracted_group_by_group(
-    field: Field, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_jobs_are_retracted_group_by_group(field: Field) -> None:
     field.publish(1, WITH_CAR)
     field.cvat.requests.clear()
-    monkeypatch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 5)
+    field.options = PublishOptions(limits=WriteLimits(shapes_per_group=5))
     assert field.retract().deleted == 12
     assert [len(one.json["shapes"]) for one in field.cvat.requests if one.body] == [5, 5, 2]
     assert field.shapes() == []

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from published_task import CAR, SKY, Field, Json, assert_shows, blocks, field_of
 from standin import Fault, ProcessDied, Request
 
+from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
 from hvsa_cvat.errors import ServerError
 
 MAPS = [blocks(seed) for seed in range(6)]
@@ -358,11 +359,10 @@ def story() -> Iterator[Story]:
     attribute = {"name": "number", "input_type": "text", "default_value": "", "values": [""]}
     labels = ["road", {"name": "car", "attributes": [attribute]}, "sky"]
     with (
-        pytest.MonkeyPatch.context() as patch,
         field_of(frames=3, job_size=2, overlap=1, labels=labels) as field,
     ):
         # so that a job takes more than one
-        patch.setattr("hvsa_cvat.cvat.masks.job_writer._SHAPES_A_GROUP", 3)
+        field.options = PublishOptions(limits=WriteLimits(shapes_per_group=3))
         yield Story(field)
 
 

@@ -8,6 +8,7 @@ from asked_task import Asking, Places, picture
 from standin import Fault, ProcessDied, Request, StandIn
 
 from hvsa_cvat.cvat.state import State
+from hvsa_cvat.errors import ServerError
 
 ADVICE = (
     "Give it a class or draw it, up to its edges, and finish the job again. What you cannot tell "
@@ -56,7 +57,7 @@ def test_a_job_with_a_gap_goes_back_with_an_issue_at_that_spot(asking: Asking) -
     assert asking.log == [
         f"job {ann}: finished by ann; 1 of its 2 samples have pixels without a class: "
         "28 % on frame 1",
-        f"job {ann}: goes back to ann for the gaps, this once",
+        f"job {ann}: goes back to ann because of the gaps; it goes back only once",
         f"job {bob}: finished by bob; 0 of its 1 samples have pixels without a class",
     ]
     assert asking.collect() is None
@@ -120,6 +121,53 @@ def test_an_empty_job_gets_one_issue(asking: Asking) -> None:
     assert states(asking) == ["rejected", "rejected"]
     message = f"HVSA: nothing in this job has a class yet. {ADVICE}"
     assert asking.issues()[1] == (bob, 1, [4, 0, 8, 8], message)
+
+
+def test_removed_outlines_are_back_when_the_job_is(asking: Asking) -> None:
+    ann, bob = asking.jobs
+    asking.worker(ann).remove_all(ann)
+    asking.set_class(3, "sky")
+    asking.finish()
+    assert asking.collect() is None
+    assert f"job {ann}: 2 removed outlines are put back" in asking.log
+    outlines = asking.cvat.shapes(ann)
+    points = [(one["group"], one["points"]) for one in outlines]
+    assert points == [(r.number, list(r.points)) for r in asking.request.regions[:2]]
+    assert len(asking.cvat.shapes(bob)) == 1
+    for outline, value in zip(outlines, ("road", "car"), strict=True):
+        asking.worker(ann).set_class(ann, outline["id"], asking.attribute, value)
+    asking.finish(ann)
+    answers = asking.collect()
+    assert answers is not None
+    assert picture(answers.annotations[0].label_map).split() == ["00001111"] * 8
+
+
+def test_removed_outlines_of_parts_that_were_drawn_stay_away(asking: Asking) -> None:
+    ann, _ = asking.jobs
+    asking.worker(ann).remove_all(ann)
+    asking.draw(ann, "car", [0, 0, 4, 0, 4, 8, 0, 8])
+    asking.set_class(3, "sky")
+    asking.finish()
+    assert asking.collect() is None
+    assert [one["group"] for one in asking.cvat.shapes(ann) if one["type"] == "polyline"] == [2]
+
+
+def test_outlines_are_put_back_once_even_if_the_answer_gets_lost(asking: Asking) -> None:
+    ann, _ = asking.jobs
+    asking.worker(ann).remove_all(ann)
+    asking.set_class(3, "sky")
+    asking.finish()
+
+    def lose(request: Request) -> Fault | None:
+        return Fault.LATE if request.query.get("action") == "create" else None
+
+    asking.cvat.faults = lose
+    with pytest.raises(ServerError):
+        asking.collect()
+    asking.cvat.faults = {}
+    assert asking.collect() is None
+    assert states(asking) == ["rejected", "completed"]
+    assert [one["group"] for one in asking.cvat.shapes(ann)] == [1, 2]
 
 
 def test_a_frame_gets_one_issue_for_all_its_gaps(asking: Asking) -> None:

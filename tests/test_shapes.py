@@ -12,17 +12,11 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage import draw
 
-from hvsa_cvat.cvat.shapes import (
-    Json,
-    compose,
-    encode_masks,
-    encode_polygons,
-    fill_shape,
-    fingerprint,
-    mask_shape,
-    polygon_shape,
-    shape_clicks,
-)
+from hvsa_cvat.annotation.polygons import encode_polygons
+from hvsa_cvat.annotation.run_lengths import encode_masks
+from hvsa_cvat.cvat.masks.label_map_shapes import mask_shape, polygon_shape
+from hvsa_cvat.cvat.masks.task_labels import fingerprint
+from hvsa_cvat.cvat.shapes import Json, compose, fill_shape, shape_clicks
 from hvsa_cvat.errors import AnnotationError
 from hvsa_cvat.types import IGNORE, Clicks, LabelMap, Mask, Size
 

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hvsa_cvat.agent.workspace import Care, Workspace
-from hvsa_cvat.cvat.answers.collect import CollectPolicy, OwedJob, owed
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
 from hvsa_cvat.cvat.http.client import CvatClient, Unreachable
 from hvsa_cvat.cvat.state import Request, read_requests
 from hvsa_cvat.errors import HvsaError
@@ -35,7 +36,7 @@ class TaskStatus:
     """May be spent in all, as far as known; None before the first selection."""
     expected_clicks: float | None
     """Of the samples that people are asked about now."""
-    owed: tuple[OwedJob, ...]
+    owed: tuple[UnfinishedJob, ...]
     scores: Agreement | None
     """Of the last answered round: the predictions before it against its answers."""
     outlook: Outlook | None
@@ -65,13 +66,13 @@ class _People:
         self._client = client
         self._silence: Unreachable | None = None
 
-    def owe(self, request: Request, policy: CollectPolicy) -> list[OwedJob]:
+    def owe(self, request: Request, policy: CollectPolicy) -> list[UnfinishedJob]:
         if self._client is None:
             return []
         if self._silence is not None:
             raise self._silence
         try:
-            return owed(self._client, request, policy)
+            return unfinished_jobs(self._client, request, policy)
         except Unreachable as error:
             self._silence = error
             raise
@@ -95,7 +96,7 @@ def _status(
             care.task, "", link, 0, 0, "unknown", 0, None, None, (), None, None, holder, error
         )
     current = session.current
-    jobs: tuple[OwedJob, ...] = ()
+    jobs: tuple[UnfinishedJob, ...] = ()
     if current.phase is Phase.ANNOTATE and current.request is not None:
         try:
             requests = {one.key: one for one in read_requests(folder / "cvat")}

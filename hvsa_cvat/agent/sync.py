@@ -21,11 +21,13 @@ import torch
 from hvsa_cvat.agent.settings import AgentSettings, CareOptions
 from hvsa_cvat.agent.workspace import Care, Workspace
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.cvat.answers import collect
-from hvsa_cvat.cvat.answers.collect import OwedJob
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unassign, unfinished_jobs
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
 from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound, Unreachable
-from hvsa_cvat.cvat.masks import publish
+from hvsa_cvat.cvat.masks.options import PublishOptions
+from hvsa_cvat.cvat.masks.retract import Retracted, retract
 from hvsa_cvat.cvat.request import ask
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State, read_requests
@@ -61,7 +63,7 @@ class TaskReport:
     name: str
     moved: tuple[str, ...] = ()
     """Phases that were finished, such as `round 2: finetune`."""
-    owed: tuple[OwedJob, ...] = ()
+    owed: tuple[UnfinishedJob, ...] = ()
     """Jobs that people have not finished."""
     done: bool = False
     """All rounds are over."""
@@ -160,7 +162,7 @@ class Agent:
         self._workspace.take_project(project, given)
         return self._enroll_new(project, given)
 
-    def withdraw(self, task: int, *, children: bool) -> publish.Retracted | None:
+    def withdraw(self, task: int, *, children: bool) -> Retracted | None:
         """Remove what we pushed and still own, and `children`, our child tasks, if asked.
 
         Everything that people drew stays, and so does the folder of the session. A task in which
@@ -183,7 +185,7 @@ class Agent:
                 self._log(f"task {task} is gone from the server: nothing to remove there")
             else:
                 project = row["project_id"]
-                retracted = publish.retract(
+                retracted = retract(
                     self._client,
                     state,
                     task,
@@ -201,6 +203,8 @@ class Agent:
                     self._log(f"child task {request.task} is deleted")
                 else:
                     self._log(f"child task {request.task} stays, with what people answered in it")
+                    for job in unassign(self._client, request):
+                        self._log(f"job {job}, which is not finished, is taken from its annotator")
             for companion_project in sorted({request.project for request in asked}):
                 self._log(
                     f"project {companion_project}, in which people were asked, stays; delete it in "
@@ -445,22 +449,17 @@ class _Work:
             ) from error
         self._tell_changes()
         self._server = CvatServer(
-            client,
-            state,
-            self._task,
+            TaskConnection(client, state, self._task, self._log, progress, now),
             self._open_frames,
             ServerOptions(
                 ask=ask.AskOptions(annotators=care.options.annotators),
-                collect=collect.CollectPolicy(
+                collect=CollectPolicy(
                     accepted_only=care.options.accepted_only,
                     gap_threshold=care.options.gap_percent / 100,
                 ),
                 publish=_publish_options(care.options),
                 publish_from=0 if self._knows_classes() else 1,
             ),
-            now=now,
-            log=self._log,
-            progress=progress,
         )
 
     def _tell_changes(self) -> None:
@@ -493,14 +492,14 @@ class _Work:
         self._server.publish(finished[-1], maps)
         return self._server.pending(finished[-1])
 
-    def owed(self) -> list[OwedJob]:
+    def owed(self) -> list[UnfinishedJob]:
         """Who still has to finish what."""
         key = self.session.current.request
         request = self._state.requests.get(key) if key is not None else None
         if request is None or self.session.current.phase is not Phase.ANNOTATE:
             return []
-        policy = collect.CollectPolicy(accepted_only=self._care.options.accepted_only)
-        return collect.owed(self._client, request, policy)
+        policy = CollectPolicy(accepted_only=self._care.options.accepted_only)
+        return unfinished_jobs(self._client, request, policy)
 
     def _open_frames(self) -> FrameSource:
         if self._frames is None:
@@ -573,8 +572,8 @@ def _demand(
     )
 
 
-def _publish_options(options: CareOptions) -> publish.PublishOptions:
-    return publish.PublishOptions(shapes=options.shapes, quiet_minutes=options.quiet_minutes)
+def _publish_options(options: CareOptions) -> PublishOptions:
+    return PublishOptions(shapes=options.shapes, quiet_minutes=options.quiet_minutes)
 
 
 def _network_file(folder: Path, suffix: str) -> Path:

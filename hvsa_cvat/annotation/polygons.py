@@ -118,3 +118,33 @@ def corners(outline: Outline) -> Outline:
 def advance(closed: Closed, steps: int) -> Closed:
     """The closed sequence `closed`, begun `steps` later; `np.roll`, many times as fast."""
     return np.concatenate([closed[steps:], closed[:steps]])
+
+
+def encode_polygons(label_map: LabelMap) -> list[tuple[int, list[int]]]:
+    """Class and flat xy `points` of polygons that cover every labelled pixel exactly once.
+
+    The polygons have no holes, as CVAT wants them: a component with holes is cut into pieces by
+    vertical lines. `IGNORE` is left out.
+    """
+    keys = label_map.astype(np.int64)
+    keys[label_map == IGNORE] = -1
+    return [(label, corners(outline).ravel().tolist()) for label, outline in _without_holes(keys)]
+
+
+def _without_holes(keys: NDArray[np.int64]) -> Iterator[tuple[int, Outline]]:
+    """Key and outline of 4-connected pieces of equal keys, int64 (H, W), -1 left out."""
+    components = measure.label(keys, background=-1, connectivity=1)  # type: ignore[no-untyped-call]
+    for number, (rows, columns) in enumerate(ndimage.find_objects(components), start=1):
+        component = components[rows, columns] == number
+        key = int(keys[rows, columns].flat[component.argmax()])
+        origin = np.array([columns.start, rows.start], dtype=np.int32)
+        outline = outline_of(component)
+        if cv2.contourArea(outline) == np.count_nonzero(component):
+            yield key, outline + origin
+            continue
+        _, filled = fill(outline, component.shape)
+        holed = np.flatnonzero((filled & ~component).any(axis=0))
+        middle = int(holed[len(holed) // 2])
+        for left, half in ((0, component[:, :middle]), (middle, component[:, middle:])):
+            for _, piece in _without_holes(np.where(half, key, -1)):
+                yield key, piece + origin + np.array([left, 0], dtype=np.int32)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from hvsa_cvat.agent.status import TaskStatus
     from hvsa_cvat.agent.sync import Agent, TaskReport
     from hvsa_cvat.agent.workspace import Workspace
-    from hvsa_cvat.cvat.answers.collect import OwedJob
+    from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob
     from hvsa_cvat.cvat.http.client import CvatClient
     from hvsa_cvat.session.outlook import Outlook
 
@@ -534,7 +534,7 @@ def _report_lines(report: TaskReport, url: str) -> Iterator[str]:
         yield f"{name}: masks wait for jobs that somebody is at work on"
 
 
-def _owed_line(job: OwedJob) -> str:
+def _owed_line(job: UnfinishedJob) -> str:
     if job.state == "deleted":
         return f"job {job.job} is gone from the server"
     who = job.assignee or "anyone"

@@ -1,25 +1,21 @@
-"""Label maps to CVAT shapes and back: pure functions over the server's raw JSON.
+"""What the shapes of CVAT show: the pixels they cover, and the clicks that drawing them took.
 
-CVAT's coordinates are those of `hvsa_cvat.types`: continuous, pixel (0, 0) covers [0, 1] x [0, 1].
-A pixel belongs to a shape when its centre lies inside.
+Pure functions over the server's JSON. CVAT's coordinates are those of `hvsa_cvat.types`:
+continuous, pixel (0, 0) covers [0, 1] x [0, 1]. A pixel belongs to a shape when its centre lies
+inside.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from skimage import measure
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, annotate_sample
-from hvsa_cvat.annotation.polygons import Outline, Window, corners, fill, outline_of
+from hvsa_cvat.annotation.polygons import Window, fill
 from hvsa_cvat.errors import AnnotationError
 from hvsa_cvat.types import IGNORE, Clicks, LabelMap, Mask, Size
 
@@ -27,147 +23,10 @@ Json = dict[str, Any]
 """A shape as the server sends and takes it; a key that is absent or null has its default."""
 
 _FARTHEST = 2.0**31
-"""Coordinates and run lengths from here on belong to no image, and would overflow products."""
+"""Coordinates and run lengths from this size on belong to no image, and would overflow products."""
 
 _TRUST = {"auto": 0, "semi-auto": 1}
-"""By source; every other one, whatever a server calls it, is a person's: 2."""
-
-
-def encode_masks(label_map: LabelMap) -> dict[int, list[int]]:
-    """The `points` of one CVAT mask for each class present, `IGNORE` left out.
-
-    Row-major run lengths inside the class's box, background first (0 if the first pixel is set) and
-    all of them up to the box's last pixel; then left, top, right, bottom, inclusive. Together the
-    masks cover every labelled pixel once.
-    """
-    width = label_map.shape[1]
-    breaks = np.ones(label_map.shape, dtype=np.bool_)
-    np.not_equal(label_map[:, 1:], label_map[:, :-1], out=breaks[:, 1:])
-    start = np.flatnonzero(breaks)
-    value = label_map.ravel()[start]
-    count = np.bincount(value, minlength=IGNORE)[:IGNORE]
-    labels = np.flatnonzero(count)
-    if labels.size == 0:
-        return {}
-    count = count[labels]
-    last = np.cumsum(count) - 1
-    first = last + 1 - count
-    # Stable: the runs of one class stay in order of the image. IGNORE, the greatest, comes last.
-    order = np.argsort(value, kind="stable")[: last[-1] + 1]
-    length = (np.append(start[1:], label_map.size) - start)[order]
-    row, left = np.divmod(start[order], width)
-
-    box_left = np.minimum.reduceat(left, first)
-    box_right = np.maximum.reduceat(left + length, first) - 1
-    box_top, box_bottom = row[first], row[last]
-    box_width = box_right - box_left + 1
-    begin = (row - np.repeat(box_top, count)) * np.repeat(box_width, count)
-    begin += left - np.repeat(box_left, count)
-    end = begin + length
-
-    # A run that reaches the right side of its box goes on at the left side of the next row.
-    is_new = np.append(True, begin[1:] != end[:-1])
-    is_new[first] = True
-    begin, end = begin[is_new], end[np.append(is_new[1:], True)]
-    last = np.cumsum(np.add.reduceat(is_new, first, dtype=np.intp)) - 1
-    first = np.append(0, last[:-1] + 1)
-    runs = np.empty((begin.size, 2), dtype=np.intp)
-    runs[1:, 0] = begin[1:] - end[:-1]
-    runs[first, 0] = begin[first]
-    runs[:, 1] = end - begin
-    rest = box_width * (box_bottom - box_top + 1) - end[last]
-    tails = np.stack([rest, box_left, box_top, box_right, box_bottom], axis=1).tolist()
-
-    # Converted at once and cut up as lists: this and `json.dumps` are most of the time.
-    numbers = runs.ravel().tolist()
-    cuts = zip(labels.tolist(), (2 * first).tolist(), (2 * last + 2).tolist(), tails, strict=True)
-    return {
-        label: numbers[begins:ends] + (tail if tail[0] else tail[1:])
-        for label, begins, ends, tail in cuts
-    }
-
-
-def encode_polygons(label_map: LabelMap) -> list[tuple[int, list[int]]]:
-    """Class and flat xy `points` of polygons that cover every labelled pixel exactly once.
-
-    CVAT's polygons have no holes: a component with holes is cut in pieces, from top to bottom.
-    `IGNORE` is left out.
-    """
-    keys = label_map.astype(np.int64)
-    keys[label_map == IGNORE] = -1
-    return [(label, corners(outline).ravel().tolist()) for label, outline in _without_holes(keys)]
-
-
-def _without_holes(keys: NDArray[np.int64]) -> Iterator[tuple[int, Outline]]:
-    """Key and outline of 4-connected pieces of equal keys, int64 (H, W), -1 left out."""
-    components = measure.label(keys, background=-1, connectivity=1)  # type: ignore[no-untyped-call]
-    for number, (rows, columns) in enumerate(ndimage.find_objects(components), start=1):
-        component = components[rows, columns] == number
-        key = int(keys[rows, columns].flat[component.argmax()])
-        origin = np.array([columns.start, rows.start], dtype=np.int32)
-        outline = outline_of(component)
-        if cv2.contourArea(outline) == np.count_nonzero(component):
-            yield key, outline + origin
-            continue
-        _, filled = fill(outline, component.shape)
-        holed = np.flatnonzero((filled & ~component).any(axis=0))
-        middle = int(holed[len(holed) // 2])
-        for left, half in ((0, component[:, :middle]), (middle, component[:, middle:])):
-            for _, piece in _without_holes(np.where(half, key, -1)):
-                yield key, piece + origin + np.array([left, 0], dtype=np.int32)
-
-
-def mask_shape(frame: int, label_id: int, points: Sequence[int]) -> Json:
-    """A mask of ours, ready to be sent."""
-    return _shape("mask", frame, label_id, points)
-
-
-def polygon_shape(frame: int, label_id: int, points: Sequence[float]) -> Json:
-    """A polygon of ours, ready to be sent."""
-    return _shape("polygon", frame, label_id, points)
-
-
-def _shape(kind: str, frame: int, label_id: int, points: Sequence[float]) -> Json:
-    return {
-        "type": kind,
-        "frame": frame,
-        "label_id": label_id,
-        "points": points,
-        "source": "auto",
-        "group": 0,
-        "z_order": 0,
-        "rotation": 0.0,
-        "occluded": False,
-        "outside": False,
-        "attributes": [],
-    }
-
-
-def fingerprint(shape: Json) -> str:
-    """64 hexadecimal digits that change with anything a person can change about a shape.
-
-    The same for a shape as it is sent and as the server gives it back: with floats, nulls, an id
-    and further keys, its attributes in another order.
-    """
-    attributes = sorted(
-        (int(one["spec_id"]), str(one["value"])) for one in shape.get("attributes") or ()
-    )
-    content = [
-        shape["type"],
-        int(shape["frame"]),
-        int(shape["label_id"]),
-        attributes,
-        shape.get("source") or "manual",
-        int(shape.get("group") or 0),
-        int(shape.get("z_order") or 0),
-        float(shape.get("rotation") or 0),
-        bool(shape.get("occluded")),
-        bool(shape.get("outside")),
-    ]
-    digest = hashlib.sha256(json.dumps(content).encode())
-    # Adding zero makes one of the two zeros that floats have.
-    digest.update((np.asarray(shape["points"], dtype="<f8") + 0.0).tobytes())
-    return digest.hexdigest()
+"""By source; every other source, whatever a server calls it, is a person's: 2."""
 
 
 def fill_shape(shape: Json, size: Size) -> tuple[Window, Mask] | None:
@@ -176,7 +35,7 @@ def fill_shape(shape: Json, size: Size) -> tuple[Window, Mask] | None:
     Polygons, rectangles, ellipses and masks; None for kinds that cover nothing. What lies outside
     the frame is cut off. Ellipses are exact, as people see them while they draw; CVAT's mask export
     first rounds them to whole pixels. `AnnotationError` where the numbers make no sense: the
-    server stores any.
+    server stores any numbers.
     """
     kind = shape.get("type")
     if kind not in ("polygon", "rectangle", "ellipse", "mask"):
@@ -239,7 +98,7 @@ def _fill_mask(shape: Json, points: NDArray[np.float64], size: Size) -> tuple[Wi
     if (rows.stop - rows.start, columns.stop - columns.start) == (height, width):
         inside = np.repeat(np.arange(runs.size) % 2 == 1, runs).reshape(height, width)
         return (rows, columns), inside
-    # Looked up pixel by pixel of the frame, for a box may be of any size.
+    # The box may be of any size, so only the pixels of the frame are looked up.
     begin = (np.arange(rows.start, rows.stop) - top) * width
     position = begin[:, None] + np.arange(columns.start, columns.stop) - left
     run: NDArray[np.intp] = np.searchsorted(np.cumsum(runs), position, side="right")
@@ -267,7 +126,7 @@ def _clip(start: int, stop: int, length: int) -> slice:
 
 
 def _direction(degrees: float) -> tuple[float, float]:
-    """Cosine and sine; clockwise, as y points down."""
+    """Cosine and sine; clockwise, because y points down."""
     # Rounded, so that quarter turns are exact and corners stay on the pixel grid.
     return round(math.cos(math.radians(degrees)), 12), round(math.sin(math.radians(degrees)), 12)
 
@@ -279,11 +138,11 @@ def compose(
 ) -> LabelMap:
     """The label map that (class index, shape) pairs of one frame add up to; else `IGNORE`.
 
-    Later ones cover earlier ones in the order of: source (automatic ones lowest, then those that
-    people corrected, then people's own), z-order, shape before track, id. Not by z-order
-    first: a new shape takes the layer that is shown, which may lie below ours.
-    `note` is told of shapes that cannot be read, which are then left out; without it the first
-    one raises its `AnnotationError`.
+    Later shapes cover earlier ones in the order of: source (automatic shapes lowest, then those
+    that people corrected, then people's own), z-order, shape before track, id. The z-order does not
+    come first: a new shape takes the layer that is shown, which may lie below ours.
+    Shapes that cannot be read are left out and `note` is told of them; without `note` the first
+    such shape raises its `AnnotationError`.
     """
     label_map = np.full(size, IGNORE, dtype=np.uint8)
     for label, shape in sorted(shapes, key=lambda pair: _height(pair[1])):
@@ -314,8 +173,8 @@ def shape_clicks(shape: Json, size: Size, epsilon: float = 1.0) -> Clicks:
     """What drawing a shape took: a click for each vertex and one for its class.
 
     Rectangles and ellipses take two clicks, on opposite corners, and one to turn them. A mask costs
-    the polygons around its components that leave out nothing farther than `epsilon` pixels; its
-    holes are free, for what lies in them is a shape of its own.
+    the polygons around its components, simplified with a tolerance of `epsilon` pixels. Its holes
+    are free, because what lies in them is a shape of its own.
     """
     if shape["type"] == "mask":
         filled = fill_shape(shape, size)

@@ -1,7 +1,8 @@
 """Tracks to shapes: what people see of a track on each frame.
 
-The server stores keyframes only. Between them it and its web UI agree on how a shape moves; this
-follows them, and the UI where the two differ, as the UI is what people corrected their work by.
+The server stores keyframes only. The server and its web page each compute how a shape moves between
+keyframes. This module does the same; where the two differ it follows the page, because that is what
+people saw when they corrected their work.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ def expand_tracks(
 ) -> list[Json]:
     """The shapes that `tracks` show on `frames`, track by track, in order of frames.
 
-    * Nothing before the first keyframe, nor from an `outside` keyframe to the next; the last one
-      holds to the end. Keyframes on `deleted` frames do not count.
-    * Rectangles and ellipses move evenly and turn the shorter way (half a turn: clockwise, as in
-      the UI; the server's export turns by one degree there).
-    * Polygons, also of different numbers of vertices: each vertex goes to the one nearest to it
-      in its share of the way around, and vertices that come close on the way are merged.
-    * All other kinds hold. The server moves polylines and single points too, which cover no pixels,
-      and refuses masks and a change of kind.
-    * Attributes are those of the keyframes so far, the later ones winning, and the track's own.
+    * A track shows nothing before its first keyframe, and nothing from an `outside` keyframe to the
+      next one. The last keyframe holds to the end. Keyframes on `deleted` frames do not count.
+    * Rectangles and ellipses move evenly and turn the shorter way (half a turn: clockwise, as on
+      the page; the server's export turns by one degree there).
+    * Polygons may have different numbers of vertices: each vertex moves to the one whose share of
+      the way around is nearest, and vertices that come close on the way are merged.
+    * All other kinds stay in place until the next keyframe. The server moves polylines and single
+      points too, which cover no pixels; it refuses masks and a change of kind.
+    * A shape has the attributes of the keyframes so far, later ones first, and the track's own.
 
-    A shape has the keys of the server's shapes, `id` None, and beside them `track_id` and
-    `keyframe`: whether a person placed it on this very frame.
+    A shape has the keys of the server's shapes, with `id` None, and two more: `track_id`, and
+    `keyframe`, which says whether a person placed it on this very frame.
     """
     return [shape for track in tracks for shape in _expand(track, sorted(frames), deleted)]
 
@@ -101,8 +102,8 @@ def _morph(before: _Points, after: _Points, share: float) -> _Points:
     matched = sorted([*enumerate(there), *((back[j], j) for j in unreached)])
     opens = np.bincount([i for i, _ in matched]) > 1
 
-    # A vertex that opens into many, and many that close into one, would crowd near their common
-    # end: there those closer than half the distance that they have at the other end are merged.
+    # Where one vertex becomes many, or many become one, they would crowd near their common end.
+    # There, vertices closer than half the distance that they have at the other end are merged.
     vertices: list[_Points] = []
     for (is_opening, _), group in groupby(
         matched, key=lambda pair: (opens[pair[0]], pair[0] if opens[pair[0]] else pair[1])

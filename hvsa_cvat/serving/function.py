@@ -13,7 +13,8 @@ import cvat_sdk.auto_annotation as cvataa
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
-from hvsa_cvat.cvat.shapes import encode_masks, encode_polygons
+from hvsa_cvat.annotation.polygons import encode_polygons
+from hvsa_cvat.annotation.run_lengths import encode_masks
 from hvsa_cvat.serving.model import SegmentationModel
 from hvsa_cvat.video.frames import rgb_image
 

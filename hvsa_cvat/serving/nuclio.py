@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import numpy as np
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
-from hvsa_cvat.cvat.shapes import encode_polygons
+from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError, MediaError
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.serving.bitmaps import MOST, pieces, trimmed

@@ -1,7 +1,7 @@
 """Which class people gave each region: the outlines of a child task, read back.
 
 An outline only carries a class. People move, copy, relabel, delete and restore outlines, on purpose
-and by accident; which pixels a region has is our own record.
+and by accident, so the pixels of a region come from our own record.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.types import Mask, Size
 
 MIXED: Final = -1
-"""In place of a class index: several classes, so only what is drawn in the region counts."""
+"""Stands for several classes, in place of a class index: only what is drawn counts then."""
 
 _SAME_PLACE = 0.5
-"""An outline without id and group is a region's when their areas overlap more than this: the
-intersection over the union, which only one region can reach."""
+"""An outline without id and group is a region's when their areas overlap by more than this share:
+intersection over union, which only one region can exceed."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ class Outlines:
     """What the outlines of one job say."""
 
     classes: dict[int, int]
-    """Number of a region -> class index, of those that a person gave one."""
+    """Number of a region -> class index, for regions that a person gave a class."""
+    lost: tuple[Region, ...]
+    """Regions whose outlines are gone."""
     rest: tuple[Json, ...]
     """The shapes that are no region's outline."""
-    notes: tuple[str, ...]
+    remarks: tuple[str, ...]
     """What was left out, or decided, and why."""
 
 
@@ -77,13 +79,13 @@ def read_outlines(
 ) -> Outlines:
     """Find each region's outline by id, else by group, else by place, and read its class.
 
-    An outline that was relabelled as a class says the same as one whose attribute was set. Of
-    several outlines of one region those that were never set are passed over; of the others the one
-    matched more surely holds, then the newer one.
+    An outline that was relabelled as a class says the same as one whose attribute was set. If a
+    region has several outlines, those without a class are passed over. Of the others the one with
+    the region's own id holds, else the newest.
     """
     claims, rest = _match(regions, shapes, labels, size)
     classes: dict[int, int] = {}
-    notes: list[str] = []
+    remarks: list[str] = []
     for region in regions:
         claimed = sorted(
             claims.get(region.number, ()),
@@ -93,24 +95,25 @@ def read_outlines(
         for shape in claimed:
             choice = _choice(shape, labels)
             if isinstance(choice, str):
-                notes.append(f"region {region.number} on frame {region.child_frame} {choice}")
+                remarks.append(f"region {region.number} on frame {region.child_frame} {choice}")
             elif choice is not None:
                 said.append((shape, choice))
         if len({choice for _, choice in said}) > 1:
             ids = ", ".join(str(shape["id"]) for shape, _ in said)
-            notes.append(
+            remarks.append(
                 f"region {region.number} on frame {region.child_frame} has several outlines that "
                 f"disagree ({ids}); {said[0][0]['id']} is taken"
             )
         if said and said[0][1] != MIXED:
             classes[region.number] = said[0][1]
-    return Outlines(classes, tuple(rest), tuple(notes))
+    lost = tuple(one for one in regions if one.points and one.number not in claims)
+    return Outlines(classes, lost, tuple(rest), tuple(remarks))
 
 
 def _match(
     regions: Sequence[Region], shapes: Sequence[Json], labels: ChildLabels, size: Size
 ) -> tuple[dict[int, list[Json]], list[Json]]:
-    """The outlines of each region by its number, and the shapes that are none."""
+    """The outlines of each region by its number, and the shapes that are no outlines."""
     by_id = {region.shape: region for region in regions if region.shape is not None}
     by_group = {(region.child_frame, region.number): region for region in regions if region.points}
     claims: dict[int, list[Json]] = {}
@@ -135,7 +138,7 @@ def _match(
 
 
 def _may_be_outline(shape: Json, labels: ChildLabels) -> bool:
-    """A line of a class is one only if we made it: people's own lines, copies too, are manual."""
+    """A line of a class is an outline only if it is not manual: all lines of people are manual."""
     if shape["type"] != "polyline":
         return False
     ours = (shape.get("source") or "manual") != "manual"
@@ -143,7 +146,7 @@ def _may_be_outline(shape: Json, labels: ChildLabels) -> bool:
 
 
 def _region_at(shape: Json, regions: Sequence[Region], size: Size) -> Region | None:
-    """The one of `regions` whose outline encloses much the same pixels."""
+    """The region of `regions` whose outline encloses nearly the same pixels."""
     here = [region for region in regions if region.child_frame == shape["frame"]]
     if not here:
         return None
@@ -164,7 +167,7 @@ def _enclosed(points: Sequence[float], size: Size) -> Mask:
 
 
 def _choice(shape: Json, labels: ChildLabels) -> int | str | None:
-    """Class index or `MIXED`; None while nobody has chosen; words where the choice is no class."""
+    """Class index or `MIXED`; None if nobody has chosen; a sentence if the choice is no class."""
     label = shape["label_id"]
     if label in labels.classes:
         return labels.classes[label]

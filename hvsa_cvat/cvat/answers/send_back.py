@@ -1,18 +1,21 @@
-"""Sending a job with gaps back to its annotator, once, whenever the process may end.
+"""Sending a job with gaps back to its annotator, exactly once, even if the process ends on the way.
 
-The server has no single request for this. First come the issues, which are found again by job,
-frame and how their message begins. Then the job's date is noted and its state is set. Setting it
-changes the date: a finished job with the noted date has not been sent back yet.
+The server has no single request for this. First the issues are made, which are found again by job,
+frame and the beginning of their message. Then the job's date is remembered and its state is set.
+Setting it changes the date: a finished job with the remembered date has not been sent back yet.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 
+from hvsa_cvat.cvat.answers.outlines import ChildLabels
 from hvsa_cvat.cvat.answers.read_job import JobAnswers
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient, Json
-from hvsa_cvat.cvat.state import Reading, State
+from hvsa_cvat.cvat.request.outline_shape import outline_shape
+from hvsa_cvat.cvat.state import Reading, Region, State
 
 _MARK = "HVSA: "
 
@@ -22,33 +25,37 @@ _WHAT_TO_DO = (
 )
 
 
-def send_back(client: CvatClient, state: State, row: Json, answers: JobAnswers) -> bool:
+def send_back(
+    connection: TaskConnection, row: Json, answers: JobAnswers, labels: ChildLabels
+) -> bool:
     """Make an issue on each frame with a gap and set the state of the job, `row`, to `rejected`.
 
-    False where the job is not completed any more.
+    Outlines that the annotator has removed, and that are needed, are put back. False where the job
+    is not completed any more.
     """
-    job = row["id"]
+    job, client = row["id"], connection.client
     for frame, box, message in _messages(answers):
         body = {"job": job, "frame": frame, "position": list(box), "message": message}
         client.create("issues", body, partial(_find_issue, client, job, frame))
+    _put_back_outlines(connection, job, answers.lost, labels)
     row = client.get(f"jobs/{job}")
     if row["state"] != "completed":
         return False
-    state.readings.begin_send_back(job, row["updated_date"])
-    _reject(client, state, row)
+    connection.state.readings.begin_send_back(job, row["updated_date"])
+    _reject(connection, row)
     return True
 
 
-def finish_sending_back(client: CvatClient, state: State, row: Json) -> bool:
-    """Set the state of a finished job if that was about to be done when a process ended."""
-    if state.readings.send_back_begun(row["id"]) != row["updated_date"]:
+def finish_sending_back(connection: TaskConnection, row: Json) -> bool:
+    """Set the state of a finished job if a process ended just before it did so."""
+    if connection.state.readings.send_back_begun(row["id"]) != row["updated_date"]:
         return False
-    _reject(client, state, row)
+    _reject(connection, row)
     return True
 
 
 def was_sent_back(state: State, row: Json) -> bool:
-    """Whether a job, finished now, has gone back before."""
+    """Whether a job that is finished now has gone back before."""
     reading = state.readings.get(row["id"])
     return state.readings.send_back_begun(row["id"]) is not None or (
         reading is not None and reading.sent_back
@@ -56,17 +63,30 @@ def was_sent_back(state: State, row: Json) -> bool:
 
 
 def percent(share: float) -> str:
+    """A share, 0 to 1, for people."""
     return "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def _reject(client: CvatClient, state: State, row: Json) -> None:
-    # "rejected" is the server's word for work to be done again. It stays in job lists until the
-    # job is finished anew, while "in progress" looks as if it had never been handed in.
+def _put_back_outlines(
+    connection: TaskConnection, job: int, lost: Sequence[Region], labels: ChildLabels
+) -> None:
+    """Safe to repeat: the reading before it finds outlines that were put back by their group."""
+    if not lost or labels.region is None:
+        return
+    outlines = [outline_shape(region, labels.region, labels.choice) for region in lost]
+    content = {"version": 0, "shapes": outlines, "tags": [], "tracks": []}
+    connection.client.send("PATCH", f"jobs/{job}/annotations", content, action="create")
+    connection.log(f"job {job}: {len(lost)} removed outlines are put back")
+
+
+def _reject(connection: TaskConnection, row: Json) -> None:
+    # "rejected" is the server's word for work to be done again, and job lists show it until the job
+    # is finished again. "in progress" would look as if the job had never been handed in.
     body = {"state": "rejected"}
     if row["stage"] != "annotation":
         body["stage"] = "annotation"
-    client.change("PATCH", f"jobs/{row['id']}", body)
-    state.readings.save(row["id"], Reading(row["updated_date"], sent_back=True))
+    connection.client.change("PATCH", f"jobs/{row['id']}", body)
+    connection.state.readings.save(row["id"], Reading(row["updated_date"], sent_back=True))
 
 
 def _find_issue(client: CvatClient, job: int, frame: int) -> Json | None:

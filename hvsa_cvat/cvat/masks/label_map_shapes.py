@@ -1,20 +1,20 @@
-"""Label maps to the shapes that we propose: each pixel that shows a class in one shape, once."""
+"""Label maps to the shapes that we propose: each pixel with a class lies in exactly one of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.cvat.masks.ownership import TaskLabels
-from hvsa_cvat.cvat.shapes import Json, encode_masks, encode_polygons, mask_shape, polygon_shape
+from hvsa_cvat.annotation.polygons import encode_polygons
+from hvsa_cvat.annotation.run_lengths import encode_masks
+from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.masks.options import Kind
+from hvsa_cvat.cvat.masks.task_labels import TaskLabels
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.types import IGNORE, LabelMap, Mask
-
-Kind = Literal["masks", "polygons"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Proposal:
     """Number."""
     label_id: int
     points: NDArray[np.int32]
-    """As the server has them; a list takes ten times the memory."""
+    """The numbers that the server gets, as an array because a list takes ten times the memory."""
     fingerprint: str
     make: Callable[[int, int, Sequence[int]], Json]
 
@@ -34,13 +34,13 @@ class Proposal:
 
 
 class Proposer:
-    """Knows which class becomes which kind of shape."""
+    """Makes the shapes of a frame; knows which class becomes which kind of shape."""
 
     def __init__(self, task: WatchedTask, labels: TaskLabels, kind: Kind) -> None:
-        """`kind` is for the classes whose label takes both; the others have their label's."""
+        """`kind` is for classes whose label takes both; the others get the kind of their label."""
         self._task = task
         self._labels = labels
-        # class index -> itself, or IGNORE where it is shown otherwise or not at all
+        # Class index -> itself, or IGNORE where it becomes another kind of shape or none.
         self._as_mask = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
         self._as_polygon = self._as_mask.copy()
         for index, label in enumerate(task.classes):
@@ -50,7 +50,7 @@ class Proposer:
                 (self._as_polygon if is_polygon else self._as_mask)[index] = index
 
     def propose(self, frame: int, label_map: LabelMap, people: Mask) -> list[Proposal]:
-        """The shapes of one frame, by number. Pixels of `people` and background stay free."""
+        """The shapes of the frame with this number. Pixels of `people` and background stay free."""
         free = np.where(people, np.uint8(IGNORE), label_map)
         found = [
             self._proposal(frame, index, points, mask_shape)
@@ -74,3 +74,29 @@ class Proposer:
         label = self._task.classes[index].id
         fingerprint = self._labels.fingerprint(make(frame, label, points))
         return Proposal(frame, label, np.array(points, dtype=np.int32), fingerprint, make)
+
+
+def mask_shape(frame: int, label_id: int, points: Sequence[int]) -> Json:
+    """A mask of ours, ready to be sent."""
+    return _shape("mask", frame, label_id, points)
+
+
+def polygon_shape(frame: int, label_id: int, points: Sequence[float]) -> Json:
+    """A polygon of ours, ready to be sent."""
+    return _shape("polygon", frame, label_id, points)
+
+
+def _shape(kind: str, frame: int, label_id: int, points: Sequence[float]) -> Json:
+    return {
+        "type": kind,
+        "frame": frame,
+        "label_id": label_id,
+        "points": points,
+        "source": "auto",
+        "group": 0,
+        "z_order": 0,
+        "rotation": 0.0,
+        "occluded": False,
+        "outside": False,
+        "attributes": [],
+    }

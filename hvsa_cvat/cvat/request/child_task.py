@@ -15,6 +15,7 @@ from PIL import Image as PillowImage
 from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound, Refused, Uncertain
 from hvsa_cvat.cvat.request.companion_project import Home, fit_name, where
 from hvsa_cvat.cvat.request.guide import UNSET
+from hvsa_cvat.cvat.request.outline_shape import outline_shape
 from hvsa_cvat.cvat.request.plan import Plan, darken
 from hvsa_cvat.cvat.state import ChildJob, Region
 from hvsa_cvat.cvat.task import WatchedTask
@@ -233,20 +234,7 @@ class Child:
         self.client.upload(made["id"], paths, data, progress, "uploading frames")
 
     def _shape(self, region: Region) -> Json:
-        return {
-            "type": "polyline",
-            "frame": region.child_frame,
-            "label_id": self.home.label,
-            "points": list(region.points),
-            "group": region.number,
-            "source": "auto",
-            "z_order": 0,
-            "occluded": False,
-            "outside": False,
-            "rotation": 0,
-            "attributes": [{"spec_id": self.home.attribute, "value": UNSET}],
-            "elements": [],
-        }
+        return outline_shape(region, self.home.label, self.home.attribute)
 
     def _assign(self, job: Json, person: Person) -> None:
         content = {"assignee": person.id}

@@ -1,54 +1,88 @@
 from __future__ import annotations
 
-import io
 import json
+import tracemalloc
+from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from published_task import CAR, ROAD_AND_SKY, WITH_CAR, field_of
 
-from hvsa_cvat.cvat.masks import ownership
-from hvsa_cvat.cvat.masks.ownership import read_labels, read_shapes
+from hvsa_cvat.cvat.masks.annotations import Annotation, read_annotations
+from hvsa_cvat.cvat.masks.job_shapes import read_shapes
+from hvsa_cvat.cvat.masks.task_labels import read_labels
 from hvsa_cvat.errors import ServerError
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    # Surrogates alone are no text, and no server can store them.
+    | st.text(st.characters(exclude_categories=["Cs"])),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-SHAPES = st.dictionaries(st.text(max_size=4), VALUES, max_size=4)
-ANSWERS = st.dictionaries(
-    st.text(max_size=6), st.lists(SHAPES, max_size=4) | st.integers() | st.text(), min_size=1
-)
+ROWS = st.lists(st.dictionaries(st.text(max_size=4), VALUES, max_size=4), max_size=4)
 
 
-def elements(text: str, block: int) -> list[tuple[str, str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ownership, "_BLOCK", block)
-        return list(ownership._elements(ownership._Text(io.StringIO(text))))
+class Download:
+    """In place of a client: an answer of the server."""
+
+    class address:
+        url = "https://cvat.example"
+
+    def __init__(self, answer: bytes) -> None:
+        self._answer = answer
+
+    def download(self, path: str, target: Path) -> None:
+        target.write_bytes(self._answer)
 
 
-@given(answer=ANSWERS, block=st.integers(1, 40), indent=st.sampled_from([None, 0, 2]))
-def test_shapes_are_read_one_by_one_wherever_the_blocks_end(
-    answer: dict[str, Any], block: int, indent: int | None
+def annotations(answer: bytes, folder: Path) -> list[Annotation]:
+    client: Any = Download(answer)
+    return list(read_annotations(client, 7, folder))
+
+
+@given(shapes=ROWS, tracks=ROWS, tags=ROWS, indent=st.sampled_from([None, 0, 2]))
+@settings(deadline=None)
+def test_annotations_are_read_as_they_were_sent(
+    tmp_path_factory: pytest.TempPathFactory,
+    shapes: list[Any],
+    tracks: list[Any],
+    tags: list[Any],
+    indent: int | None,
 ) -> None:
-    text = json.dumps(answer, indent=indent, ensure_ascii=False)
-    found = elements(text, block)
-    lists = {key: rows for key, rows in answer.items() if isinstance(rows, list)}
-    assert [(key, row) for key, _, row in found] == [
-        (key, row) for key, rows in lists.items() for row in rows
-    ]
-    assert all(json.loads(source) == row for _, source, row in found)
+    folder = tmp_path_factory.getbasetemp()
+    answer = {"version": 0, "tags": tags, "shapes": shapes, "tracks": tracks, "more": {"x": []}}
+    found = annotations(json.dumps(answer, indent=indent, ensure_ascii=False).encode(), folder)
+    expected = [("shape", row) for row in shapes] + [("track", row) for row in tracks]
+    assert [(one.kind, one.content) for one in found] == expected
+    assert all(json.loads(one.text) == one.content for one in found)
 
 
-@pytest.mark.parametrize("text", ['{"version": 0, "shapes": [{"id": 1}, {"id": 2}]}'])
-def test_what_is_cut_off_is_an_error(text: str) -> None:
-    assert len(elements(text, 1000)) == 2
+def test_an_answer_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
+    text = b'{"version": 0, "shapes": [{"id": 1}, {"id": 2}], "tracks": []}'
+    assert len(annotations(text, tmp_path)) == 2
     for end in range(len(text)):
-        with pytest.raises(ValueError, match=r"Expecting|Unterminated|in place of"):
-            elements(text[:end], 5)
+        with pytest.raises(ServerError, match="annotations of job 7 cannot be understood"):
+            annotations(text[:end], tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_memory_holds_one_annotation_at_a_time(tmp_path: Path) -> None:
+    shape = {"id": 1, "frame": 0, "points": [100.0] * 10_000}
+    answer = json.dumps({"shapes": [shape] * 500, "tracks": []}).encode()
+    client: Any = Download(answer)
+    tracemalloc.start()
+    count = sum(1 for _ in read_annotations(client, 7, tmp_path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 500
+    assert len(answer) > 30 * 2**20
+    assert peak < 2**20
 
 
 def test_an_answer_that_is_no_annotations_is_named() -> None:

@@ -1,0 +1,70 @@
+"""The jobs of a request that are assigned and not finished: listed, or taken back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hvsa_cvat.cvat.answers.finished import (
+    CollectPolicy,
+    assignee_of,
+    child_job_rows,
+    is_finished,
+)
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.request.ask import job_link
+from hvsa_cvat.cvat.state import Request
+
+
+@dataclass(frozen=True)
+class UnfinishedJob:
+    """A job of a request that somebody has still to finish."""
+
+    job: int
+    assignee: str | None
+    """User name of whoever has it now."""
+    state: str
+    """As the server calls it, or `deleted`."""
+    stage: str
+    frames: int
+    expected_clicks: float
+    link: str
+
+
+def unfinished_jobs(
+    client: CvatClient, request: Request, policy: CollectPolicy
+) -> list[UnfinishedJob]:
+    """The jobs of a request that are not finished, and who has them."""
+    rows = child_job_rows(client, request)
+    outlined = {region.child_frame for region in request.regions if region.points}
+    jobs = []
+    for job in request.jobs:
+        row = rows.get(job.id, {"state": "deleted", "stage": ""})
+        if is_finished(row, policy):
+            continue
+        frames = range(job.start, job.stop + 1)
+        jobs.append(
+            UnfinishedJob(
+                job=job.id,
+                assignee=assignee_of(row),
+                state=row["state"],
+                stage=row["stage"],
+                frames=len(frames),
+                expected_clicks=job.expected_clicks,
+                link=job_link(client, request, job.id, not outlined.isdisjoint(frames)),
+            )
+        )
+    return jobs
+
+
+def unassign(client: CvatClient, request: Request) -> list[int]:
+    """Take the unfinished jobs of a request, whose answers nobody will collect, from their
+    annotators. Safe to repeat; returns the jobs that somebody had.
+
+    What people have drawn in them stays.
+    """
+    taken = []
+    for job, row in child_job_rows(client, request).items():
+        if row["state"] != "completed" and assignee_of(row) is not None:
+            client.change("PATCH", f"jobs/{job}", {"assignee": None})
+            taken.append(job)
+    return taken
