@@ -562,7 +562,9 @@ def test_a_checkpoint_that_the_web_does_not_give(
     url, folder, _ = shop
     (folder / "net").write_bytes(b"something else")
     cache = tmp_path / "cache"
-    with pytest.raises(CheckpointError, match=r"/net holds another file: SHA-256 .* instead of 00"):
+    with pytest.raises(
+        CheckpointError, match=r"/net holds another file: its SHA-256 is .* instead of 00"
+    ):
         download(f"{url}/net?key=secret", "00", cache)
     with pytest.raises(CheckpointError, match=r"cannot fetch .*/gone: .*404") as refused:
         download(f"{url}/gone?key=secret", "00", cache)

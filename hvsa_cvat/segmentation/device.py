@@ -6,14 +6,9 @@ import ctypes
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-import cv2
 import torch
 
 from hvsa_cvat.errors import CapacityError, ConfigError
-
-# OpenCV's idle worker threads spin and take the cores from PyTorch's: a training step on two
-# cores took 2.4 s beside them and 0.3 s without (OpenCV 5.0, PyTorch 2.15)
-cv2.setNumThreads(1)
 
 
 def choose_device(name: str) -> torch.device:

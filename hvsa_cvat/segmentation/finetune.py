@@ -40,6 +40,7 @@ from hvsa_cvat.segmentation.pairs import (
     epoch_pairs,
     make_batch,
 )
+from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 _POLY_POWER = 0.9
 
@@ -106,6 +107,7 @@ def train(
     after it, to the same result. In a `team` the losses of its processes add up to the batch's,
     and its leader writes.
     """
+    use_one_opencv_thread()
     optimizer = make_optimizer(network, config)
     losses = _resume(network, optimizer, state)
     for epoch in range(len(losses), config.epochs):

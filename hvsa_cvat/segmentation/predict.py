@@ -14,6 +14,7 @@ from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast, fitting_memory
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.types import LabelMap, Size
+from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 BATCH = 8
 
@@ -48,6 +49,7 @@ def predict(
 
     Results come at `size`, one frame at a time; memory holds one batch.
     """
+    use_one_opencv_thread()
     wanted = list(range(len(frames))) if only is None else list(only)
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     network.eval()

@@ -17,6 +17,7 @@ from hvsa_cvat.segmentation.device import autocast, choose_device
 from hvsa_cvat.segmentation.hrnet import resize
 from hvsa_cvat.types import IGNORE, Image, LabelMap, LabelSet, Size
 from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 _BAND = 2**23
 """Probabilities held at once: 32 MiB. All of a 4K image with 20 classes would take 660 MB."""
@@ -49,6 +50,7 @@ class SegmentationModel:
                 f"checkpoint {checkpoint} is a plain state dict, which names no classes; give a "
                 ".safetensors file that hvsa-agent wrote"
             )
+        use_one_opencv_thread()
         self.device = choose_device(device)
         info = read_info(checkpoint)
         self.labels = LabelSet(info.labels)

@@ -24,6 +24,7 @@ from hvsa_cvat.ports import FlowEstimator, Progress, silent
 from hvsa_cvat.threads import map_ahead
 from hvsa_cvat.types import Correspondence, Mask, Size
 from hvsa_cvat.video.frames import load_npy, npy_writer
+from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 T = TypeVar("T")
 
@@ -327,6 +328,7 @@ def compute_flow(
     Kept in `folder`, which is replaced as a whole, and taken from there when it was made by the
     same estimator for frames of the same shape. `workers` threads call the estimator.
     """
+    use_one_opencv_thread()
     length, height, width = frames.shape[:3]
     shape = (length, len(OFFSETS), 2, height, width)
     if (kept := _load(folder, estimator.name, shape)) is not None:
