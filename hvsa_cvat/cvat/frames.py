@@ -27,7 +27,9 @@ from hvsa_cvat.errors import MediaError
 from hvsa_cvat.files import remove_partial
 from hvsa_cvat.ports import FrameSource, Progress
 from hvsa_cvat.types import Image, Size
-from hvsa_cvat.video.frames import decode_video, read_image, resize_image, upright_image
+from hvsa_cvat.video.film import decode_video, upright_image
+from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.images import read_image
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from PIL import ImageOps
 
 from hvsa_cvat.cvat.shapes import encode_masks, encode_polygons
 from hvsa_cvat.serving.model import SegmentationModel
-from hvsa_cvat.video.frames import rgb_image
+from hvsa_cvat.video.images import rgb_image
 
 
 def create(checkpoint: str, device: str = "auto") -> Detector:

@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from hvsa_cvat.errors import MediaError
 from hvsa_cvat.ports import FrameSource, Progress, silent
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
-from hvsa_cvat.video.frames import list_files
+from hvsa_cvat.video.folder import list_files
 
 _STRETCHED_GREY = {"L;2": 85, "L;4": 17}
 """Pillow stretches grey of 2 and 4 bits to 0..255, by these factors."""

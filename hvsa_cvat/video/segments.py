@@ -20,7 +20,7 @@ from hvsa_cvat.errors import ConfigError, MediaError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FrameSource, SegmentMaps
 from hvsa_cvat.types import SegmentMap, Size
-from hvsa_cvat.video.frames import opened_image
+from hvsa_cvat.video.images import opened_image
 
 Features = Callable[[int], NDArray[np.float32]]
 """The backbone's feature map of a frame, float32 (D, h, w), spread over the whole frame."""
