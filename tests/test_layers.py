@@ -17,7 +17,7 @@ MODULES = {
 LAYERS = (
     {"errors"},
     {"types"},
-    {"config", "ports", "files", "database"},
+    {"config", "ports", "files", "database", "class_lists", "lookalikes"},
     {"video", "annotation"},
     {"metrics"},
     {"selection", "segmentation", "propagation"},
@@ -118,7 +118,7 @@ def test_only_the_adapter_knows_the_server() -> None:
 
 
 def test_the_adapter_knows_nothing_of_networks_and_rounds() -> None:
-    core = {"errors", "types", "config", "ports", "files", "database"}
+    core = {"errors", "types", "config", "ports", "files", "database", "lookalikes"}
     below = core | {"annotation", "video", "cvat"}
     for module, path in MODULES.items():
         if part(module) == "cvat":

@@ -13,6 +13,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from hvsa_cvat.class_lists import read_classes
 from hvsa_cvat.cli.console import OUT, bars
 from hvsa_cvat.config import (
     FLOW_NAMES,
@@ -176,7 +177,7 @@ def simulate(
         _simulate(
             video=video,
             labels_folder=labels_folder,
-            labels=_parse_classes(classes),
+            labels=read_classes(classes),
             checkpoint=checkpoint,
             size=parse_size(size) if size else None,
             align_corners=align_corners,
@@ -201,7 +202,7 @@ def demo(out: Path, **options: Any) -> None:
         _simulate(
             video=folder / "images",
             labels_folder=folder / "labels",
-            labels=_parse_classes(str(folder / "classes.txt")),
+            labels=read_classes(str(folder / "classes.txt")),
             checkpoint=folder / "pretrained.safetensors",
             size=None,
             align_corners=True,
@@ -252,7 +253,7 @@ def pretrain_command(
       hvsa-agent pretrain frames/ --labels labels/ --classes road,car,sky \\
         --size 192x256 --out pretrained.safetensors
     """
-    labels = _parse_classes(classes)
+    labels = read_classes(classes)
     asked = parse_size(size) if size else None
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
@@ -435,22 +436,6 @@ def _unseen(metrics: RoundMetrics) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _parse_classes(text: str) -> LabelSet:
-    """Comma separated names, or a file with one a line."""
-    path = Path(text)
-    if "," not in text and path.suffix == ".txt":
-        try:
-            names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"--classes {text!r}: the file cannot be read; give a text file with one class "
-                "a line, or names separated by commas"
-            ) from error
-    else:
-        names = [name.strip() for name in text.split(",")]
-    return LabelSet(tuple(names))
 
 
 def _own_size(size: Size) -> Size:
