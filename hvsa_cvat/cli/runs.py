@@ -260,19 +260,19 @@ def pretrain_command(
 
     from hvsa_cvat.segmentation import checkpoint, pretrain
     from hvsa_cvat.segmentation.device import choose_device
-    from hvsa_cvat.simulation.datasets import check_labels, open_labels
+    from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
     from hvsa_cvat.video.frames import open_images
 
     chosen = choose_device(device)
     with bars() as progress:
-        frames = open_images(frames_dir, progress)
+        frames = open_images(frames_dir, progress, _say)
         if asked is None and len(set(frames.sizes)) > 1:
             raise ConfigError(
                 f"the frames in {frames_dir} have several sizes; choose one by --size"
             )
         at = asked or _own_size(frames.size)
         label_maps = open_labels(labels_folder, frames, labels, frames.sizes)
-        check_labels(label_maps, progress)
+        tell_unseen(check_labels(label_maps, progress), labels, _say)
         check_writable(out)
         if init in ("random", "imagenet"):
             net = checkpoint.new_network(network, len(labels), seed=seed)
@@ -333,7 +333,7 @@ def _simulate(
     from hvsa_cvat.segmentation.checkpoint import load_checkpoint
     from hvsa_cvat.segmentation.device import choose_device
     from hvsa_cvat.session.memory import check_fits, demand_of, this_machine
-    from hvsa_cvat.simulation.datasets import open_labels
+    from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
     from hvsa_cvat.simulation.experiment import Experiment, run_experiment
     from hvsa_cvat.video.flow import choose_flow
     from hvsa_cvat.video.frames import open_frames
@@ -342,8 +342,9 @@ def _simulate(
     kinds = granularity_by_round(granularity, len(budgets))
     asked = Strategy(strategy) if strategy is not None else None
     chosen = choose_device(device)
-    frames = open_frames(video, progress)
+    frames = open_frames(video, progress, _say)
     truths = open_labels(labels_folder, frames, labels)
+    tell_unseen(check_labels(truths, progress), labels, _say)
     network, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
     OUT.print(escape(line), soft_wrap=True)
     estimator, line = choose_flow(flow, chosen.type, flow_weights)
@@ -388,6 +389,10 @@ def _simulate(
     OUT.print(table)
     OUT.print(f"Report: {escape(str(out / 'report.html'))}", soft_wrap=True)
     OUT.print(f"Numbers: {escape(str(out / 'metrics.json'))}", soft_wrap=True)
+
+
+def _say(line: str) -> None:
+    OUT.print(escape(line), soft_wrap=True)
 
 
 def _round_table() -> Table:
