@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.plain_text import decode_text, expand_home
 from hvsa_cvat.types import LabelSet
 
 _CVAT_HEADING = "# label:color_rgb:parts:actions"
 """First line of the labelmap.txt of CVAT's export `Segmentation mask`."""
 _NAME_COLUMNS = frozenset(("name", "class", "label", "class_name", "label_name", "category"))
-_INDEX_COLUMNS = frozenset(("id", "index", "value", "class_id", "label_id", "class_index", "number"))
-_HEADINGS = frozenset(f"{name}{end}" for name in ("classes", "labels", "names") for end in ("", ":"))
+_INDEX_COLUMNS = frozenset(
+    ("id", "index", "value", "class_id", "label_id", "class_index", "number")
+)
+_HEADINGS = frozenset(
+    f"{name}{end}" for name in ("classes", "labels", "names") for end in ("", ":")
+)
 _STRUCTURED = frozenset((".json", ".toml", ".xml", ".yaml", ".yml"))
 _LISTS = frozenset((".csv", ".list", ".lst", ".names", ".tsv", ".txt")) | _STRUCTURED
 _FORMS = "give a text file with one class a line, or names separated by commas"
@@ -30,7 +34,7 @@ def read_classes(text: str) -> LabelSet:
     What could be read in two ways is a `ConfigError`: a heading taken for a class would move all
     class indices by one.
     """
-    path = Path(text).expanduser()
+    path = expand_home(text)
     if _is_file(path) or (path.suffix.lower() in _LISTS and "," not in text):
         return LabelSet(tuple(_read_list(path)))
     return LabelSet(tuple(name.strip() for name in text.split(",")))
@@ -58,10 +62,7 @@ def _read_list(path: Path) -> Sequence[str]:
 
 def _decoded(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return content.decode("utf-16")
-        return content.decode("utf-8-sig")
+        return decode_text(path.read_bytes())
     except OSError as error:
         raise ConfigError(
             f"--classes {str(path)!r}: the file cannot be read ({error.strerror}); {_FORMS}"

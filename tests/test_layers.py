@@ -17,7 +17,16 @@ MODULES = {
 LAYERS = (
     {"errors"},
     {"types"},
-    {"config", "ports", "files", "database", "class_lists", "lookalikes"},
+    {
+        "config",
+        "ports",
+        "files",
+        "database",
+        "class_lists",
+        "lookalikes",
+        "name_lists",
+        "plain_text",
+    },
     {"video", "annotation"},
     {"metrics"},
     {"selection", "segmentation", "propagation"},
@@ -118,7 +127,7 @@ def test_only_the_adapter_knows_the_server() -> None:
 
 
 def test_the_adapter_knows_nothing_of_networks_and_rounds() -> None:
-    core = {"errors", "types", "config", "ports", "files", "database", "lookalikes"}
+    core = {"errors", "types", "config", "ports", "files", "database", "lookalikes", "name_lists"}
     below = core | {"annotation", "video", "cvat"}
     for module, path in MODULES.items():
         if part(module) == "cvat":

@@ -27,6 +27,7 @@ from hvsa_cvat.config import (
 )
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.files import check_writable
+from hvsa_cvat.plain_text import expand_home
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
 
@@ -279,7 +280,7 @@ def pretrain_command(
             if init == "imagenet":
                 checkpoint.load_imagenet_backbone(net)
         else:
-            net, line = checkpoint.load_checkpoint(Path(init), labels, seed=seed)
+            net, line = checkpoint.load_checkpoint(expand_home(init), labels, seed=seed)
             OUT.print(escape(line), soft_wrap=True)
 
         # decoding costs as much as a quarter of a training step; 1 GiB holds a small set

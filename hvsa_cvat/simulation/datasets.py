@@ -130,7 +130,8 @@ def _read_indices(path: Path) -> LabelMap:
                 "indices; save the label maps as PNG"
             )
         mode = image.mode
-        stretched = _STRETCHED_GREY.get(str(image.tile[0].args), 1) if mode == "L" else 1
+        tiles = getattr(image, "tile", [])
+        stretched = _STRETCHED_GREY.get(str(tiles[0].args), 1) if tiles and mode == "L" else 1
         pixels = np.array(image)
     if mode not in ("1", "L", "P"):
         kind = "16-bit values" if mode.startswith("I") else "colours"

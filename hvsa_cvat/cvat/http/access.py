@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from hvsa_cvat.cvat.http.page_address import server_address
 from hvsa_cvat.errors import ConfigError, ServerError
 
 
@@ -93,7 +94,7 @@ class Address:
             raise ConfigError(
                 f"server address {self.url!r} has no scheme; write https://{url} or http://{url}"
             )
-        if not _is_web_address(url):
+        if not _is_web_address(server_address(url)):
             raise ConfigError(
                 f"server address {self.url!r} cannot be used; write it like "
                 "https://cvat.example.com or http://localhost:8080"
@@ -111,7 +112,7 @@ class Address:
                     f"{self.ca} holds no certificates that can be read "
                     f"({error.strerror or error}); name a PEM file"
                 ) from error
-        object.__setattr__(self, "url", url.rstrip("/"))
+        object.__setattr__(self, "url", server_address(url).rstrip("/"))
 
 
 def _is_web_address(url: str) -> bool:

@@ -37,6 +37,7 @@ from hvsa_cvat.cvat.http.access import (
     Unreachable,
     Untrusted,
 )
+from hvsa_cvat.cvat.http.proxy import proxy_hint, use_proxy
 
 _ATTEMPTS = 6
 _LONGEST_BACKOFF = 30.0
@@ -121,13 +122,13 @@ class Transport:
         self._rng = rng
         self._log = log
         self._timeout = urllib3.Timeout(connect=timeouts[0], read=timeouts[1])
-        self._api = ApiClient(
-            Configuration(
-                host=address.url,
-                access_token=credentials.token or None,
-                ssl_ca_cert=None if address.ca is None else str(address.ca),
-            )
+        configuration = Configuration(
+            host=address.url,
+            access_token=credentials.token or None,
+            ssl_ca_cert=None if address.ca is None else str(address.ca),
         )
+        use_proxy(configuration, address.url)
+        self._api = ApiClient(configuration)
         self._api.user_agent = f"hvsa-cvat/{__version__} {self._api.user_agent}"
         # the empty name is the personal space; without the header lists mix all organisations
         self._api.default_headers["X-Organization"] = address.organization or ""
@@ -267,6 +268,8 @@ class Transport:
         content = response.read(2**16)
         answer = _try_json(content)
         said = self.plain(_words(content if answer is None else answer) or response.reason or "")
+        if status in (407, 502, 503, 504):
+            said += proxy_hint(self.address.url)
         if status == 429 or status >= 500:
             after = _seconds_to_wait(response.headers)
             raise Failure(
@@ -302,6 +305,9 @@ class Transport:
                 )
             if "WRONG_VERSION_NUMBER" in str(error):
                 return Failure("no https there; write http:// or another port", lasting=True)
+        if isinstance(error, urllib3.exceptions.ProxyError):
+            said = proxy_hint(self.address.url)
+            return Failure(f"no connection: {self.plain(error.args[0])}{said}", untouched=True)
         if isinstance(error, urllib3.exceptions.NewConnectionError):
             cause = error.__cause__
             reason = cause.strerror if isinstance(cause, OSError) else None
@@ -311,7 +317,8 @@ class Transport:
             return Failure(f"no connection within {limit:g} s", untouched=True)
         if isinstance(error, urllib3.exceptions.ReadTimeoutError):
             return Failure(f"no answer within {self._timeout.read_timeout:g} s")
-        return Failure(f"the connection broke: {self.plain(error.args[-1])}")
+        said = f"{self.plain(error.args[-1])}{proxy_hint(self.address.url)}"
+        return Failure(f"the connection broke: {said}")
 
     def name(self, method: str, path: str) -> str:
         """How a request is called in messages: without its query."""
