@@ -1,8 +1,13 @@
 """The way to the server through a company's proxy, and addresses copied out of a browser."""
 
+import http.server
+import random
+import threading
+from typing import ClassVar
+
 import pytest
 
-from hvsa_cvat.cvat.http.client import Address
+from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Unreachable
 from hvsa_cvat.cvat.http.page_address import server_address
 from hvsa_cvat.cvat.http.proxy import find_proxy, proxy_hint
 from hvsa_cvat.errors import ConfigError
@@ -80,3 +85,40 @@ def test_pages_of_the_server_are_taken_for_its_address(server: str, page: str) -
 def test_a_folder_that_is_no_page_stays() -> None:
     assert server_address("https://host/my-tasks") == "https://host/my-tasks"
     assert server_address("https://tasks.example.com") == "https://tasks.example.com"
+
+
+class _Seen(http.server.BaseHTTPRequestHandler):
+    """A proxy that has no way on, and remembers who asked for what."""
+
+    seen: ClassVar[list[tuple[str, str | None]]] = []
+
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers["Proxy-Authorization"]))
+        self.send_error(502)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def test_requests_go_through_the_proxy_and_messages_name_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = http.server.HTTPServer(("127.0.0.1", 0), _Seen)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        monkeypatch.setenv("http_proxy", f"http://ann:pass@127.0.0.1:{server.server_port}")
+        client = CvatClient(
+            Address("http://cvat.company.test"),
+            Credentials(token="t" * 40),
+            sleep=lambda seconds: None,
+            rng=random.Random(0),
+            log=lambda line: None,
+        )
+        with client, pytest.raises(Unreachable, match=r"through the proxy http://127\.0\.0\.1"):
+            client.get("tasks/1")
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert _Seen.seen[0] == ("http://cvat.company.test/api/tasks/1", "Basic YW5uOnBhc3M=")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -43,7 +43,9 @@ def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[Pillo
         warnings.simplefilter("ignore")
         try:
             # Given a path, Pillow maps some TIFF files and then misreads those that are turned.
-            with content or path.open("rb") as file, PillowImage.open(file, formats=FORMATS) as it:
+            with ExitStack() as stack:
+                file = content or stack.enter_context(path.open("rb"))
+                it = stack.enter_context(PillowImage.open(file, formats=FORMATS))
                 _check_pixels(path, it.size[0], it.size[1])
                 yield it
         except MediaError:
