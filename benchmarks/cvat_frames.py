@@ -29,7 +29,7 @@ from hvsa_cvat.cvat.frames import TaskMedia, open_task_frames, read_media
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
 from hvsa_cvat.ports import silent
 from hvsa_cvat.types import Size
-from hvsa_cvat.video.frames import read_image
+from hvsa_cvat.video.images import read_image
 from tests.standin import StandIn
 
 

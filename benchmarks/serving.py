@@ -30,7 +30,8 @@ from hvsa_cvat.serving.bitmaps import pieces
 from hvsa_cvat.serving.model import SegmentationModel
 from hvsa_cvat.serving.nuclio import Detector, Interactor
 from hvsa_cvat.types import LabelMap
-from hvsa_cvat.video.frames import read_image, resize_image
+from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.images import read_image
 
 FRAMES = (
     # height, width, classes, pixels from one noise sample to the next

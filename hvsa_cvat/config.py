@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 from itertools import pairwise
 from typing import Any, Literal
@@ -185,6 +186,7 @@ def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
     """`6%` split evenly over the rounds, or `2%,5%,10%`: the total after each round."""
     if rounds < 1:
         raise ConfigError(f"--rounds {rounds}: at least one round is needed")
+    _ask_back(text)
     fractions = []
     for part in text.split(","):
         number = part.strip().removesuffix("%").strip()
@@ -205,6 +207,22 @@ def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
     if any(b <= a for a, b in pairwise(fractions)):
         raise ConfigError(f"--budget {text!r}: the totals after each round must rise")
     return tuple(fractions)
+
+
+def _ask_back(text: str) -> None:
+    """Refuse what may be meant in two ways: a decimal comma, and a fraction in place of percent."""
+    comma = re.fullmatch(r"\s*(\d+),(\d+)\s*%?\s*", text)
+    if comma:
+        raise ConfigError(
+            f"--budget {text!r}: a decimal comma, or two totals? write {comma[1]}.{comma[2]}% or "
+            f"{comma[1]}%,{comma[2]}%"
+        )
+    for part in text.split(","):
+        if re.fullmatch(r"\s*0?\.\d+\s*", part):
+            raise ConfigError(
+                f"--budget {text!r}: a fraction, or percent? write {100 * float(part):g}% or "
+                f"{part.strip()}%"
+            )
 
 
 def parse_size(text: str) -> Size:

@@ -164,3 +164,25 @@ def test_paper_exact_are_the_numbers_of_the_paper() -> None:
     assert (PAPER_EXACT.learning_rate, PAPER_EXACT.momentum) == (0.004, 0.9)
     assert (PAPER_EXACT.epochs, PAPER_EXACT.batch_pairs) == (15, 14)
     assert (PAPER_EXACT.sampling, PAPER_EXACT.consistency_weight) == ("every-frame", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "both"),
+    [
+        ("2,5%", "write 2.5% or 2%,5%"),
+        ("2,5", "write 2.5% or 2%,5%"),
+        ("0.05", "write 5% or 0.05%"),
+        (".5", "write 50% or .5%"),
+        ("2%,0.05", "write 5% or 0.05%"),
+    ],
+)
+def test_budgets_that_can_be_meant_in_two_ways_are_asked_back(text: str, both: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        parse_budgets(text, 2)
+    assert both in str(told.value)
+
+
+def test_budgets_that_are_clear_are_not_asked_back() -> None:
+    assert parse_budgets("0.05%", 1) == pytest.approx((0.0005,))
+    assert parse_budgets("2%,5%", 2) == pytest.approx((0.02, 0.05))
+    assert parse_budgets("2, 5", 2) == pytest.approx((0.02, 0.05))

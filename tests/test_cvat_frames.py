@@ -241,6 +241,18 @@ def test_rotated_images_as_the_server_shows_them(
     assert np.argwhere(image[..., 0]).tolist() == [white]
 
 
+def test_deep_grey_is_read_as_the_server_shows_it(cvat, client, tmp_path):
+    deep = np.linspace(300, 4095, 24).astype(np.uint16).reshape(4, 6)  # of a sensor of 12 bits
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, "PNG")
+    task = make(cvat, frames=clip(1))
+    task.media.pictures = [Picture("a.png", 6, 4, buffer.getvalue())]
+    image = open_frames(client, task, tmp_path)[0]
+    assert image[0, 0].tolist() == [0, 0, 0]
+    assert image[-1, -1].tolist() == [255, 255, 255]
+    assert (np.diff(image[..., 0].ravel().astype(int)) > 0).all()
+
+
 # The cache
 
 

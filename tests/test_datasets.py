@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from hvsa_cvat.errors import MediaError
-from hvsa_cvat.simulation.datasets import check_labels, open_labels
+from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
 from hvsa_cvat.types import IGNORE, Image, LabelSet, Size
 
 LABELS = LabelSet(("road", "sky", "car"))
@@ -134,8 +134,44 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path) -> None:
         check_labels(maps)
     save(bad, np.arange(6, dtype=np.uint8).reshape(2, 3))
     bad.write_bytes(bad.read_bytes()[:50])
-    with pytest.raises(MediaError, match=r"cannot read the label map .*b\.png"):
+    with pytest.raises(MediaError, match=r"cannot read the image .*b\.png"):
         check_labels(maps)
     bad.write_bytes(b"")
-    with pytest.raises(MediaError, match=r"cannot read the label map .*b\.png"):
+    with pytest.raises(MediaError, match=r"cannot read the image .*b\.png"):
         check_labels(maps)
+
+
+def test_masks_of_0_and_255_are_not_taken_for_unlabelled_pixels(tmp_path: Path) -> None:
+    for name in "ab":
+        save(tmp_path / f"{name}.png", indices("00. ..0"))
+    for names in (("background", "object"), ("object",)):
+        labels = LabelSet(names)
+        values = check_labels(open_labels(tmp_path, Frames(), labels))
+        with pytest.raises(MediaError, match=r"no values but 0 and 255.*save .*object.* as 1"):
+            tell_unseen(values, labels, list[str]().append)
+
+
+def test_classes_that_no_label_map_shows_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", indices("00. 111"))
+    save(tmp_path / "b.png", indices("001 111"))
+    told: list[str] = []
+    tell_unseen(check_labels(open_labels(tmp_path, Frames(), LABELS)), LABELS, told.append)
+    assert [line.partition(":")[0] for line in told] == ["no label map shows car"]
+    save(tmp_path / "b.png", indices("002 111"))
+    tell_unseen(check_labels(open_labels(tmp_path, Frames(), LABELS)), LABELS, told.append)
+    assert len(told) == 1
+
+
+def test_a_label_map_that_is_no_png_but_is_called_so_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", indices("001 111"))
+    PillowImage.fromarray(indices("001 111")).save(tmp_path / "b.jpg")
+    (tmp_path / "b.jpg").rename(tmp_path / "b.png")
+    with pytest.raises(MediaError, match=r"b.png is a JPEG file in spite of its name"):
+        check_labels(open_labels(tmp_path, Frames(), LABELS))
+
+
+def test_a_label_map_whose_link_is_dead_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", indices("001 111"))
+    (tmp_path / "b.png").symlink_to(tmp_path / "moved" / "b.png")
+    with pytest.raises(MediaError, match=r"b.png is a link to .*moved"):
+        open_labels(tmp_path, Frames(), LABELS)

@@ -31,7 +31,8 @@ from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.serving.function import Detector, create
 from hvsa_cvat.serving.model import SegmentationModel
 from hvsa_cvat.types import IGNORE, Image, LabelMap
-from hvsa_cvat.video.frames import read_image, resize_image
+from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.images import read_image
 
 DEMO = Path(str(files("hvsa_cvat") / "data" / "demo"))
 CHECKPOINT = DEMO / "pretrained.safetensors"

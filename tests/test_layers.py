@@ -17,7 +17,17 @@ MODULES = {
 LAYERS = (
     {"errors"},
     {"types"},
-    {"config", "ports", "files", "database", "threads"},
+    {
+        "config",
+        "ports",
+        "files",
+        "database",
+        "threads",
+        "class_lists",
+        "lookalikes",
+        "name_lists",
+        "plain_text",
+    },
     {"video", "annotation"},
     {"metrics"},
     {"selection", "segmentation", "propagation"},
@@ -118,6 +128,7 @@ def test_only_the_adapter_knows_the_server() -> None:
 
 def test_the_adapter_knows_nothing_of_networks_and_rounds() -> None:
     core = {"errors", "types", "config", "ports", "files", "database", "threads"}
+    core |= {"lookalikes", "name_lists"}
     below = core | {"annotation", "video", "cvat"}
     for module, path in MODULES.items():
         if part(module) == "cvat":

@@ -33,7 +33,8 @@ from hvsa_cvat.serving.nuclio import open_function
 from hvsa_cvat.serving.region import clicked_region
 from hvsa_cvat.serving.render import FunctionOptions, plan, write
 from hvsa_cvat.types import IGNORE, Image, LabelSet
-from hvsa_cvat.video.frames import read_image, resize_image
+from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.images import read_image
 
 # nuclio's SDK, on Python 3.12 and newer
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp")

@@ -161,3 +161,37 @@ def test_a_secret_comes_from_one_place(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="both set") as raised:
         read_secret("TOKEN", {"TOKEN": "s3cret", "TOKEN_FILE": str(tmp_path)})
     assert "s3cret" not in str(raised.value)
+
+
+def test_files_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    for encoding in ("utf-8-sig", "utf-16"):
+        path = tmp_path / "hvsa.toml"
+        path.write_bytes('workspace = "w"\n'.encode(encoding))
+        assert load_settings(path, ENVIRONMENT).workspace == tmp_path / "w"
+        token = tmp_path / "token"
+        token.write_bytes("t0p-s3cret\r\n".encode(encoding))
+        assert read_secret("S", {"S_FILE": str(token)}) == "t0p-s3cret"
+    assert read_secret("S", {"S": "\ufefft0p-s3cret\r\n"}) == "t0p-s3cret"
+
+
+def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    settings = load(
+        tmp_path,
+        'workspace = "~/ws"\n[defaults]\ncheckpoint = "~/a.safetensors"\nflow_weights = "~/f.pth"',
+    )
+    assert settings.workspace == home / "ws"
+    assert settings.care(None, {}).checkpoint == home / "a.safetensors"
+    assert settings.care(None, {}).flow_weights == home / "f.pth"
+    (home / "token").write_text("t0p-s3cret\n")
+    assert read_secret("S", {"S_FILE": "~/token"}) == "t0p-s3cret"
+    with pytest.raises(ConfigError, match=r"home/ca.pem holds no certificates"):
+        load(tmp_path, '[server]\nca = "~/ca.pem"')
+
+
+def test_lists_of_names_may_be_text(tmp_path: Path) -> None:
+    settings = load(tmp_path, '[defaults]\nbackground = "sky, road"\nannotators = "ann"')
+    assert settings.care(None, {}).background == ("sky", "road")
+    assert settings.care(None, {}).annotators == ("ann",)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hvsa_cvat.config import (
     CARRIED,
@@ -26,6 +26,8 @@ from hvsa_cvat.config import (
 )
 from hvsa_cvat.cvat.http.client import Address, Credentials
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.name_lists import split_names
+from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.segments import granularity_by_round
 
@@ -79,9 +81,11 @@ class CareOptions(_Model):
     """A job with samples of which more is left without a class goes back, once."""
     shapes: Literal["masks", "polygons"] = "masks"
     background: tuple[str, ...] = ()
-    """Classes that are learned and not published."""
+    """Classes that are learned and not published; a name with commas may stand in its parts."""
     quiet_minutes: float = Field(15.0, ge=0)
     """A job in progress is written to only when nobody has saved it for so long."""
+
+    _split = field_validator("annotators", "background", mode="before")(split_names)
 
     def run_config(self, frames: Size, device: str) -> RunConfig:
         """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
@@ -191,13 +195,13 @@ def load_settings(
 def read_secret(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
     """The secret in the variable `name`, or in the file that `name`_FILE names: containers get
     theirs as files. None where neither is set."""
-    value, file = environment.get(name), environment.get(f"{name}_FILE")
+    value, file = without_mark(environment.get(name, "")), environment.get(f"{name}_FILE")
     if not file:
         return value or None
     if value:
         raise ConfigError(f"{name} and {name}_FILE are both set; unset one of them")
     try:
-        lines = Path(file).read_text().splitlines()
+        lines = decode_text(expand_home(file).read_bytes()).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise ConfigError(
@@ -213,8 +217,7 @@ def _read(path: Path, *, required: bool) -> _File:
     if not required and not path.exists():
         return _File()
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        content = tomllib.loads(decode_text(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -233,9 +236,9 @@ def _read(path: Path, *, required: bool) -> _File:
     read = _checked(_File, content, str(path))
     return read.model_copy(
         update={
-            "workspace": base / read.workspace,
+            "workspace": base / expand_home(read.workspace),
             "server": read.server.model_copy(
-                update={"ca": base / read.server.ca if read.server.ca else None}
+                update={"ca": base / expand_home(read.server.ca) if read.server.ca else None}
             ),
             "defaults": _absolute(read.defaults, base),
             "projects": {name: _absolute(one, base) for name, one in read.projects.items()},
@@ -246,7 +249,7 @@ def _read(path: Path, *, required: bool) -> _File:
 def _absolute(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
     """Files are named relative to the settings file, wherever the agent is started."""
     files = ("checkpoint", "flow_weights")
-    return {k: str(base / v) if k in files and v else v for k, v in options.items()}
+    return {k: str(base / expand_home(v)) if k in files and v else v for k, v in options.items()}
 
 
 def _checked(model: type[_M], values: Mapping[str, Any], where: str) -> _M:

@@ -24,11 +24,14 @@ from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unassign, unfinished_jobs
 from hvsa_cvat.cvat.connection import TaskConnection
+from hvsa_cvat.cvat.frame_order import order_warning
 from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
 from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound, Unreachable
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.retract import Retracted, retract
 from hvsa_cvat.cvat.request import ask
+from hvsa_cvat.cvat.request.companion_project import refuse_companion
+from hvsa_cvat.cvat.request.guide import check_names
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State, read_requests
 from hvsa_cvat.cvat.task import WatchedTask, read_label_ids, read_task
@@ -122,12 +125,13 @@ class Agent:
         if care_options.background != background:
             watched = read_task(self._client, task, care_options.background)
         self._refuse_ours(task)
+        check_names(watched.labels.names, task)
         if not again:
             self._refuse_foreign(task)
         device = choose_device(care_options.device)
         config = care_options.run_config(watched.size, device.type)
         flow, _ = choose_flow(config.flow, device.type, care_options.flow_weights)
-        checkpoint = _start_network(care_options, watched)
+        checkpoint = _start_network(care_options, watched, self._log)
         self._check_annotators(care_options)
         demand = _demand(watched, config, checkpoint, flow, device, care_options.align_corners)
         found = check_fits(demand, this_machine(self._workspace.root, device))
@@ -150,13 +154,15 @@ class Agent:
             with atomic_write(_network_file(folder, checkpoint.suffix)) as path:
                 shutil.copyfile(checkpoint, path)
         self._workspace.take(task, care.care, classes, care_options)
+        if warning := order_warning(task, watched.media.files):
+            self._log(warning)
         for label in watched.left_out:
             self._log(f"task {task}: label {label!r} cannot carry masks and is left out")
         return care, watched
 
     def enroll_project(self, project: int, options: Mapping[str, Any]) -> Iterator[TaskReport]:
         """Take all tasks of a project into care, now and, in later passes, those that come."""
-        self._client.get(f"projects/{project}")
+        refuse_companion(self._client.get(f"projects/{project}"))
         self._settings.care(project, options)
         given = {name: value for name, value in options.items() if value is not None}
         self._workspace.take_project(project, given)
@@ -580,12 +586,13 @@ def _network_file(folder: Path, suffix: str) -> Path:
     return folder / f"start{suffix.lower()}"
 
 
-def _start_network(options: CareOptions, task: WatchedTask) -> Path:
+def _start_network(options: CareOptions, task: WatchedTask, log: Log) -> Path:
     """The checkpoint to start from; it is loaded once, so that what is wrong with it shows now."""
     path = options.checkpoint
     if path is None:
         return Path(str(files("hvsa_cvat") / "data" / "demo" / "pretrained.safetensors"))
-    load_checkpoint(path, task.labels, align_corners=options.align_corners)
+    _, line = load_checkpoint(path, task.labels, align_corners=options.align_corners)
+    log(f"task {task.id}: {line}")
     if path.suffix == ".safetensors" and not options.new_classes:
         theirs = read_info(path).labels
         if not set(theirs) & set(task.labels.names):

@@ -13,6 +13,7 @@ import click
 
 from hvsa_cvat import __version__
 from hvsa_cvat.cli import agent, runs
+from hvsa_cvat.cli.paths import know_home
 from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.errors import HvsaError
 
@@ -61,4 +62,4 @@ for _command in (
     runs.pretrain_command,
     serverless,
 ):
-    main.add_command(_command)
+    main.add_command(know_home(_command))

@@ -22,6 +22,7 @@ from rich.table import Table
 from hvsa_cvat.cli.console import ERR, OUT, bars
 from hvsa_cvat.config import FLOW_NAMES, Method, Strategy
 from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.name_lists import split_names
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.settings import AgentSettings
@@ -409,7 +410,7 @@ def _care(options: dict[str, Any]) -> dict[str, Any]:
     """Options as `CareOptions` names and types them; None where not given."""
     for name in ("annotators", "background"):
         if options[name] is not None:
-            options[name] = [one.strip() for one in options[name].split(",") if one.strip()]
+            options[name] = split_names(options[name])
     for name in ("checkpoint", "flow_weights"):
         if options[name] is not None:
             options[name] = str(options[name].resolve())

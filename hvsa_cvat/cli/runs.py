@@ -13,6 +13,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from hvsa_cvat.class_lists import read_classes
 from hvsa_cvat.cli.console import OUT, bars
 from hvsa_cvat.config import (
     FLOW_NAMES,
@@ -26,6 +27,7 @@ from hvsa_cvat.config import (
 )
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.files import check_writable
+from hvsa_cvat.plain_text import expand_home
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
 
@@ -176,7 +178,7 @@ def simulate(
         _simulate(
             video=video,
             labels_folder=labels_folder,
-            labels=_parse_classes(classes),
+            labels=read_classes(classes),
             checkpoint=checkpoint,
             size=parse_size(size) if size else None,
             align_corners=align_corners,
@@ -201,7 +203,7 @@ def demo(out: Path, **options: Any) -> None:
         _simulate(
             video=folder / "images",
             labels_folder=folder / "labels",
-            labels=_parse_classes(str(folder / "classes.txt")),
+            labels=read_classes(str(folder / "classes.txt")),
             checkpoint=folder / "pretrained.safetensors",
             size=None,
             align_corners=True,
@@ -252,33 +254,33 @@ def pretrain_command(
       hvsa-agent pretrain frames/ --labels labels/ --classes road,car,sky \\
         --size 192x256 --out pretrained.safetensors
     """
-    labels = _parse_classes(classes)
+    labels = read_classes(classes)
     asked = parse_size(size) if size else None
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
 
     from hvsa_cvat.segmentation import checkpoint, pretrain
     from hvsa_cvat.segmentation.device import choose_device
-    from hvsa_cvat.simulation.datasets import check_labels, open_labels
+    from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
     from hvsa_cvat.video.frames import open_images
 
     chosen = choose_device(device)
     with bars() as progress:
-        frames = open_images(frames_dir, progress)
+        frames = open_images(frames_dir, progress, _say)
         if asked is None and len(set(frames.sizes)) > 1:
             raise ConfigError(
                 f"the frames in {frames_dir} have several sizes; choose one by --size"
             )
         at = asked or _own_size(frames.size)
         label_maps = open_labels(labels_folder, frames, labels, frames.sizes)
-        check_labels(label_maps, progress)
+        tell_unseen(check_labels(label_maps, progress), labels, _say)
         check_writable(out)
         if init in ("random", "imagenet"):
             net = checkpoint.new_network(network, len(labels), seed=seed)
             if init == "imagenet":
                 checkpoint.load_imagenet_backbone(net)
         else:
-            net, line = checkpoint.load_checkpoint(Path(init), labels, seed=seed)
+            net, line = checkpoint.load_checkpoint(expand_home(init), labels, seed=seed)
             OUT.print(escape(line), soft_wrap=True)
 
         # decoding costs as much as a quarter of a training step; 1 GiB holds a small set
@@ -333,7 +335,7 @@ def _simulate(
     from hvsa_cvat.segmentation.device import choose_device
     from hvsa_cvat.session.context import RunInputs
     from hvsa_cvat.session.memory import check_fits, demand_of, this_machine
-    from hvsa_cvat.simulation.datasets import open_labels
+    from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
     from hvsa_cvat.simulation.experiment import Experiment, run_experiment
     from hvsa_cvat.video.flow import choose_flow
     from hvsa_cvat.video.frames import open_frames
@@ -342,8 +344,9 @@ def _simulate(
     kinds = granularity_by_round(granularity, len(budgets))
     asked = Strategy(strategy) if strategy is not None else None
     chosen = choose_device(device)
-    frames = open_frames(video, progress)
+    frames = open_frames(video, progress, _say)
     truths = open_labels(labels_folder, frames, labels)
+    tell_unseen(check_labels(truths, progress), labels, _say)
     network, line = load_checkpoint(checkpoint, labels, align_corners=align_corners)
     OUT.print(escape(line), soft_wrap=True)
     estimator, line = choose_flow(flow, chosen.type, flow_weights)
@@ -392,6 +395,10 @@ def _simulate(
     OUT.print(f"Numbers: {escape(str(out / 'metrics.json'))}", soft_wrap=True)
 
 
+def _say(line: str) -> None:
+    OUT.print(escape(line), soft_wrap=True)
+
+
 def _round_table() -> Table:
     table = Table()
     for column in (
@@ -438,22 +445,6 @@ def _unseen(metrics: RoundMetrics) -> str:
 
 def _percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def _parse_classes(text: str) -> LabelSet:
-    """Comma separated names, or a file with one a line."""
-    path = Path(text)
-    if "," not in text and path.suffix == ".txt":
-        try:
-            names = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(
-                f"--classes {text!r}: the file cannot be read; give a text file with one class "
-                "a line, or names separated by commas"
-            ) from error
-    else:
-        names = [name.strip() for name in text.split(",")]
-    return LabelSet(tuple(names))
 
 
 def _own_size(size: Size) -> Size:

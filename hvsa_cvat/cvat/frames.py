@@ -27,7 +27,9 @@ from hvsa_cvat.errors import MediaError
 from hvsa_cvat.files import remove_partial
 from hvsa_cvat.ports import FrameSource, Progress
 from hvsa_cvat.types import Image, Size
-from hvsa_cvat.video.frames import decode_video, read_image, resize_image, upright_image
+from hvsa_cvat.video.film import decode_video, upright_image
+from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.images import read_image
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class TaskMedia:
     """In order of time; those without a frame in use are left out."""
     chunks_updated: str
     """When the server last changed what the chunks hold, as it wrote the time."""
+    files: tuple[str, ...] = ()
+    """Names of the images as they were uploaded, of those in use; none of a video."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -110,7 +114,13 @@ def read_media(client: CvatClient, row: Json, in_use: Sequence[int] | None = Non
         deleted=deleted,
         chunks=_chunks(client, task, numbers, meta["chunk_size"]),
         chunks_updated=meta["chunks_updated_date"],
+        files=_file_names(meta["frames"], numbers),
     )
+
+
+def _file_names(frames: Sequence[Json], numbers: Sequence[int]) -> tuple[str, ...]:
+    """Of a video the server describes one frame for all, and that only by the film's name."""
+    return tuple(frames[number]["name"] for number in numbers) if len(frames) > 1 else ()
 
 
 def elsewhere(address: Address, task: int) -> NotFound:

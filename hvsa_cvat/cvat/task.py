@@ -9,6 +9,8 @@ from functools import cached_property
 from hvsa_cvat.cvat.frames import TaskMedia, elsewhere, read_media
 from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound
 from hvsa_cvat.errors import AnnotationError, ConfigError
+from hvsa_cvat.lookalikes import twin_hint
+from hvsa_cvat.name_lists import join_names
 from hvsa_cvat.types import LabelSet, Size
 
 _CARRIES_MASKS = ("any", "mask", "polygon")
@@ -97,10 +99,11 @@ def read_task(
             "polygon to it in CVAT"
         )
     names = [label.name for label in classes]
+    background = join_names(background, names)
     if unknown := sorted(set(background) - set(names)):
         raise ConfigError(
             f"task {task} has no class {unknown[0]!r} that could be background; its classes are "
-            f"{', '.join(names)}"
+            f"{', '.join(names)}{twin_hint(unknown[0], names)}"
         )
     ours = {label.id for label in classes}
     others = [label for label in found if label.id not in ours]

@@ -19,6 +19,7 @@ from torch import Tensor
 from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.files import atomic_write
+from hvsa_cvat.lookalikes import twin_hint
 from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
 from hvsa_cvat.types import LabelSet, Size
 
@@ -142,12 +143,14 @@ def load_checkpoint(
         return network, (
             f"{told}; its classes ({', '.join(info.labels)}) are not this run's, "
             "so the backbone is kept and the head starts anew"
+            f"{''.join(twin_hint(name, info.labels) for name in labels)}"
         )
     new = [name for name in labels.names if name not in info.labels]
     if new:
         return network, (
             f"{told}, {len(known)} of {len(labels)} classes, round {info.round}; "
             f"{', '.join(new)} start as the mean of these"
+            f"{''.join(twin_hint(name, info.labels) for name in new)}"
         )
     return network, f"{told}, {len(labels)} classes, round {info.round}"
 

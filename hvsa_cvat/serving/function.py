@@ -16,7 +16,7 @@ from PIL import ImageOps
 from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.annotation.run_lengths import encode_masks
 from hvsa_cvat.serving.model import SegmentationModel
-from hvsa_cvat.video.frames import rgb_image
+from hvsa_cvat.video.images import rgb_image
 
 
 def create(checkpoint: str, device: str = "auto") -> Detector:

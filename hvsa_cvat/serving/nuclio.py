@@ -29,7 +29,7 @@ from hvsa_cvat.serving.download import download
 from hvsa_cvat.serving.model import Prediction, SegmentationModel
 from hvsa_cvat.serving.region import Click, clicked_region
 from hvsa_cvat.types import Image, LabelMap
-from hvsa_cvat.video.frames import opened_image, read_image
+from hvsa_cvat.video.images import opened_image, read_image
 
 MOST_PIXELS = 64_000_000
 """Of an image that is sent. A file of a few kilobytes can claim many more."""

@@ -15,6 +15,7 @@ import jinja2
 
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.files import atomic_directory
+from hvsa_cvat.lookalikes import twin_hint
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, read_info
 from hvsa_cvat.serving.download import check_address, file_sha256
 from hvsa_cvat.serving.model import SegmentationModel
@@ -111,6 +112,7 @@ def check_labels(labels: Sequence[str], task_labels: Sequence[Mapping[str, Any]]
         raise CheckpointError(
             f"the checkpoint knows {', '.join(unknown)}, which the task has no label for (it has "
             f"{', '.join(types) or 'none'}); take the checkpoint of the same project, or add them"
+            f"{''.join(twin_hint(name, types) for name in unknown)}"
         )
     wrong = [name for name in labels if types[name] not in _CARRY_MASKS]
     if wrong:

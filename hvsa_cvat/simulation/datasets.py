@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from PIL import Image as PillowImage
 
 from hvsa_cvat.errors import MediaError
 from hvsa_cvat.ports import FrameSource, Progress, silent
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
-from hvsa_cvat.video.frames import list_files
+from hvsa_cvat.video.folder import list_files
+from hvsa_cvat.video.frames import Tell
+from hvsa_cvat.video.images import opened_image
 
 _STRETCHED_GREY = {"L;2": 85, "L;4": 17}
 """Pillow stretches grey of 2 and 4 bits to 0..255, by these factors."""
@@ -89,27 +90,49 @@ def open_labels(
     return LabelFolder([files[name] for name in names], sizes, labels)
 
 
-def check_labels(label_maps: LabelMaps, progress: Progress = silent) -> None:
-    """Read every label map once, so that a bad file shows before a long run starts."""
-    known = False
+def check_labels(label_maps: LabelMaps, progress: Progress = silent) -> frozenset[int]:
+    """Read every label map once, so that a bad file shows before a long run starts; the values
+    that occur, `IGNORE` among them."""
+    values: set[int] = set()
     for frame in range(len(label_maps)):
-        known = bool((label_maps[frame] != IGNORE).any()) or known
+        values.update(np.unique(label_maps[frame]).tolist())
         progress("checking labels", frame + 1, len(label_maps))
-    if not known:
+    if values <= {IGNORE}:
         raise MediaError("the labels know no pixel of any frame; export them again")
+    return frozenset(values)
+
+
+def tell_unseen(values: Set[int], labels: LabelSet, tell: Tell) -> None:
+    """Name the classes that no label map shows, `values` being what `check_labels` returns.
+
+    `MediaError` where nothing but 0 and 255 occurs: those are masks of one object.
+    """
+    unseen = [name for index, name in enumerate(labels) if index not in values]
+    if values == {0, IGNORE} and labels.ignore_index == IGNORE:
+        meant = f"{unseen[0]!r}" if unseen else "an object"
+        raise MediaError(
+            f"the label maps hold no values but 0 and 255, and 255 means unlabelled; save {meant} "
+            "as 1 (masks of 0 and 255 divided by 255), and name a class for 0"
+        )
+    if unseen:
+        tell(
+            f"no label map shows {', '.join(unseen)}: check the order of the classes, for a "
+            "class without a pixel is not learned"
+        )
 
 
 def _read_indices(path: Path) -> LabelMap:
     """uint8 (H, W) as stored: palette indices, not colours."""
-    try:
-        with PillowImage.open(path) as image:
-            mode = image.mode
-            stretched = _STRETCHED_GREY.get(str(image.tile[0].args), 1) if mode == "L" else 1
-            pixels = np.array(image)
-    except Exception as error:  # a damaged file makes Pillow raise nearly anything
-        raise MediaError(
-            f"cannot read the label map {path}: {error or type(error).__name__}; export it again"
-        ) from error
+    with opened_image(path) as image:
+        if image.format != "PNG":
+            raise MediaError(
+                f"{path} is a {image.format} file in spite of its name, which may change class "
+                "indices; save the label maps as PNG"
+            )
+        mode = image.mode
+        tiles = getattr(image, "tile", [])
+        stretched = _STRETCHED_GREY.get(str(tiles[0].args), 1) if tiles and mode == "L" else 1
+        pixels = np.array(image)
     if mode not in ("1", "L", "P"):
         kind = "16-bit values" if mode.startswith("I") else "colours"
         raise MediaError(

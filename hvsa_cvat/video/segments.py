@@ -19,9 +19,10 @@ from sklearn.cluster import AgglomerativeClustering
 
 from hvsa_cvat.errors import ConfigError, MediaError
 from hvsa_cvat.files import atomic_write
+from hvsa_cvat.plain_text import expand_home
 from hvsa_cvat.ports import FrameSource, SegmentMaps
 from hvsa_cvat.types import SegmentMap, Size
-from hvsa_cvat.video.frames import opened_image
+from hvsa_cvat.video.images import opened_image
 
 Features = Callable[[int], NDArray[np.float32]]
 """The backbone's feature map of a frame, float32 (D, h, w), spread over the whole frame."""
@@ -62,7 +63,7 @@ class Granularity:
             if number := int(value):
                 return cls("superpixel-merged" if merged else "superpixel", number=number)
         if kind == "maps" and value:
-            return cls("maps", folder=Path(value))
+            return cls("maps", folder=expand_home(value))
         raise ConfigError(f"granularity {text!r} is not one of {_FORMS}")
 
     @property

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 
+from hvsa_cvat.cvat.http.page_address import server_address
 from hvsa_cvat.errors import ConfigError
 
 
@@ -58,7 +59,7 @@ class Address:
             raise ConfigError(
                 f"server address {self.url!r} has no scheme; write https://{url} or http://{url}"
             )
-        if not _is_web_address(url):
+        if not _is_web_address(server_address(url)):
             raise ConfigError(
                 f"server address {self.url!r} cannot be used; write it like "
                 "https://cvat.example.com or http://localhost:8080"
@@ -76,7 +77,7 @@ class Address:
                     f"{self.ca} holds no certificates that can be read "
                     f"({error.strerror or error}); name a PEM file"
                 ) from error
-        object.__setattr__(self, "url", url.rstrip("/"))
+        object.__setattr__(self, "url", server_address(url).rstrip("/"))
 
     @property
     def space(self) -> str:

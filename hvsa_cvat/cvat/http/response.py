@@ -14,6 +14,7 @@ import urllib3
 
 from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused, Unauthorized, Untrusted
 from hvsa_cvat.cvat.http.exchange import Failure
+from hvsa_cvat.cvat.http.proxy import proxy_hint
 from hvsa_cvat.errors import ServerError
 
 Plain = Callable[[object], str]
@@ -26,7 +27,7 @@ _NEW_TOKEN = (
 
 
 def check_status(
-    response: urllib3.BaseHTTPResponse, name: str, *, by_token: bool, plain: Plain
+    response: urllib3.BaseHTTPResponse, name: str, *, by_token: bool, url: str, plain: Plain
 ) -> None:
     """Raise what a status, or a web page in place of data, means."""
     status = response.status
@@ -45,6 +46,8 @@ def check_status(
     content = response.read(2**16)
     answer = _try_json(content)
     said = plain(_words(content if answer is None else answer) or response.reason or "")
+    if status in (407, 502, 503, 504):
+        said += proxy_hint(url)
     if status == 429 or status >= 500:
         after = _seconds_to_wait(response.headers)
         raise Failure(
@@ -82,6 +85,9 @@ def failure_of(
             )
         if "WRONG_VERSION_NUMBER" in str(error):
             return Failure("no https there; write http:// or another port", lasting=True)
+    if isinstance(error, urllib3.exceptions.ProxyError):
+        said = f"{plain(error.args[0])}{proxy_hint(url)}"
+        return Failure(f"no connection: {said}", untouched=True)
     if isinstance(error, urllib3.exceptions.NewConnectionError):
         cause = error.__cause__
         reason = cause.strerror if isinstance(cause, OSError) else None
@@ -91,7 +97,7 @@ def failure_of(
         return Failure(f"no connection within {limit:g} s", untouched=True)
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return Failure(f"no answer within {timeout.read_timeout:g} s")
-    return Failure(f"the connection broke: {plain(error.args[-1])}")
+    return Failure(f"the connection broke: {plain(error.args[-1])}{proxy_hint(url)}")
 
 
 def read_headers(response: urllib3.BaseHTTPResponse) -> urllib3.HTTPHeaderDict:

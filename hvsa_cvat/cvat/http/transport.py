@@ -21,6 +21,7 @@ from hvsa_cvat import __version__
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.http.errors import Forbidden, Refused, Unauthorized, Uncertain, Unreachable
 from hvsa_cvat.cvat.http.exchange import Failure, Policy, Request, encode, query_text
+from hvsa_cvat.cvat.http.proxy import use_proxy
 from hvsa_cvat.cvat.http.response import check_status, failure_of, read_headers
 
 _ATTEMPTS = 6
@@ -55,13 +56,13 @@ class Transport:
         self._rng = rng
         self._log = log
         self._timeout = urllib3.Timeout(connect=timeouts[0], read=timeouts[1])
-        self._api = ApiClient(
-            Configuration(
-                host=address.url,
-                access_token=credentials.token or None,
-                ssl_ca_cert=None if address.ca is None else str(address.ca),
-            )
+        configuration = Configuration(
+            host=address.url,
+            access_token=credentials.token or None,
+            ssl_ca_cert=None if address.ca is None else str(address.ca),
         )
+        use_proxy(configuration, address.url)
+        self._api = ApiClient(configuration)
         self._api.user_agent = f"hvsa-cvat/{__version__} {self._api.user_agent}"
         # the empty name is the personal space; without the header lists mix all organisations
         self._api.default_headers["X-Organization"] = address.organization or ""
@@ -176,7 +177,13 @@ class Transport:
             )
             try:
                 name = self.name(request.method, request.path)
-                check_status(response, name, by_token=self.by_token, plain=self.plain)
+                check_status(
+                    response,
+                    name,
+                    by_token=self.by_token,
+                    url=self.address.url,
+                    plain=self.plain,
+                )
                 return take(response)
             finally:
                 # returns nothing to the pool that was not read to its end

@@ -16,7 +16,7 @@ from hvsa_cvat.cvat.request.guide import (
     merge,
 )
 from hvsa_cvat.cvat.task import WatchedTask
-from hvsa_cvat.errors import ServerError
+from hvsa_cvat.errors import ConfigError, ServerError
 
 _ATTEMPTS = 3
 """How often labels that may or may not have been added are looked for and sent again."""
@@ -52,6 +52,15 @@ def open_home(
     text = guide_text(attribute["values"], names, client.address.organization)
     _put_guide(client, project["id"], text)
     return Home(project["id"], label["id"], attribute["id"])
+
+
+def refuse_companion(project: Json) -> None:
+    """`ConfigError` for a project that an agent made: its tasks only ask about other ones."""
+    if str(project.get("bug_tracker") or "").startswith("hvsa://"):
+        raise ConfigError(
+            f"project {project['id']} ({project['name']!r}) is one that an agent made to ask "
+            "people; name the project that it asks about"
+        )
 
 
 def _labels(task: WatchedTask, class_order: Sequence[int]) -> list[Json]:
