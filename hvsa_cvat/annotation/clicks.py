@@ -41,7 +41,7 @@ class _Drawn:
     segment: int
     label: int
     area: float
-    """Of the true outline with its holes filled; larger ones are painted first."""
+    """Pixels inside the true outline, holes filled. Larger polygons are painted first."""
     vertices: Outline
     boundary_clicks: int
 
@@ -54,7 +54,7 @@ def annotate_sample(
 ) -> tuple[list[Polygon], Clicks]:
     """The polygons drawn in one sample (None: the whole frame), in order of painting, and the cost.
 
-    Void is not drawn: what the polygons cover of it, or of the outside of `region`, does not count.
+    Void is not drawn. Where polygons cover void, or pixels outside `region`, it does not count.
     """
     if region is None:
         region = np.ones(label_map.shape, dtype=np.bool_)
@@ -125,7 +125,7 @@ def click_cost(
 def _split(
     label_map: LabelMap, segments: SegmentMap, ids: NDArray[np.intp], border_is_free: bool
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Those of the segments `ids` that one class click answers, and those to draw in."""
+    """The segments `ids`, divided into those that one class click answers and those to draw in."""
     if label_map.shape != segments.shape:
         raise ValueError(f"label map {label_map.shape} and segments {segments.shape} differ")
     present = np.zeros((segments.max() + 1, IGNORE + 1), dtype=np.bool_)

@@ -21,7 +21,7 @@ class Gap:
     """Samples of one frame that were left without a class in part or in whole."""
 
     frame: int
-    """Of the child task."""
+    """Number in the child task."""
     samples: int
     """How many."""
     share: float

@@ -26,7 +26,7 @@ class Assignment:
     """One job as it was asked: which pixels of which frames."""
 
     frames: range
-    """Of the child task."""
+    """Numbers in the child task."""
     regions: tuple[Region, ...]
     """The regions on the job's frames."""
     positions: Mapping[int, int]
