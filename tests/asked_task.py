@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from standin import Person, StandIn
 
 from hvsa_cvat.cvat.answers import collect
 from hvsa_cvat.cvat.answers.collect import CollectPolicy
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
+from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import SegmentMaps, silent
@@ -59,20 +61,12 @@ class Asking:
     log: list[str] = field(default_factory=list)
 
     def ask_again(self, samples: Sequence[Sample], segments: SegmentMaps, *annotators: str) -> None:
-        self.request = ask(
-            self.client,
-            self.state,
-            self.task,
-            Frames(),
-            f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests.all()) + 1}",
-            samples,
-            segments,
-            [1.0] * len(samples),
-            (0, 1, 2),
-            AskOptions(annotators=annotators),
-            log=lambda line: None,
-            progress=silent,
+        key = f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests.all()) + 1}"
+        question = Question(key, samples, segments, [1.0] * len(samples), (0, 1, 2))
+        connection = TaskConnection(
+            self.client, self.state, self.task, lambda line: None, silent, lambda: datetime.now(UTC)
         )
+        self.request = ask(connection, Frames(), question, AskOptions(annotators=annotators))
 
     @property
     def jobs(self) -> tuple[int, int]:

@@ -10,9 +10,10 @@ from functools import cached_property
 import numpy as np
 
 from hvsa_cvat.cvat.answers import collect
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.masks import publish
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
+from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import SessionError
@@ -73,20 +74,11 @@ class CvatServer:
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
     ) -> str:
-        request = ask(
-            self._client,
-            self._state,
-            self._task,
-            self._frames,
-            key,
-            samples,
-            segments,
-            expected_clicks,
-            self._class_order(),
-            self._options.ask,
-            log=self._log,
-            progress=self._progress,
+        connection = TaskConnection(
+            self._client, self._state, self._task, self._log, self._progress, self._now
         )
+        question = Question(key, samples, segments, expected_clicks, self._class_order())
+        request = ask(connection, self._frames, question, self._options.ask)
         return request.key
 
     def collect(self, request: str) -> Answers | None:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hvsa_cvat.cvat.frames import TaskMedia, elsewhere, read_media
 from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound
+from hvsa_cvat.cvat.media import TaskMedia, missing_task, read_media
 from hvsa_cvat.errors import AnnotationError, ConfigError
 from hvsa_cvat.types import LabelSet, Size
 
@@ -137,7 +137,7 @@ def _read_row(client: CvatClient, task: int) -> Json:
     try:
         row: Json = client.get(f"tasks/{task}")
     except NotFound as error:
-        raise elsewhere(client.address, task) from error
+        raise missing_task(client.address, task) from error
     except Forbidden as error:
         raise Forbidden(
             f"this account may not read task {task} of {client.address.url}; make it the assignee "

@@ -20,7 +20,7 @@ from hvsa_cvat.cvat.answers.read_job import Assignment, JobAnswers, read_answers
 from hvsa_cvat.cvat.answers.send_back import finish_sending_back, percent, send_back, was_sent_back
 from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound
 from hvsa_cvat.cvat.masks.ownership import JobShapes, read_labels, read_shapes
-from hvsa_cvat.cvat.request.ask import job_link
+from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.shapes import compose
 from hvsa_cvat.cvat.state import ChildJob, CollectedAnswers, Reading, Request, State
 from hvsa_cvat.cvat.task import WatchedTask
