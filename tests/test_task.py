@@ -181,6 +181,13 @@ def test_a_task_without_frames_says_why(cvat, client, tmp_path):
         read_task(client, made.id)
 
 
+def test_a_task_without_data_as_newer_servers_describe_it(cvat, client):
+    """CVAT 2.73 answers an empty dimension until there is data."""
+    row = client.get(f"tasks/{cvat.add_task('empty', ['road']).id}")
+    with pytest.raises(MediaError, match="has no frames; upload"):
+        read_media(client, {**row, "dimension": ""})
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
