@@ -19,7 +19,7 @@ from hvsa_cvat.cvat.answers.corrections import corrections
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
+from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import SegmentMaps, silent
@@ -62,20 +62,12 @@ class Asking:
     log: list[str] = field(default_factory=list)
 
     def ask_again(self, samples: Sequence[Sample], segments: SegmentMaps, *annotators: str) -> None:
-        self.request = ask(
-            self.client,
-            self.state,
-            self.task,
-            Frames(),
-            f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests.all()) + 1}",
-            samples,
-            segments,
-            [1.0] * len(samples),
-            (0, 1, 2),
-            AskOptions(annotators=annotators),
-            log=lambda line: None,
-            progress=silent,
+        key = f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests.all()) + 1}"
+        question = Question(key, samples, segments, [1.0] * len(samples), (0, 1, 2))
+        connection = TaskConnection(
+            self.client, self.state, self.task, lambda line: None, silent, lambda: datetime.now(UTC)
         )
+        self.request = ask(connection, Frames(), question, AskOptions(annotators=annotators))
 
     @property
     def jobs(self) -> tuple[int, int]:

@@ -18,9 +18,10 @@ from standin import StandIn
 
 from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.status import read_status
-from hvsa_cvat.agent.sync import Agent, TaskReport, host
+from hvsa_cvat.agent.sync import Agent, TaskReport
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.ports import silent
@@ -70,7 +71,7 @@ class Team:
         )
         return Agent(
             settings,
-            Workspace(settings.workspace, host(self.cvat.url), owner, lambda: self.now),
+            Workspace(settings.workspace, server_key(self.cvat.url), owner, lambda: self.now),
             client,
             clock=lambda: self.now,
             log=self.lines.append,

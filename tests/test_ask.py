@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -17,18 +18,21 @@ from scipy import ndimage
 from standin import Fault, ProcessDied, Request, StandIn
 
 from hvsa_cvat.annotation.polygons import fill
+from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
-from hvsa_cvat.cvat.request import ask as companion
-from hvsa_cvat.cvat.request.ask import AskOptions, ask, find_person
-from hvsa_cvat.cvat.request.child_task import Person
+from hvsa_cvat.cvat.keys import OURS, companion_keys, server_key
+from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
+from hvsa_cvat.cvat.request.assign import Person, find_person
+from hvsa_cvat.cvat.request.companion_project import open_companion_project
+from hvsa_cvat.cvat.request.find_task import child_tasks, remove_child
 from hvsa_cvat.cvat.request.guide import (
-    JOBS_PAGE,
     UNSET,
     attribute_values,
     guide_text,
     merge,
     mixed_value,
 )
+from hvsa_cvat.cvat.request.links import JOBS_PAGE, job_link, list_link
 from hvsa_cvat.cvat.request.plan import cut, darken, divide, plan_request
 from hvsa_cvat.cvat.state import Region, State
 from hvsa_cvat.cvat.state import Request as Asked
@@ -109,8 +113,7 @@ class Place:
         return State(self.folder / "state")
 
     def key(self, number: int = 2) -> str:
-        with self.client() as client:
-            return f"{companion.key_prefix(client, self.task)}rounds/{number}"
+        return f"{OURS}{server_key(self.cvat.url)}/tasks/{self.task}/c0ffee/rounds/{number}"
 
     def ask(
         self,
@@ -126,20 +129,17 @@ class Place:
         frames: Frames | None = None,
     ) -> Asked:
         with self.client() as client:
-            return ask(
+            connection = TaskConnection(
                 client,
                 self.state(),
                 task or read_task(client, self.task),
-                frames or Frames(),
-                self.key(round_number),
-                samples,
-                segments,
-                clicks,
-                class_order,
-                AskOptions(annotators, darkness),
-                log=self.lines.append,
-                progress=silent,
+                self.lines.append,
+                silent,
+                lambda: datetime.now(UTC),
             )
+            key = self.key(round_number)
+            question = Question(key, samples, segments, clicks, class_order)
+            return ask(connection, frames or Frames(), question, AskOptions(annotators, darkness))
 
     def children(self) -> list[Any]:
         return [task for task in self.cvat.world.tasks.values() if task.bug_tracker]
@@ -401,11 +401,11 @@ def test_links(place: Place) -> None:
     with place.client() as client:
         job = request.jobs[1].id
         base = f"{place.cvat.url}/tasks/{request.task}/jobs/{job}"
-        assert companion.job_link(client, request, job, regions=True) == (
+        assert job_link(client, request, job, regions=True) == (
             f"{base}?defaultWorkspace=ATTRIBUTES&openGuide"
         )
-        assert companion.job_link(client, request, job, regions=False) == f"{base}?openGuide"
-        page = urlsplit(companion.list_link(client).removeprefix(place.cvat.url))
+        assert job_link(client, request, job, regions=False) == f"{base}?openGuide"
+        page = urlsplit(list_link(client).removeprefix(place.cvat.url))
     assert page.path == "/jobs"
     assert any(line.endswith(f"{base}?defaultWorkspace=ATTRIBUTES&openGuide") for line in log)
     # the web page hands the filter of its address to the server as it is
@@ -754,22 +754,74 @@ def test_a_task_with_another_key_is_not_ours(place: Place) -> None:
     request = place.ask()
     assert {task.id for task in place.children()} == {other.id, request.task}
     with place.client() as client:
-        found = companion.child_tasks(client, place.task)
+        found = child_tasks(client, place.task)
         assert [row["id"] for row in found] == [other.id, request.task]
-        assert companion.child_tasks(client, 999) == []
+        assert child_tasks(client, 999) == []
+
+
+@pytest.mark.parametrize("former", [False, True])
+@pytest.mark.parametrize("spelling", ["{}", "{}/", "http://LOCALHOST:{port}", "{}/cvat"])
+def test_who_was_asked_from_any_address_of_the_server_is_known(
+    place: Place, spelling: str, former: bool
+) -> None:
+    """Both halves of the guard against asking twice from a second workspace. `former`: the key that
+    version 0.1 wrote."""
+    url = spelling.format(place.cvat.url, port=urlsplit(place.cvat.url).port)
+    parts = urlsplit(url)
+    server = parts.netloc + parts.path if former else server_key(url)
+    child = place.cvat.add_task("asked", organization=place.cvat.world.organizations[1])
+    child.bug_tracker = f"{OURS}{server}/tasks/{place.task}/c0ffee/rounds/1"
+    with place.client() as client:
+        assert [row["id"] for row in child_tasks(client, place.task)] == [child.id]
+        assert child_tasks(client, place.task + 1) == []
+    address = Address(url.removesuffix("/cvat"), place.organization)
+    with CvatClient(address, Credentials(place.token)) as client:
+        assert [row["id"] for row in child_tasks(client, place.task)] == [child.id]
+
+
+def test_one_server_has_one_key() -> None:
+    urls = ("https://CVAT.x", "https://cvat.X/", "https://cvat.x/cvat", "http://cvat.x")
+    assert {server_key(url) for url in urls} == {"cvat.x"}
+    assert server_key("http://localhost:8080") == "localhost:8080"
+    assert companion_keys("https://CVAT.x/cvat", 7, None) == (
+        "hvsa://cvat.x/tasks/7",
+        "hvsa://CVAT.x/cvat/tasks/7",
+    )
+    assert companion_keys("https://cvat.x", 7, 3) == ("hvsa://cvat.x/projects/3",)
+
+
+def test_a_companion_project_of_version_0_1_is_found(place: Place) -> None:
+    first = place.ask()
+    project = place.cvat.project(first.project)
+    assert project.bug_tracker == f"{OURS}{server_key(place.cvat.url)}/tasks/{place.task}"
+    project.name = "HVSA: our work"
+    url = place.cvat.url.replace("127.0.0.1", "LOCALHOST")
+    project.bug_tracker = f"{OURS}{urlsplit(url).netloc}/tasks/{place.task}"
+    with CvatClient(Address(url, place.organization), Credentials(place.token)) as client:
+        assert client.address.url == url
+        connection = TaskConnection(
+            client,
+            place.state(),
+            read_task(client, place.task),
+            place.lines.append,
+            silent,
+            lambda: datetime.now(UTC),
+        )
+        assert open_companion_project(connection, (0, 1, 2)).id == project.id
+    assert list(place.cvat.world.projects) == [project.id]
 
 
 def test_withdrawing_removes_the_task_and_nothing_else(place: Place) -> None:
     first, second = place.ask(), place.ask(round_number=3)
     state = place.state()
     with place.client() as client:
-        companion.remove_child(client, state, first)
-        companion.remove_child(client, state, first)
+        remove_child(client, state, first)
+        remove_child(client, state, first)
         assert [task.id for task in place.children()] == [second.task]
         assert state.requests.get(first.key) is None
         place.cvat.task(second.task).bug_tracker = "https://tracker.example/1"
         with pytest.raises(ServerError, match="does not carry the key"):
-            companion.remove_child(client, state, second)
+            remove_child(client, state, second)
     assert second.task in place.cvat.world.tasks
     assert state.requests.get(second.key) == second
 

@@ -16,8 +16,9 @@ from standin import Fault, ProcessDied, StandIn
 from standin.media import Media, Picture, Pixels, encode
 from standin.model import Task
 
-from hvsa_cvat.cvat.frames import TaskMedia, open_task_frames, read_media
+from hvsa_cvat.cvat.frames import open_task_frames
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.media import TaskMedia, read_media
 from hvsa_cvat.errors import HvsaError, MediaError
 from hvsa_cvat.ports import FrameSource, silent
 

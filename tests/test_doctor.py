@@ -43,7 +43,7 @@ def findings(
     for finding in found:
         assert finding.text
         assert "\n" not in finding.text
-        assert (finding.mend is None) == (finding.level == "ok")
+        assert (finding.fix is None) == (finding.level == "ok")
     return {finding.name: finding for finding in found}
 
 
@@ -271,7 +271,7 @@ def test_a_server_without_a_clock() -> None:
 @pytest.mark.parametrize(
     ("token", "level", "text"),
     [
-        ({"read_only": True, "expiry_date": None}, "failure", "may only read"),
+        ({"read_only": True, "expiry_date": None}, "failure", "can only read"),
         ({"read_only": False, "expiry_date": None}, "ok", "does not expire"),
         (
             {"read_only": False, "expiry_date": "2027-06-01T00:00:00.5Z"},

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from standin import StandIn
 from standin.model import Background
 
-from hvsa_cvat.cvat.frames import read_media
 from hvsa_cvat.cvat.http.client import (
     Address,
     Credentials,
@@ -17,6 +16,7 @@ from hvsa_cvat.cvat.http.client import (
     NotFound,
     Refused,
 )
+from hvsa_cvat.cvat.media import read_media
 from hvsa_cvat.cvat.task import ClassLabel, follow_labels, read_task
 from hvsa_cvat.errors import AnnotationError, ConfigError, MediaError
 from hvsa_cvat.ports import silent
@@ -149,7 +149,7 @@ def test_a_task_that_is_not_there_or_elsewhere(cvat, client):
     made = cvat.add_task("clip", ["road"], FRAMES, organization=lab)
     assert read_task(connect(cvat, "lab"), made.id).name == "clip"
     for place in (None, "other"):
-        with pytest.raises(NotFound, match=f"no task {made.id} in the .*set the organisation"):
+        with pytest.raises(NotFound, match=f"no task {made.id} in .*set the organisation"):
             read_task(connect(cvat, place), made.id)
 
 
@@ -179,6 +179,13 @@ def test_a_task_without_frames_says_why(cvat, client, tmp_path):
         client.upload(made.id, [tmp_path / "bad.mp4"], {"image_quality": 70}, silent, "uploading")
     with pytest.raises(MediaError, match=rf"the import of task {made.id} failed \(.+\); delete it"):
         read_task(client, made.id)
+
+
+def test_a_task_without_data_as_newer_servers_describe_it(cvat, client):
+    """CVAT 2.73 answers an empty dimension until there is data."""
+    row = client.get(f"tasks/{cvat.add_task('empty', ['road']).id}")
+    with pytest.raises(MediaError, match="has no frames; upload"):
+        read_media(client, {**row, "dimension": ""})
 
 
 @pytest.mark.parametrize(

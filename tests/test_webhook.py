@@ -220,7 +220,7 @@ def test_installing_twice_makes_one() -> None:
             assert first["id"] == second["id"]
             assert sorted(first["events"]) == sorted(EVENTS)
             assert len(client.rows("webhooks")) == 1
-            with pytest.raises(ConfigError, match="polling"):
+            with pytest.raises(ConfigError, match="without webhooks"):
                 install(client, "http://agent.example.com/", SECRET, [])
 
 

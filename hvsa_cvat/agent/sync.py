@@ -14,7 +14,6 @@ from importlib.resources import files
 from itertools import count
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import torch
 
@@ -25,12 +24,16 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unassign, unfinished_jobs
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.frame_order import order_warning
-from hvsa_cvat.cvat.frames import elsewhere, open_task_frames
+from hvsa_cvat.cvat.frames import open_task_frames
 from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound, Unreachable
+from hvsa_cvat.cvat.keys import OURS
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.retract import Retracted, retract
-from hvsa_cvat.cvat.request import ask
+from hvsa_cvat.cvat.media import missing_task
+from hvsa_cvat.cvat.request.ask import AskOptions
+from hvsa_cvat.cvat.request.assign import find_person
 from hvsa_cvat.cvat.request.companion_project import refuse_companion
+from hvsa_cvat.cvat.request.find_task import child_tasks, remove_child
 from hvsa_cvat.cvat.request.guide import check_names
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State, read_requests
@@ -50,9 +53,6 @@ from hvsa_cvat.session.store import Store
 from hvsa_cvat.video.flow import choose_flow
 
 Log = Callable[[str], None]
-
-_OUR_KEYS = "hvsa://"
-"""How the issue tracker links of our child tasks begin."""
 
 _CHUNK_PIXEL = {"video": 0.1, "images": 1.0}
 """Bytes a pixel of the frames as the server sends them, about."""
@@ -205,7 +205,7 @@ class Agent:
             asked = list(state.requests.all())
             for request in asked:
                 if children:
-                    ask.remove_child(self._client, state, request)
+                    remove_child(self._client, state, request)
                     self._log(f"child task {request.task} is deleted")
                 else:
                     self._log(f"child task {request.task} stays, with what people answered in it")
@@ -366,7 +366,7 @@ class Agent:
                 continue
             if not row.get("size") or row.get("dimension") != "2d":
                 continue  # still being uploaded, or nothing that can be segmented
-            if str(row.get("bug_tracker") or "").startswith(_OUR_KEYS):
+            if str(row.get("bug_tracker") or "").startswith(OURS):
                 continue  # a child task of ours
             try:
                 self.enroll(task, options)
@@ -377,7 +377,7 @@ class Agent:
 
     def _refuse_ours(self, task: int) -> None:
         row = self._client.get(f"tasks/{task}")
-        if str(row.get("bug_tracker") or "").startswith(_OUR_KEYS):
+        if str(row.get("bug_tracker") or "").startswith(OURS):
             raise ConfigError(
                 f"task {task} is one that an agent made to ask people; name the task that it asks "
                 "about"
@@ -385,7 +385,7 @@ class Agent:
 
     def _refuse_foreign(self, task: int) -> None:
         """Two workspaces would ask people twice and take each other's masks for a person's."""
-        children = ask.child_tasks(self._client, task)
+        children = child_tasks(self._client, task)
         if children:
             raise ConfigError(
                 f"people have been asked about task {task} before (task {children[0]['id']}: "
@@ -401,12 +401,12 @@ class Agent:
             return None
         # a task can be read from other organisations, but its labels and jobs are not listed there
         if not self._client.rows("jobs", task_id=task) and (row.get("jobs") or {}).get("count"):
-            raise elsewhere(self._client.address, task)
+            raise missing_task(self._client.address, task)
         return row
 
     def _check_annotators(self, options: CareOptions) -> None:
         for name in options.annotators:
-            ask.find_person(self._client, name)
+            find_person(self._client, name)
 
     def _holder(self, task: int) -> str:
         lease = self._workspace.lease(task)
@@ -458,7 +458,7 @@ class _Work:
             TaskConnection(client, state, self._task, self._log, progress, now),
             self._open_frames,
             ServerOptions(
-                ask=ask.AskOptions(annotators=care.options.annotators),
+                ask=AskOptions(annotators=care.options.annotators),
                 collect=CollectPolicy(
                     accepted_only=care.options.accepted_only,
                     gap_threshold=care.options.gap_percent / 100,
@@ -548,11 +548,6 @@ class _Work:
     def _knows_classes(self) -> bool:
         labels = self.session.labels
         return len(known_classes(self._network(), labels)) == len(labels)
-
-
-def host(url: str) -> str:
-    """What tells servers apart in keys and folders: host and, if there is one, port."""
-    return urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
 def _demand(

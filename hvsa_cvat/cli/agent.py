@@ -159,7 +159,7 @@ def doctor(**where: Any) -> None:
         for finding in (*examine(client), *examine_machine(settings)):
             failures += finding.level == "failure"
             style = {"ok": "green", "warning": "yellow", "failure": "red"}[finding.level]
-            mend = f" -> {finding.mend}" if finding.mend else ""
+            mend = f" -> {finding.fix}" if finding.fix else ""
             OUT.print(
                 f"[{style}]{finding.level:8}[/] {escape(finding.name)}: "
                 f"{escape(finding.text)}{escape(mend)}",
@@ -322,7 +322,7 @@ def status(as_json: bool, **where: Any) -> None:
             if one.error:
                 _say(f"  {one.error}")
         if any(one.owed for one in found):
-            from hvsa_cvat.cvat.request.ask import list_link
+            from hvsa_cvat.cvat.request.links import list_link
 
             _say(f"all open jobs: {list_link(client)}")
 
@@ -435,11 +435,11 @@ def _client(
 
 
 def _workspace(settings: AgentSettings) -> Workspace:
-    from hvsa_cvat.agent.sync import host
     from hvsa_cvat.agent.workspace import Workspace
+    from hvsa_cvat.cvat.keys import server_key
 
     owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    return Workspace(settings.workspace, host(settings.address.url), owner, time.time)
+    return Workspace(settings.workspace, server_key(settings.address.url), owner, time.time)
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""What stands between this account and the work: the server's side of `hvsa-agent doctor`.
+"""Whether this server and this account are fit for the agent: the server's half of
+`hvsa-agent doctor`.
 
-Rights are worked out from the roles that the server reports, by the rules that it applies itself;
-nothing is created to try them.
+Rights are derived from the roles that the server reports, by the rules that it applies itself.
+Nothing is created on the server to try them.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from hvsa_cvat.errors import HvsaError
 Level = Literal["ok", "warning", "failure"]
 
 _DRIFT, _WRONG = timedelta(seconds=30), timedelta(minutes=10)
-"""Between the clocks: from here worth a word, from here a fault."""
+"""Differences between the clocks from which on there is a warning, and a failure."""
 _EXPIRES_SOON = timedelta(days=14)
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line of an examination. Whatever is not ok says how to mend it."""
+    """The result of one check."""
 
     name: str
     level: Level
     text: str
-    mend: str | None = None
+    fix: str | None = None
 
 
 def _utc_now() -> datetime:
@@ -48,24 +49,24 @@ def _utc_now() -> datetime:
 
 
 def examine(client: CvatClient, now: Callable[[], datetime] = _utc_now) -> Iterator[Finding]:
-    """Always the same findings in the same order; one that fails does not stop the others.
+    """All findings, always in the same order; a check that fails does not stop the others.
 
-    `now` tells the time by our own clock, with a time zone.
+    `now` tells the time of this machine, with a time zone.
     """
-    patient = _Patient(client, now)
+    probe = _AccountProbe(client, now)
     for check in _CHECKS:
         try:
-            missing = patient.lacks(check.needs)
-            yield Finding(check.name, *(_unchecked(missing) if missing else check.run(patient)))
+            missing = probe.lacks(check.needs)
+            yield Finding(check.name, *(_unchecked(missing) if missing else check.run(probe)))
         except HvsaError as error:
-            yield Finding(check.name, "failure", str(error), check.mend)
+            yield Finding(check.name, "failure", str(error), check.fix)
         except (TypeError, KeyError, ValueError, AttributeError) as error:
             text = f"{client.address.url} answers in an unknown form ({type(error).__name__})"
             yield Finding(check.name, "failure", text, "check that this is the address of CVAT")
 
 
 class _Need(IntEnum):
-    """What a check takes for granted; each includes the ones before."""
+    """What must work before a check makes sense; each includes the ones before."""
 
     NOTHING = 0
     SERVER = 1
@@ -73,7 +74,7 @@ class _Need(IntEnum):
     ROLE = 3
 
 
-class _Patient:
+class _AccountProbe:
     """The server and the account, each fact asked for once."""
 
     def __init__(self, client: CvatClient, now: Callable[[], datetime]) -> None:
@@ -83,22 +84,23 @@ class _Patient:
         self.now = now
 
     def lacks(self, need: _Need) -> str | None:
-        if need >= _Need.SERVER and self.silence:
+        """What of `need` is missing, in words."""
+        if need >= _Need.SERVER and self.unreachable:
             return "no usable answer from the server"
-        if need >= _Need.LOGIN and self.stranger:
+        if need >= _Need.LOGIN and self.no_login:
             return "no login"
-        if need >= _Need.ROLE and self.outside:
+        if need >= _Need.ROLE and self.no_member:
             return f"no role in organisation {self.organization}"
         return None
 
     @cached_property
-    def silence(self) -> HvsaError | None:
-        """Why the server cannot be asked anything."""
+    def unreachable(self) -> HvsaError | None:
+        """Why the server cannot be reached, if so."""
         return _error_of(self.client.version)
 
     @cached_property
-    def stranger(self) -> HvsaError | None:
-        """Why the server does not let us in."""
+    def no_login(self) -> HvsaError | None:
+        """Why the server does not let us in, if so."""
         return _error_of(self.client.me)
 
     @property
@@ -111,7 +113,8 @@ class _Patient:
 
     @property
     def privilege(self) -> str:
-        """On the whole server: admin, user, worker or none; old servers also have business."""
+        """The account's group on the whole server: admin, user, worker or none; old servers also
+        have business."""
         account = self.client.me()
         known = [g for g in ("admin", "business", "user", "worker") if g in account["groups"]]
         return "admin" if account.get("is_superuser") else (known or ["none"])[0]
@@ -126,7 +129,8 @@ class _Patient:
 
     @cached_property
     def role(self) -> str | None:
-        """In the organisation: owner, maintainer, supervisor, worker; None for those outside."""
+        """The account's role in the organisation: owner, maintainer, supervisor, worker; None if it
+        is no member."""
         account = self.client.me()
         for row in self.client.rows("memberships", user=self.name):
             if row["user"]["id"] == account["id"] and row.get("is_active", True):
@@ -134,8 +138,8 @@ class _Patient:
         return None
 
     @cached_property
-    def outside(self) -> HvsaError | None:
-        """Why the organisation is not open to us."""
+    def no_member(self) -> HvsaError | None:
+        """Why the account does not belong to the organisation, if so."""
         if not self.organization:
             return None
         error = _error_of(lambda: self.role)
@@ -145,7 +149,8 @@ class _Patient:
 
     @property
     def trusted(self) -> bool:
-        """With what others own; in the personal space only administrators are."""
+        """Whether the account may work with what others own. In the personal space only
+        administrators may."""
         if self.admin or not self.organization:
             return self.admin
         return self.user and self.role in ("owner", "maintainer")
@@ -163,40 +168,40 @@ _Result = tuple[Level, str] | tuple[Level, str, str]
 
 
 def _unchecked(reason: str) -> _Result:
-    return "warning", f"not checked: {reason}", "mend the findings above first"
+    return "warning", f"not checked: {reason}", "fix the findings above first"
 
 
-def _server(patient: _Patient) -> _Result:
-    if patient.silence:
-        raise patient.silence
-    major, minor = patient.version
-    return "ok", f"{patient.url} answers: CVAT {major}.{minor}"
+def _server(probe: _AccountProbe) -> _Result:
+    if probe.unreachable:
+        raise probe.unreachable
+    major, minor = probe.version
+    return "ok", f"{probe.url} answers: CVAT {major}.{minor}"
 
 
-def _encryption(patient: _Patient) -> _Result:
-    address = urlsplit(patient.url)
-    if isinstance(patient.silence, Untrusted):
-        raise patient.silence
+def _encryption(probe: _AccountProbe) -> _Result:
+    address = urlsplit(probe.url)
+    if isinstance(probe.unreachable, Untrusted):
+        raise probe.unreachable
     if address.scheme == "http":
         if address.hostname in ("localhost", "127.0.0.1", "::1"):
             return "ok", "not encrypted, but it stays on this machine"
         return (
             "warning",
-            "not encrypted: whoever sits in between can read the login and the images",
-            "serve CVAT by https and write https:// in the server address",
+            "not encrypted: everybody on the way can read the login and the images",
+            "serve CVAT over https and write https:// in the server address",
         )
-    if patient.silence:
+    if probe.unreachable:
         return _unchecked("no connection")
-    ca = patient.client.address.ca
+    ca = probe.client.address.ca
     trust = f"by {ca}" if ca else "by the system's authorities"
-    return "ok", f"encrypted, the certificate is vouched for {trust}"
+    return "ok", f"encrypted, the certificate is trusted {trust}"
 
 
-def _version(patient: _Patient) -> _Result:
-    found, oldest, newest = (f"{a}.{b}" for a, b in (patient.version, OLDEST, NEWEST))
-    if patient.version < OLDEST:
+def _version(probe: _AccountProbe) -> _Result:
+    found, oldest, newest = (f"{a}.{b}" for a, b in (probe.version, OLDEST, NEWEST))
+    if probe.version < OLDEST:
         return "failure", f"CVAT {found} is older than {oldest}", "upgrade CVAT"
-    if patient.version > NEWEST:
+    if probe.version > NEWEST:
         return (
             "warning",
             f"CVAT {found} is newer than {newest}, the last one known here",
@@ -205,31 +210,31 @@ def _version(patient: _Patient) -> _Result:
     return "ok", f"CVAT {found} lies within {oldest} to {newest}"
 
 
-def _sdk(patient: _Patient) -> _Result:
+def _sdk(probe: _AccountProbe) -> _Result:
     numbers = SDK_VERSION.split(".")
     major, minor = int(numbers[0]), int(numbers[1])
-    found = f"{patient.version[0]}.{patient.version[1]}"
-    if patient.version > (major, minor + 1):
+    found = f"{probe.version[0]}.{probe.version[1]}"
+    if probe.version > (major, minor + 1):
         return (
             "warning",
             f"cvat-sdk {SDK_VERSION} is older than the server {found}",
             "pip install --upgrade cvat-sdk",
         )
-    if patient.version < (major, minor):
+    if probe.version < (major, minor):
         return "ok", f"cvat-sdk {SDK_VERSION}, newer than the server; only its transport is used"
     return "ok", f"cvat-sdk {SDK_VERSION}, made for servers {major}.{minor} and {major}.{minor + 1}"
 
 
-def _clock(patient: _Patient) -> _Result:
-    theirs = patient.client.server_time()
+def _clock(probe: _AccountProbe) -> _Result:
+    theirs = probe.client.server_time()
     if theirs is None:
         return (
             "warning",
-            "the server does not tell its time",
+            "the server does not say what time it is",
             "compare the clocks of the server and of this machine by hand",
         )
-    ahead = patient.now() - theirs
-    # the server tells whole seconds, and its answer takes a moment
+    ahead = probe.now() - theirs
+    # the server sends whole seconds, and its answer takes a moment
     if abs(ahead) <= _DRIFT:
         return "ok", f"the clocks differ by less than {_DRIFT.total_seconds():.0f} s"
     where = "ahead of" if ahead > timedelta(0) else "behind"
@@ -240,86 +245,86 @@ def _clock(patient: _Patient) -> _Result:
     )
 
 
-def _login(patient: _Patient) -> _Result:
-    if patient.stranger:
-        raise patient.stranger
-    way = "an access token" if patient.client.by_token else "user name and password"
-    return "ok", f"logged in as {patient.name} ({patient.privilege} on this server) by {way}"
+def _login(probe: _AccountProbe) -> _Result:
+    if probe.no_login:
+        raise probe.no_login
+    way = "an access token" if probe.client.by_token else "user name and password"
+    return "ok", f"logged in as {probe.name} ({probe.privilege} on this server) by {way}"
 
 
-def _token(patient: _Patient) -> _Result:
-    if not patient.client.by_token:
+def _token(probe: _AccountProbe) -> _Result:
+    if not probe.client.by_token:
         return "ok", "none in use"
     try:
-        token = patient.client.get("auth/access_tokens/self")
+        token = probe.client.get("auth/access_tokens/self")
     except (NotFound, Forbidden):
         return (
             "warning",
-            "the server does not say what this token may",
-            "see in CVAT (your profile, security) that it may write and when it expires",
+            "the server does not say what this token may do",
+            "check in CVAT (your profile, security) that it may write, and when it expires",
         )
-    mend = "create a token in CVAT (your profile, security) and set CVAT_ACCESS_TOKEN"
+    fix = "create a token in CVAT (your profile, security) and set CVAT_ACCESS_TOKEN"
     if token["read_only"]:
-        return "failure", "the token may only read", f"{mend}; without the mark 'read only'"
+        return "failure", "the token can only read", f"{fix}; without the mark 'read only'"
     if token["expiry_date"] is None:
         return "ok", "may write, does not expire"
     expiry = datetime.fromisoformat(token["expiry_date"])
     day = f"{expiry:%Y-%m-%d}"
-    if expiry - patient.now() < _EXPIRES_SOON:
-        return "warning", f"may write, but expires on {day}", f"{mend} before that day"
+    if expiry - probe.now() < _EXPIRES_SOON:
+        return "warning", f"may write, but expires on {day}", f"{fix} before that day"
     return "ok", f"may write, expires on {day}"
 
 
-def _organization(patient: _Patient) -> _Result:
-    slug = patient.organization
+def _organization(probe: _AccountProbe) -> _Result:
+    slug = probe.organization
     if not slug:
         return "ok", "none: tasks and projects of the personal space"
-    if patient.outside:
-        raise patient.outside
-    return "ok", f"{slug}, as {patient.role or 'administrator of the server'}"
+    if probe.no_member:
+        raise probe.no_member
+    return "ok", f"{slug}, as {probe.role or 'administrator of the server'}"
 
 
-def _create(patient: _Patient) -> _Result:
-    where = patient.organization
-    if not patient.user:
-        who = f"a {patient.privilege} of the server"
+def _create(probe: _AccountProbe) -> _Result:
+    where = probe.organization
+    if not probe.user:
+        who = f"a {probe.privilege} of the server"
         return "failure", f"{who} may not create projects and tasks", _MAKE_USER
-    if where and not patient.trusted and patient.role != "supervisor":
-        who = f"a {patient.role} of {where}"
+    if where and not probe.trusted and probe.role != "supervisor":
+        who = f"a {probe.role} of {where}"
         return "failure", f"{who} may not create projects and tasks", _PROMOTE
     return "ok", "may create projects and tasks"
 
 
-def _others(patient: _Patient) -> _Result:
-    if patient.trusted:
+def _others(probe: _AccountProbe) -> _Result:
+    if probe.trusted:
         return "ok", "may read and write the tasks of others"
     return (
         "warning",
-        "may work only in tasks and projects that it owns or is assigned to",
-        _PROMOTE if patient.organization else "assign the tasks to this account",
+        "may only work in tasks and projects that it owns or is assigned to",
+        _PROMOTE if probe.organization else "assign the tasks to this account",
     )
 
 
-def _guides(patient: _Patient) -> _Result:
-    if patient.user:
-        return "ok", "may write guides" + ("" if patient.trusted else " for what it owns")
-    return "failure", "may not write guides: nobody would tell annotators what to do", _MAKE_USER
+def _guides(probe: _AccountProbe) -> _Result:
+    if probe.user:
+        return "ok", "may write guides" + ("" if probe.trusted else " for what it owns")
+    return "failure", "may not write guides, so annotators would not learn what to do", _MAKE_USER
 
 
-def _webhooks(patient: _Patient) -> _Result:
-    if patient.user or patient.organization:
-        return "ok", "may install webhooks" + ("" if patient.trusted else " for projects it owns")
-    text = "may not install webhooks; the agent will ask for news at intervals"
+def _webhooks(probe: _AccountProbe) -> _Result:
+    if probe.user or probe.organization:
+        return "ok", "may install webhooks" + ("" if probe.trusted else " for projects it owns")
+    text = "may not install webhooks; the agent asks for changes at intervals"
     return "warning", text, _MAKE_USER
 
 
-def _assign(patient: _Patient) -> _Result:
-    if patient.admin or patient.organization:
+def _assign(probe: _AccountProbe) -> _Result:
+    if probe.admin or probe.organization:
         return "ok", "may give jobs to others"
     return (
         "warning",
-        "in the personal space jobs can be given to this account alone",
-        "work in an organisation of which the annotators are members",
+        "in the personal space jobs can only be given to this account",
+        "use an organisation that the annotators are members of",
     )
 
 
@@ -331,10 +336,10 @@ _LOGIN = "set CVAT_ACCESS_TOKEN to a valid token, or check user name and passwor
 @dataclass(frozen=True)
 class _Check:
     name: str
-    run: Callable[[_Patient], _Result]
+    run: Callable[[_AccountProbe], _Result]
     needs: _Need
-    mend: str
-    """Of an error that the check ends in."""
+    fix: str
+    """How to fix an error that the check ends in."""
 
 
 _CHECKS = (

@@ -14,7 +14,7 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.publish import jobs_without_round, publish
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
+from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import FrameSource, SegmentMaps
@@ -64,20 +64,8 @@ class CvatServer:
         expected_clicks: Sequence[float],
     ) -> str:
         connection = self._connection
-        request = ask(
-            connection.client,
-            connection.state,
-            connection.task,
-            self._frames,
-            key,
-            samples,
-            segments,
-            expected_clicks,
-            self._class_order(),
-            self._options.ask,
-            log=connection.log,
-            progress=connection.progress,
-        )
+        question = Question(key, samples, segments, expected_clicks, self._class_order())
+        request = ask(connection, self._frames, question, self._options.ask)
         return request.key
 
     def collect(self, request: str) -> Answers | None:

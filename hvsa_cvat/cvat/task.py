@@ -1,4 +1,4 @@
-"""A task in our care: its classes and its frames."""
+"""A watched task: its classes and its frames."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hvsa_cvat.cvat.frames import TaskMedia, elsewhere, read_media
 from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound
+from hvsa_cvat.cvat.media import TaskMedia, missing_task, read_media
 from hvsa_cvat.errors import AnnotationError, ConfigError
 from hvsa_cvat.lookalikes import twin_hint
 from hvsa_cvat.name_lists import join_names
 from hvsa_cvat.types import LabelSet, Size
 
 _CARRIES_MASKS = ("any", "mask", "polygon")
-"""Types of labels under which the web page lets people draw and correct dense masks."""
+"""The types of labels with which people can draw and correct dense masks in the web page."""
 
 
 @dataclass(frozen=True)
 class ClassLabel:
-    """A label of the task that dense masks can carry; its class index is its place."""
+    """A label of the task that dense masks can have; its class index is its position."""
 
     id: int
     name: str
-    """As it was when the task came into our care, even if people have renamed it since."""
+    """Its name when the task was enrolled, even if people have renamed it since."""
     color: str
     """As the server has it: `#rrggbb`."""
     type: str
@@ -40,9 +40,9 @@ class WatchedTask:
     project_name: str | None
     classes: tuple[ClassLabel, ...]
     left_out: tuple[str, ...]
-    """Names of the labels that cannot carry masks (skeletons, points, tags, ...): never ours."""
+    """Names of the labels that masks cannot have (skeletons, points, tags, ...)."""
     new_labels: tuple[str, ...]
-    """Names of labels that could be classes, but are not among the known ones: not ours either."""
+    """Names of labels that masks can have, but that were added after the task was enrolled."""
     background: frozenset[int]
     """Class indices that are learned but not published."""
     media: TaskMedia
@@ -57,11 +57,11 @@ class WatchedTask:
 
     @property
     def label_ids(self) -> list[int]:
-        """Of the classes, in their order."""
+        """The ids of the classes' labels, in class order."""
         return [label.id for label in self.classes]
 
     def index_of(self, label_id: int) -> int | None:
-        """Class index of a label, or None where it is none of the classes."""
+        """The class index of a label; None for a label that is not a class."""
         return self._indices.get(label_id)
 
     @cached_property
@@ -79,12 +79,12 @@ def read_task(
     """A task, its classes by ascending id of their labels.
 
     `background` names the classes that are not published. `known` are the (label id, name) of the
-    classes when the task came into our care, in their order, which then stays: a renamed label is
-    found by its id, one whose id is new (the task moved into a project) by its name. `in_use` are
-    the numbers of the frames that counted then, and go on to count when they are deleted.
+    classes when the task was enrolled; their order stays. A renamed label is found by its id, a
+    label with a new id (the task moved into a project) by its name. `in_use` are the numbers of
+    the frames that were in use then; they stay in use when people delete them.
 
-    `AnnotationError` for labels, `ConfigError` for `background`, `MediaError` for frames that
-    cannot be used, `NotFound` and `Forbidden` for the task itself.
+    Raises `AnnotationError` for labels, `ConfigError` for `background`, `MediaError` for frames
+    that cannot be used, `NotFound` and `Forbidden` for the task itself.
     """
     row = _read_row(client, task)
     media = read_media(client, row, in_use)
@@ -123,7 +123,7 @@ def read_task(
 def read_label_ids(
     client: CvatClient, task: int, known: Sequence[tuple[int, str]]
 ) -> list[int | None]:
-    """The ids that the labels of the `known` classes have now, None for those that are gone."""
+    """The ids that the labels of the `known` classes have now; None for labels that are gone."""
     found = _follow(known, _read_labels(client, task))
     return [None if label is None else label.id for label in found]
 
@@ -140,7 +140,7 @@ def _read_row(client: CvatClient, task: int) -> Json:
     try:
         row: Json = client.get(f"tasks/{task}")
     except NotFound as error:
-        raise elsewhere(client.address, task) from error
+        raise missing_task(client.address, task) from error
     except Forbidden as error:
         raise Forbidden(
             f"this account may not read task {task} of {client.address.url}; make it the assignee "
@@ -152,7 +152,7 @@ def _read_row(client: CvatClient, task: int) -> Json:
 def follow_labels(
     task: int, known: Sequence[tuple[int, str]], found: Sequence[ClassLabel]
 ) -> tuple[ClassLabel, ...]:
-    """The labels of the `known` classes as they are now, under the names of then."""
+    """The labels of the `known` classes as they are now, under the names that they had then."""
     classes = []
     for (_, name), label in zip(known, _follow(known, found), strict=True):
         if label is None:
@@ -174,7 +174,7 @@ def _follow(
 ) -> list[ClassLabel | None]:
     by_id = {label.id: label for label in found}
     ids = {label_id for label_id, _ in known}
-    # A class whose label was renamed keeps it: the name alone must not bring it to another class.
+    # A class keeps a label that was renamed, so another class must not get that label by its name.
     by_name = {label.name: label for label in found if label.id not in ids}
     return [by_id.get(label_id) or by_name.get(name) for label_id, name in known]
 
@@ -182,7 +182,7 @@ def _follow(
 def _project_name(client: CvatClient, row: Json) -> str | None:
     if row["project_id"] is None:
         return None
-    # Only newer servers say it of the task itself; and who sees a task need not see its project.
+    # Only newer servers send it with the task; an account may see a task and not its project.
     name: str | None = row.get("project_name")
     if name is None:
         try:

@@ -1,6 +1,7 @@
-"""CVAT's webhook deliveries: they only shorten the wait, the truth is read from the server.
+"""CVAT's webhook deliveries, which wake the agent early.
 
-A delivery may come twice, late or never; nothing is taken from it but that something changed.
+A delivery may come twice, late or never. It only says that something changed: what changed is read
+from the server.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hvsa_cvat.errors import ConfigError
 EVENTS = ("create:job", "update:job")
 
 _LARGEST_BODY = 1 << 20
-"""Bytes; a delivery is a few thousand."""
+"""Bytes; a delivery has a few thousand."""
 
 _DESCRIPTION = "hvsa-agent: wakes the agent when a job changes"
 
@@ -29,14 +30,14 @@ Send = Callable[[Message], Awaitable[None]]
 
 
 def signature(secret: str, body: bytes) -> str:
-    """What CVAT sends in `X-Signature-256` with a raw body."""
+    """The header `X-Signature-256` that CVAT sends with a raw body."""
     return "sha256=" + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
 
 
 def matters(delivery: Json, own_user: int) -> bool:
-    """Whether a delivery tells of a job that somebody else made or moved to another state.
+    """Whether a delivery says that somebody else made a job or changed its state or stage.
 
-    Every saved annotation is delivered too, our own included, with nothing but a new date.
+    CVAT also delivers every saved annotation, our own included; then only the job's date changed.
     """
     sender = delivery.get("sender") or {}
     if sender.get("id") == own_user:
@@ -50,8 +51,8 @@ def matters(delivery: Json, own_user: int) -> bool:
 class Listener:
     """An ASGI application that calls `wake` for each signed delivery that matters.
 
-    Anything without a valid signature is answered by 401, and nothing else happens. `GET` answers
-    200 for health checks.
+    A request without a valid signature is answered with 401 and ignored. `GET` and `HEAD` are
+    answered with 200, for health checks.
     """
 
     def __init__(self, secret: str, own_user: int, wake: Callable[[], None]) -> None:
@@ -88,8 +89,8 @@ class Listener:
 
 
 def install(client: CvatClient, target: str, secret: str, projects: list[int]) -> list[Json]:
-    """Have the server deliver to `target`: one webhook of the organisation, or, outside of one,
-    one for each project. A webhook to the same target is brought up to date, not doubled."""
+    """Make the server deliver to `target`: one webhook for the organisation or, in the personal
+    space, one for each project. A webhook to the same target is updated."""
     _check_target(target)
     if client.address.organization:
         scopes: list[Json] = [{"type": "organization"}]
@@ -97,9 +98,9 @@ def install(client: CvatClient, target: str, secret: str, projects: list[int]) -
         scopes = [{"type": "project", "project_id": project} for project in projects]
     if not scopes:
         raise ConfigError(
-            "no project to install a webhook for: outside of an organisation CVAT delivers for "
-            "projects only, and ours is made when people are first asked; run `hvsa-agent sync` "
-            "before, or go on by polling"
+            "no project to install a webhook for: in the personal space CVAT delivers for projects "
+            "only, and the companion project is made when people are first asked; run "
+            "`hvsa-agent sync` first, or use the agent without webhooks"
         )
     installed = []
     for scope in scopes:
@@ -129,7 +130,7 @@ def install(client: CvatClient, target: str, secret: str, projects: list[int]) -
 
 
 def _check_target(target: str) -> None:
-    """CVAT refuses these too, but does not say what it wants."""
+    """Refuse addresses that CVAT refuses, with a reason, which CVAT does not give."""
     parts = urlsplit(target)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(
@@ -138,7 +139,7 @@ def _check_target(target: str) -> None:
         )
     if "." not in parts.hostname and ":" not in parts.hostname and parts.hostname != "localhost":
         raise ConfigError(
-            f"webhook address {target!r}: CVAT takes no host name without a dot; give the "
+            f"webhook address {target!r}: CVAT accepts no host name without a dot; give the "
             "container a network alias such as hvsa-agent.internal, or use its address"
         )
 

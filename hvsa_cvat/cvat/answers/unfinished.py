@@ -11,7 +11,7 @@ from hvsa_cvat.cvat.answers.finished import (
     is_finished,
 )
 from hvsa_cvat.cvat.http.client import CvatClient
-from hvsa_cvat.cvat.request.ask import job_link
+from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import Request
 
 

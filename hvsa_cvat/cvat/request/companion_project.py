@@ -1,12 +1,15 @@
-"""The companion project: where child tasks stand, with their labels and the guide."""
+"""The companion project: the project of the child tasks, with their labels and the guide."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json, Uncertain
+from hvsa_cvat.cvat.connection import Log, TaskConnection
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Uncertain
+from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.keys import companion_keys
 from hvsa_cvat.cvat.request.guide import (
     CLASS_ATTRIBUTE,
     REGION_LABEL,
@@ -19,39 +22,39 @@ from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import ConfigError, ServerError
 
 _ATTEMPTS = 3
-"""How often labels that may or may not have been added are looked for and sent again."""
+"""How often labels are sent again if nobody knows whether they were added."""
 _LONGEST_NAME = 256
-"""Characters that CVAT takes for the name of a project or a task."""
+"""Characters that CVAT allows in the name of a project or a task."""
 
 
 @dataclass(frozen=True)
-class Home:
-    """The companion project."""
+class CompanionProject:
+    """Ids on the server."""
 
-    project: int
-    label: int
-    """Id of the label of the outlines."""
-    attribute: int
-    """Id of its attribute."""
+    id: int
+    region_label: int
+    """The label of the outlines."""
+    class_attribute: int
+    """The attribute of that label that holds a region's class."""
 
 
-def open_home(
-    client: CvatClient, task: WatchedTask, class_order: Sequence[int], log: Callable[[str], None]
-) -> Home:
-    """Find or make the companion project, and add what it lacks of labels, values and guide.
+def open_companion_project(
+    connection: TaskConnection, class_order: Sequence[int]
+) -> CompanionProject:
+    """Find or make the companion project, and add the labels, values and guide that it lacks.
 
     All tasks of one parent project share it; a task outside projects has its own. `class_order`
     are class indices, the most frequent first.
     """
-    names = task.labels.names
+    client, task = connection.client, connection.task
     wanted = _labels(task, class_order)
     project = _find_or_make(client, task, wanted)
-    label = _complete_labels(client, project["id"], wanted, log)[REGION_LABEL]
+    label = _complete_labels(client, project["id"], wanted, connection.log)[REGION_LABEL]
     attribute = _class_attribute(label)
     assert attribute is not None
-    text = guide_text(attribute["values"], names, client.address.organization)
+    text = guide_text(attribute["values"], task.labels.names, client.address.organization)
     _put_guide(client, project["id"], text)
-    return Home(project["id"], label["id"], attribute["id"])
+    return CompanionProject(project["id"], label["id"], attribute["id"])
 
 
 def refuse_companion(project: Json) -> None:
@@ -64,7 +67,7 @@ def refuse_companion(project: Json) -> None:
 
 
 def _labels(task: WatchedTask, class_order: Sequence[int]) -> list[Json]:
-    """The labels of the project; the one of the outlines is the last."""
+    """The labels of the project; the label of the outlines is the last."""
     region: Json = {
         "name": REGION_LABEL,
         "color": "#ffffff",
@@ -87,22 +90,21 @@ def _labels(task: WatchedTask, class_order: Sequence[int]) -> list[Json]:
 
 
 def _find_or_make(client: CvatClient, task: WatchedTask, labels: Sequence[Json]) -> Json:
-    """The project, found by its key or its name; it follows when the parent is renamed."""
+    """The project, found by its key or its name; it is renamed when its parent was renamed."""
+    keys = companion_keys(client.address.url, task.id, task.project)
     if task.project is None:
         title, tail = task.name, f"(task {task.id})"
-        key = f"hvsa://{host(client)}/tasks/{task.id}"
     else:
-        # who sees a task need not see its project, nor the name
+        # an account that may see a task may still not see its project, nor the name
         title, tail = task.project_name or "", f"(project {task.project})"
-        key = f"hvsa://{host(client)}/projects/{task.project}"
     name = fit_name("HVSA: ", title, tail)
 
     def find() -> Json | None:
         rows = client.rows("projects", filter={"in": ["HVSA: ", {"var": "name"}]})
-        ours = [row for row in rows if row["bug_tracker"] == key or row["name"] == name]
+        ours = [row for row in rows if row["bug_tracker"] in keys or row["name"] == name]
         return next(iter(ours), None)
 
-    content = {"name": name, "bug_tracker": key, "labels": labels}
+    content = {"name": name, "bug_tracker": keys[0], "labels": labels}
     project = client.create("projects", content, find)
     if title and project["name"] != name and project["name"].endswith(tail):
         client.change("PATCH", f"projects/{project['id']}", {"name": name})
@@ -110,11 +112,11 @@ def _find_or_make(client: CvatClient, task: WatchedTask, labels: Sequence[Json])
 
 
 def _complete_labels(
-    client: CvatClient, project: int, wanted: Sequence[Json], log: Callable[[str], None]
+    client: CvatClient, project: int, wanted: Sequence[Json], log: Log
 ) -> dict[str, Json]:
     """Add the labels, and values of the attribute, that a project lacks; labels by name.
 
-    What is there keeps its place: annotators have learned the keys.
+    Labels and values that are there keep their places: annotators have learned the keys.
     """
     doubt: Uncertain | None = None
     for _ in range(_ATTEMPTS + 1):
@@ -127,7 +129,7 @@ def _complete_labels(
         try:
             client.send("PATCH", f"projects/{project}", {"labels": edits})
         except Uncertain as error:
-            log(f"{error}; looking")
+            log(f"{error}; looking whether it was")
             doubt = error
     raise doubt or ServerError(
         f"{client.address.url} does not keep the labels of project {project}; check the server's "
@@ -136,7 +138,7 @@ def _complete_labels(
 
 
 def _missing_values(present: Json, wanted: Json) -> list[Json]:
-    """The edit, if one is needed, that gives the label of the outlines all its values."""
+    """The edit that gives the label of the outlines all its values; empty if it has them."""
     target = _class_attribute(wanted)
     attribute = _class_attribute(present)
     assert target is not None
@@ -170,20 +172,7 @@ def _put_guide(client: CvatClient, project: int, text: str) -> None:
 
 
 def fit_name(head: str, title: str, tail: str) -> str:
-    """A name that CVAT takes; a long title is cut."""
+    """A name that is short enough for CVAT: the title is cut where it is too long."""
     room = _LONGEST_NAME - len(head) - len(tail) - 1
     title = title if len(title) <= room else f"{title[: room - 3]}..."
     return f"{head}{title} {tail}" if title else f"{head}{tail}"
-
-
-def host(client: CvatClient) -> str:
-    """The server in keys: its address without the scheme."""
-    parts = urlsplit(client.address.url)
-    return parts.netloc + parts.path
-
-
-def where(client: CvatClient) -> str:
-    """The organisation, or the personal space, in words."""
-    organization = client.address.organization
-    place = f"organisation {organization!r}" if organization else "the personal space"
-    return f"{place} on {client.address.url}"

@@ -1,28 +1,17 @@
-"""The words and the keys that annotators get: values of the region's attribute, and the guide."""
+"""The words and keys that annotators get: the values of a region's attribute, and the guide."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
-from urllib.parse import quote
 
+from hvsa_cvat.cvat.request.links import JOBS_PAGE
 from hvsa_cvat.errors import ServerError
 
 REGION_LABEL = "hvsa:region"
 CLASS_ATTRIBUTE = "class"
 UNSET = "__undefined__"
 """The one value that CVAT shows as blank and gives no key."""
-
-_LOGIC = {
-    "and": [
-        {"in": [{"var": "state"}, ["new", "in progress", "rejected"]]},
-        {"in": ["HVSA", {"var": "task_name"}]},
-    ]
-}
-JOBS_PAGE = f"/jobs?filter={quote(json.dumps(_LOGIC, separators=(',', ':')), safe='')}"
-"""The unfinished child jobs that the reader may see. Without the server's address, which people may
-know under another name than we do."""
 
 _KEYS = 10
 """The attribute workspace gives the keys 0 to 9 to the first ten values."""
@@ -33,17 +22,17 @@ _END = "[//]: # (hvsa-agent ends here)"
 
 
 def check_names(names: Sequence[str], task: int) -> None:
-    """Refuse classes that annotators could not choose."""
+    """Refuse a class whose name the outlines of regions use."""
     for reserved in (REGION_LABEL, UNSET):
         if reserved in names:
             raise ServerError(
                 f"task {task} has a class named {reserved!r}, a name that the outlines of regions "
-                "need; rename the label in CVAT"
+                "use; rename the label in CVAT"
             )
 
 
 def mixed_value(names: Sequence[str]) -> str:
-    """The value that says of a region that it holds several classes."""
+    """The value of a region that holds several classes."""
     value = "mixed"
     while value in names:
         value += " (several classes)"
@@ -53,9 +42,9 @@ def mixed_value(names: Sequence[str]) -> str:
 def attribute_values(names: Sequence[str], class_order: Sequence[int]) -> list[str]:
     """The values of the region's attribute, most frequent class first.
 
-    With more classes than keys the first nine and `mixed` have the ten keys; the others follow and
-    are chosen from the list. A second attribute would give them keys too, but the workspace stays
-    at the attribute that was used last: the next key would silently mean another class.
+    The first nine classes and `mixed` have the ten keys; the other classes follow and are chosen
+    from the list. A second attribute would give them keys too, but the workspace stays at the
+    attribute that was used last: the next key would silently mean another class.
     """
     order = dict.fromkeys([*class_order, *range(len(names))])
     ranked = [names[index] for index in order]
@@ -66,7 +55,7 @@ def attribute_values(names: Sequence[str], class_order: Sequence[int]) -> list[s
 def guide_text(values: Sequence[str], names: Sequence[str], organization: str | None) -> str:
     """The guide for people who see the project for the first time.
 
-    `values` are the attribute's in their order, `names` the classes.
+    `values` are the values of the attribute in their order, `names` the classes.
     """
     mixed = mixed_value(names)
     choices = [value for value in values if value != UNSET]

@@ -1,0 +1,127 @@
+"""The file of one chunk: a zip of images or an H.264 film, checked and decoded."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import av
+
+from hvsa_cvat.cvat.media import Chunk, TaskMedia
+from hvsa_cvat.errors import MediaError
+from hvsa_cvat.types import Image
+from hvsa_cvat.video.film import decode_video, upright_image
+from hvsa_cvat.video.frames import resize_image
+from hvsa_cvat.video.images import read_image
+
+
+class OpenChunk(Protocol):
+    def verify(self) -> None:
+        """Decode all of it; `MediaError` if it is not what the server announced."""
+
+    def read(self, number: int) -> Image:
+        """The frame with this number; reading in ascending order is fast."""
+
+
+def open_chunk(path: Path, media: TaskMedia, chunk: Chunk) -> OpenChunk:
+    return (_VideoChunk if media.kind == "video" else _ImageChunk)(path, media, chunk)
+
+
+class _VideoChunk:
+    """An H.264 film. One decoder stays open where the last frame was read."""
+
+    def __init__(self, path: Path, media: TaskMedia, chunk: Chunk) -> None:
+        self._path = path
+        self._media = media
+        self._chunk = chunk
+        self._decoder: Iterator[av.VideoFrame] = iter(())
+        self._next = chunk.start + chunk.length
+
+    def verify(self) -> None:
+        length = 0
+        height, width = self._media.size
+        # The codec takes even sizes only, so the server stretches odd ones by a pixel.
+        stretched = (height + height % 2, width + width % 2)
+        for frame in self._decode():
+            if (frame.height, frame.width) not in (self._media.size, stretched):
+                what = f"frames of {frame.width}x{frame.height}"
+                raise _unexpected(self._media, self._chunk, what)
+            length += 1
+        _check_length(self._media, self._chunk, length)
+
+    def read(self, number: int) -> Image:
+        if number < self._next:
+            self._decoder, self._next = self._decode(), self._chunk.start
+        for frame in self._decoder:
+            self._next += 1
+            if self._next > number:
+                return resize_image(upright_image(frame), self._media.size)
+        raise MediaError(f"{self._path} changed while it was in use; start again")
+
+    def _decode(self) -> Iterator[av.VideoFrame]:
+        try:
+            for frame, _ in decode_video(self._path):
+                yield frame
+        except MediaError as error:
+            raise _unexpected(self._media, self._chunk, "no sound film") from error
+
+
+class _ImageChunk:
+    """A zip of image files, in the order of their names."""
+
+    def __init__(self, path: Path, media: TaskMedia, chunk: Chunk) -> None:
+        self._path = path
+        self._media = media
+        self._chunk = chunk
+
+    def verify(self) -> None:
+        with self._opened() as archive:
+            _check_length(self._media, self._chunk, len(archive.namelist()))
+        # Only frames in use: people may have deleted a frame because it is damaged.
+        for number in self._chunk.numbers:
+            self.read(number)
+
+    def read(self, number: int) -> Image:
+        size = self._media.size
+        with self._opened() as archive:
+            member = sorted(archive.namelist())[number - self._chunk.start]
+            content = io.BytesIO(archive.read(member))
+        name = Path(f"frame {number} of task {self._media.task}")
+        image = read_image(name, content)
+        if image.shape[:2] != size:
+            # If the server ignored the EXIF tag, people have drawn on the image without a rotation.
+            image = read_image(name, content, turn=False)
+        if image.shape[:2] != size:
+            raise MediaError(
+                f"{name} is {image.shape[1]}x{image.shape[0]} but the server announces "
+                f"{size[1]}x{size[0]}; save the image without an EXIF rotation and make the task "
+                "anew"
+            )
+        return image
+
+    @contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                yield archive
+        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+            raise _unexpected(self._media, self._chunk, "no sound zip") from error
+
+
+def _check_length(media: TaskMedia, chunk: Chunk, length: int) -> None:
+    if length != chunk.length:
+        raise _unexpected(media, chunk, f"{length} frames")
+
+
+def _unexpected(media: TaskMedia, chunk: Chunk, what: str) -> MediaError:
+    height, width = media.size
+    return MediaError(
+        f"task {media.task}, job {chunk.job}: the server sent {what} as chunk {chunk.index}, not "
+        f"{chunk.length} frames of {width}x{height}; try again, and if it stays so make the task "
+        "anew"
+    )

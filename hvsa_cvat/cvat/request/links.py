@@ -1,0 +1,30 @@
+"""Links to the web pages of child jobs."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote
+
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.state import Request
+
+_LOGIC = {
+    "and": [
+        {"in": [{"var": "state"}, ["new", "in progress", "rejected"]]},
+        {"in": ["HVSA", {"var": "task_name"}]},
+    ]
+}
+JOBS_PAGE = f"/jobs?filter={quote(json.dumps(_LOGIC, separators=(',', ':')), safe='')}"
+"""The page of the unfinished child jobs that the reader may see. It has no server address, because
+people may reach the server under another address than we do."""
+
+
+def job_link(client: CvatClient, request: Request, job_id: int, regions: bool) -> str:
+    """The web page of a child job. `regions`: whether it has outlines to go through by key."""
+    workspace = "defaultWorkspace=ATTRIBUTES&" if regions else ""
+    return f"{client.address.url}/tasks/{request.task}/jobs/{job_id}?{workspace}openGuide"
+
+
+def list_link(client: CvatClient) -> str:
+    """The web page of all unfinished child jobs that the reader may see."""
+    return f"{client.address.url}{JOBS_PAGE}"
