@@ -16,9 +16,13 @@ import tiny
 from people import answer_job, open_jobs
 from standin import StandIn
 
+from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.enroll import enroll, enroll_project
+from hvsa_cvat.agent.passes import sync
+from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.status import read_status
-from hvsa_cvat.agent.sync import Agent, TaskReport
+from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient, NotFound
 from hvsa_cvat.cvat.keys import server_key
@@ -57,7 +61,7 @@ class Team:
         owner: str = "agent",
         workspace: str = "workspace",
         organization: str | None = None,
-    ) -> Agent:
+    ) -> AgentContext:
         environment = {"CVAT_ACCESS_TOKEN": self.cvat.admin.token, "CVAT_HOST": self.cvat.url}
         settings = load_settings(
             None, environment, organization=organization, workspace=self.root / workspace
@@ -69,7 +73,7 @@ class Team:
             rng=random.Random(0),
             log=self.lines.append,
         )
-        return Agent(
+        return AgentContext(
             settings,
             Workspace(settings.workspace, server_key(self.cvat.url), owner, lambda: self.now),
             client,
@@ -91,7 +95,7 @@ class Team:
         }
 
     def answer(self) -> int:
-        """Everybody finishes what they owe; how many jobs that were."""
+        """Everybody finishes the jobs that are assigned to them; how many jobs that were."""
         jobs = open_jobs(self.cvat)
         for job in jobs:
             assignee = self.cvat.job(job).assignee
@@ -128,28 +132,28 @@ def only(reports: Iterator[TaskReport]) -> TaskReport:
 
 def test_the_whole_loop(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
+    enroll(agent, team.task, team.options)
     assert team.cvat.shapes(team.cvat.task(team.task).jobs[0]) == []
 
-    first = only(agent.sync())
+    first = only(sync(agent))
     assert first.error is None
-    assert [job.assignee for job in first.owed] == ["ann", "bob"]
-    assert all(f"/jobs/{job.job}?" in job.link for job in first.owed)
+    assert [job.assignee for job in first.open_jobs] == ["ann", "bob"]
+    assert all(f"/jobs/{job.job}?" in job.link for job in first.open_jobs)
     assert (np.stack(team.shown()) != IGNORE).all()
 
-    waiting = only(agent.sync())
+    waiting = only(sync(agent))
     assert waiting.moved == ()
-    assert waiting.owed == first.owed
+    assert waiting.open_jobs == first.open_jobs
 
     assert team.answer() == 2
-    second = only(agent.sync())
+    second = only(sync(agent))
     assert second.error is None
     assert "round 1: publish" in second.moved
-    assert second.owed
+    assert second.open_jobs
     assert team.answer() == 2
-    third = only(agent.sync())
+    third = only(sync(agent))
     assert third.done
-    assert third.owed == ()
+    assert third.open_jobs == ()
 
     folder = only_folder(team)
     session = Store.peek(folder)
@@ -163,7 +167,7 @@ def test_the_whole_loop(team: Team) -> None:
             assert (shown[frame] == tiny.truth(frame)).mean() > 0.9
         else:
             np.testing.assert_array_equal(shown[frame], last[frame])
-    (status,) = read_status(team.agent()._workspace, team.agent().client)
+    (status,) = read_status(team.agent().workspace, team.agent().client)
     assert status.phase == "done"
     assert status.scores is not None
     assert status.outlook is not None
@@ -174,10 +178,10 @@ def test_the_whole_loop(team: Team) -> None:
 def test_the_default_method_learns(team: Team) -> None:
     agent = team.agent()
     options = {**team.options, "method": None, "budget": "40%", "rounds": 1}
-    agent.enroll(team.task, options)
-    only(agent.sync())
+    enroll(agent, team.task, options)
+    only(sync(agent))
     team.answer()
-    report = only(agent.sync())
+    report = only(sync(agent))
     assert report.error is None
     assert report.done
     assert (only_folder(team) / "rounds" / "1" / "network.safetensors").exists()
@@ -186,17 +190,17 @@ def test_the_default_method_learns(team: Team) -> None:
 
 def test_small_samples_first_and_whole_frames_later(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, {**team.options, "granularity": "rectangle:16,frame"})
-    only(agent.sync())
+    enroll(agent, team.task, {**team.options, "granularity": "rectangle:16,frame"})
+    only(sync(agent))
     assert team.answer() == 2
-    assert only(agent.sync()).error is None
+    assert only(sync(agent)).error is None
     session = Store.peek(only_folder(team))
     assert session is not None
     small, whole = (one.queried for one in session.rounds[1:])
     assert len({sample.segment for sample in small}) > 1
     assert {sample.segment for sample in whole} == {0}
     assert team.answer()
-    last = only(agent.sync())
+    last = only(sync(agent))
     assert last.error is None
     assert last.done
     shown = team.shown()
@@ -211,11 +215,11 @@ def only_folder(team: Team, task: int | str = "*") -> Path:
 
 def test_a_second_pass_makes_nothing_twice(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     before = {job.id: team.cvat.shapes(job) for task in tasks(team) for job in task.jobs}
     team.cvat.requests.clear()
-    only(team.agent("another").sync())
+    only(sync(team.agent("another")))
     after = {job.id: team.cvat.shapes(job) for task in tasks(team) for job in task.jobs}
     assert before == after
     assert {request.method for request in team.cvat.requests} == {"GET"}
@@ -227,26 +231,26 @@ def tasks(team: Team) -> list[Any]:
 
 def test_a_task_that_another_agent_has_is_left(team: Team) -> None:
     agent, other = team.agent("one"), team.agent("two")
-    agent.enroll(team.task, team.options)
-    with other._workspace.leased(team.task) as held:
+    enroll(agent, team.task, team.options)
+    with other.workspace.leased(team.task) as held:
         assert held
-        assert only(agent.sync()).held_by == "two"
+        assert only(sync(agent)).held_by == "two"
         with pytest.raises(HvsaError, match="two works on task"):
-            agent.withdraw(team.task, children=False)
-    assert only(agent.sync()).held_by is None
+            withdraw(agent, team.task, children=False)
+    assert only(sync(agent)).held_by is None
 
 
 def test_projects_bring_their_tasks_now_and_later(team: Team) -> None:
     project = team.cvat.add_project("videos", list(NAMES))
     first = team.add_task("first", project=project)
     agent = team.agent()
-    (report,) = agent.enroll_project(project.id, team.options)
+    (report,) = enroll_project(agent, project.id, team.options)
     assert (report.task, report.enrolled) == (first, True)
     second = team.add_task("second", project=project)
-    names = {r.task: r.name for r in agent.sync() if r.enrolled}
+    names = {r.task: r.name for r in sync(agent) if r.enrolled}
     assert names == {second: "second"}
-    agent.withdraw(first, children=True)
-    assert [report.task for report in agent.sync()] == [second]
+    withdraw(agent, first, children=True)
+    assert [report.task for report in sync(agent)] == [second]
     # both ask in one companion project, by its project's name
     homes = [p.name for p in team.cvat.world.projects.values() if p.name.startswith("HVSA")]
     assert homes == [f"HVSA: videos (project {project.id})"]
@@ -254,8 +258,8 @@ def test_projects_bring_their_tasks_now_and_later(team: Team) -> None:
 
 def test_withdrawing_leaves_what_people_did(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, {**team.options, "quiet_minutes": 0.0})
-    only(agent.sync())
+    enroll(agent, team.task, {**team.options, "quiet_minutes": 0.0})
+    only(sync(agent))
     job = team.cvat.task(team.task).jobs[0]
     person = team.cvat.person(team.cvat.admin)
     ours = team.cvat.shapes(job)
@@ -264,81 +268,81 @@ def test_withdrawing_leaves_what_people_did(team: Team) -> None:
     )
     person.relabel(job, ours[1]["id"], ours[0]["label_id"])
     kept = {shape["id"]: shape for shape in team.cvat.shapes(job)}
-    retracted = agent.withdraw(team.task, children=True)
+    retracted = withdraw(agent, team.task, children=True)
     assert retracted is not None
     assert retracted.edited == 1
     assert retracted.deleted == len(ours) - 1
     left = {shape["id"]: shape for shape in team.cvat.shapes(job)}
     assert left == {number: kept[number] for number in (drawn, ours[1]["id"])}
     assert [task.id for task in tasks(team)] == [team.task]
-    assert list(agent.sync()) == []
-    agent.enroll(team.task, team.options)  # and again, from the start
-    assert only(agent.sync()).owed
+    assert list(sync(agent)) == []
+    enroll(agent, team.task, team.options)  # and again, from the start
+    assert only(sync(agent)).open_jobs
 
 
 def test_withdrawing_waits_for_people_at_work(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     job = team.cvat.task(team.task).jobs[0]
     label = team.cvat.shapes(job)[0]["label_id"]
     person = team.cvat.person(team.cvat.admin)
     person.draw(job, {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]})
     before = team.cvat.shapes(job)
-    waiting = agent.withdraw(team.task, children=True)
+    waiting = withdraw(agent, team.task, children=True)
     assert waiting is not None
     assert waiting.waits
     assert team.cvat.shapes(job) == before
     assert len(tasks(team)) == 2
     job.updated = job.updated.replace(year=job.updated.year - 1)  # long ago
-    done = agent.withdraw(team.task, children=False)
+    done = withdraw(agent, team.task, children=False)
     assert done is not None
     assert not done.waits
     assert [shape["source"] for shape in team.cvat.shapes(job)] == ["manual"]
-    assert f"child task {team.task + 1} stays, with what people answered in it" in team.lines
+    assert f"child task {team.task + 1} stays, with the answers in it" in team.lines
     assert {job.assignee for job in team.cvat.task(team.task + 1).jobs} == {None}
-    assert list(agent.sync()) == []
+    assert list(sync(agent)) == []
 
 
 def test_a_task_that_cannot_go_on_can_be_withdrawn(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     task = team.cvat.task(team.task)
     admin, path = team.cvat.person(team.cvat.admin), f"tasks/{team.task}"
     box = team.cvat.label(task, "box")
     admin.call("PATCH", path, {"labels": [{"id": box, "deleted": True}]})
     admin.call("PATCH", f"{path}/data/meta", {"deleted_frames": list(range(LENGTH))})
-    assert only(agent.sync()).error is not None
+    assert only(sync(agent)).error is not None
     assert team.cvat.shapes(task.jobs[0]) != []
-    agent.withdraw(team.task, children=True)
+    withdraw(agent, team.task, children=True)
     assert team.cvat.shapes(task.jobs[0]) == []
-    assert list(agent.sync()) == []
+    assert list(sync(agent)) == []
 
 
 def test_nothing_is_withdrawn_from_another_organisation(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     team.cvat.add_organization("acme")
     astray = team.agent(organization="acme")
     with pytest.raises(NotFound, match="in the organisation 'acme'"):
-        astray.withdraw(team.task, children=True)
-    assert [care.task for care in agent._workspace.tasks()] == [team.task]
+        withdraw(astray, team.task, children=True)
+    assert [one.task for one in agent.workspace.enrollments()] == [team.task]
     assert len(tasks(team)) == 2
 
 
 def test_what_people_draw_in_the_task_counts(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, {**team.options, "quiet_minutes": 0.0})
-    only(agent.sync())
+    enroll(agent, team.task, {**team.options, "quiet_minutes": 0.0})
+    only(sync(agent))
     job = team.cvat.task(team.task).jobs[0]
     person = team.cvat.person(team.cvat.admin)
     box = team.cvat.label(team.cvat.task(team.task), "box")
     person.draw(job, {"frame": 5, "label_id": box, "points": [2, 2, 12, 2, 12, 12, 2, 12]})
     person.finish(job)
     team.answer()
-    only(agent.sync())
+    only(sync(agent))
     with Store(only_folder(team)) as store:
         (correction,) = store.round(1).corrections().annotations
     assert correction.frame == 5
@@ -349,20 +353,20 @@ def test_what_people_draw_in_the_task_counts(team: Team) -> None:
 
 def test_masks_wait_for_a_job_at_work(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     person = team.cvat.person(team.cvat.admin)
     job = team.cvat.task(team.task).jobs[0]
     label = team.cvat.shapes(job)[0]["label_id"]
     drawn = person.draw(job, {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]})
     before = team.cvat.shapes(job)
     team.answer()
-    report = only(agent.sync())
+    report = only(sync(agent))
     assert "round 1: publish" in report.moved
     assert report.unpublished
     assert team.cvat.shapes(job) == before
     job.updated = job.updated.replace(year=job.updated.year - 1)  # long ago
-    assert not only(agent.sync()).unpublished
+    assert not only(sync(agent)).unpublished
     after = team.cvat.shapes(job)
     assert [shape for shape in after if shape["id"] == drawn] == [
         shape for shape in before if shape["id"] == drawn
@@ -372,109 +376,109 @@ def test_masks_wait_for_a_job_at_work(team: Team) -> None:
 
 def test_a_deleted_child_task_is_asked_again(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     (child,) = [task for task in tasks(team) if task.id != team.task]
     team.cvat.world.drop(child)
-    stopped = only(agent.sync())
+    stopped = only(sync(agent))
     assert stopped.error is not None
     assert "--ask-again" in stopped.error
-    (status,) = read_status(agent._workspace, agent.client)
+    (status,) = read_status(agent.workspace, agent.client)
     assert status.error == stopped.error
-    asked = only(agent.sync(team.task, ask_again=True))
+    asked = only(sync(agent, team.task, ask_again=True))
     assert asked.error is None
-    assert len(asked.owed) == 2
+    assert len(asked.open_jobs) == 2
     team.answer()
-    assert "round 1: publish" in only(agent.sync()).moved
+    assert "round 1: publish" in only(sync(agent)).moved
 
 
 def test_one_bad_task_does_not_stop_the_others(team: Team) -> None:
     agent = team.agent()
     other = team.add_task("other")
-    agent.enroll(team.task, team.options)
-    agent.enroll(other, team.options)
+    enroll(agent, team.task, team.options)
+    enroll(agent, other, team.options)
     team.cvat.world.drop(team.cvat.task(team.task))
-    gone, fine = agent.sync()
+    gone, fine = sync(agent)
     assert gone.error is not None
     assert f"task {team.task}" in gone.error.lower()
     assert fine.error is None
-    assert fine.owed
-    assert agent.withdraw(team.task, children=True) is None
-    assert [report.task for report in agent.sync()] == [other]
+    assert fine.open_jobs
+    assert withdraw(agent, team.task, children=True) is None
+    assert [report.task for report in sync(agent)] == [other]
 
 
 def test_a_task_that_cannot_fit_does_not_stop_the_others(team: Team) -> None:
     agent = team.agent()
     other = team.add_task("other")
-    care, _ = agent.enroll(team.task, {**team.options, "method": "paper"})
+    enrolled = enroll(agent, team.task, {**team.options, "method": "paper"})
     assert any("takes memory up to" in line for line in team.lines)
-    agent.enroll(other, team.options)
+    enroll(agent, other, team.options)
     # as if it had been enrolled on a larger machine
-    database = agent._workspace.folder(care) / "session.db"
+    database = agent.workspace.folder(enrolled.enrollment) / "session.db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("update sessions set config = json_set(config, '$.size[0]', 8192)")
         connection.execute("update sessions set config = json_set(config, '$.size[1]', 8192)")
     before = sorted(database.parent.rglob("*"))
-    large, fine = agent.sync()
+    large, fine = sync(agent)
     assert large.error is not None
     assert "of memory" in large.error
     assert "choose --size" in large.error
     assert large.moved == ()
     assert sorted(database.parent.rglob("*")) == before
     assert fine.error is None
-    assert fine.owed
-    told = {one.task: one.error for one in read_status(agent._workspace, None)}
+    assert fine.open_jobs
+    told = {one.task: one.error for one in read_status(agent.workspace, None)}
     assert told == {team.task: large.error, other: None}
 
 
 def test_a_server_that_is_down_loses_nothing(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
+    enroll(agent, team.task, team.options)
     team.cvat.down()
-    report = only(agent.sync())
+    report = only(sync(agent))
     assert report.error is not None
     assert "\n" not in report.error
     team.cvat.up()
     agent = team.agent()
-    assert only(agent.sync()).owed
+    assert only(sync(agent)).open_jobs
 
 
 def test_a_server_that_is_down_is_asked_for_one_task_only(team: Team) -> None:
     agent = team.agent()
     for name in ("second", "third"):
-        agent.enroll(team.add_task(name), team.options)
-    only(agent.sync(team.task + 1))
-    only(agent.sync(team.task + 2))
+        enroll(agent, team.add_task(name), team.options)
+    only(sync(agent, team.task + 1))
+    only(sync(agent, team.task + 2))
     team.cvat.down()
     team.lines.clear()
-    first, second = agent.sync()
+    first, second = sync(agent)
     assert first.error == second.error is not None
     assert len([line for line in team.lines if "again in" in line]) == 5
     team.lines.clear()
-    found = list(read_status(agent._workspace, agent.client))
+    found = list(read_status(agent.workspace, agent.client))
     assert len(found) == 2
     assert len([line for line in team.lines if "again in" in line]) == 5
     team.cvat.up()
-    assert [report.error for report in agent.sync()] == [None, None]
+    assert [report.error for report in sync(agent)] == [None, None]
 
 
 def test_what_nobody_foresaw_stops_one_task_only(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     other = team.add_task("other")
-    agent.enroll(other, team.options)
+    enroll(agent, other, team.options)
     team.answer()
     child = team.task + 1
     for job in team.cvat.task(child).jobs:  # as a server of another age might have it
         for shape in job.shapes.values():
             shape["label_id"] = {"id": shape["label_id"]}
-    broken, fine = agent.sync()
+    broken, fine = sync(agent)
     assert broken.error is not None
     assert "\n" not in broken.error
     assert "report" in broken.error
     assert "Traceback" in (only_folder(team, team.task) / "unexpected.txt").read_text()
-    assert fine.owed
+    assert fine.open_jobs
 
 
 def test_the_servers_clock_tells_who_is_at_work(tmp_path: Path, checkpoint: Path) -> None:
@@ -482,54 +486,54 @@ def test_the_servers_clock_tells_who_is_at_work(tmp_path: Path, checkpoint: Path
     with StandIn(clock=lambda: datetime.now(UTC) - timedelta(days=1)) as cvat:
         team = Team(cvat, tmp_path, checkpoint)
         agent = team.agent()
-        agent.enroll(team.task, team.options)
-        only(agent.sync())
+        enroll(agent, team.task, team.options)
+        only(sync(agent))
         job = cvat.task(team.task).jobs[0]
         label = cvat.shapes(job)[0]["label_id"]
         person = cvat.person(cvat.admin)
         person.draw(job, {"frame": 0, "label_id": label, "points": [1, 1, 9, 1, 9, 9]})
         before = cvat.shapes(job)
         team.answer()
-        assert only(agent.sync()).unpublished
+        assert only(sync(agent)).unpublished
         assert cvat.shapes(job) == before
 
 
 def test_renamed_and_deleted_labels(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     admin, path = team.cvat.person(team.cvat.admin), f"tasks/{team.task}"
     box = team.cvat.label(team.cvat.task(team.task), "box")
     admin.call("PATCH", path, {"labels": [{"id": box, "name": "crate"}]})
-    assert only(agent.sync()).error is None
+    assert only(sync(agent)).error is None
     admin.call("PATCH", path, {"labels": [{"id": box, "deleted": True}]})
-    stopped = only(agent.sync())
+    stopped = only(sync(agent))
     assert stopped.error is not None
     assert "box" in stopped.error or "crate" in stopped.error
-    assert only(agent.sync()).error == stopped.error
+    assert only(sync(agent)).error == stopped.error
 
 
 def test_frames_deleted_meanwhile_are_still_counted(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
+    enroll(agent, team.task, team.options)
     admin = team.cvat.person(team.cvat.admin)
     path = f"tasks/{team.task}/data/meta"
     admin.call("PATCH", path, {"deleted_frames": list(range(LENGTH - 1))})
-    report = only(agent.sync())
+    report = only(sync(agent))
     assert report.error is None
-    assert report.owed
+    assert report.open_jobs
     assert [line for line in team.lines if f"{LENGTH - 1} frames were deleted" in line]
     team.answer()
-    assert "round 1: publish" in only(agent.sync()).moved
+    assert "round 1: publish" in only(sync(agent)).moved
 
 
 def test_stopping_ends_after_a_step(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
+    enroll(agent, team.task, team.options)
     answers = iter([False, False, True, True, True])
-    report = only(agent.sync(stopping=lambda: next(answers)))
+    report = only(sync(agent, stopping=lambda: next(answers)))
     assert report.moved == ("round 0: predict",)
-    assert "round 0: publish" in only(agent.sync()).moved
+    assert "round 0: publish" in only(sync(agent)).moved
 
 
 @pytest.mark.parametrize(
@@ -549,39 +553,39 @@ def test_enrolling_refuses_and_leaves_nothing(
 ) -> None:
     agent = team.agent()
     with pytest.raises(HvsaError, match=pattern):
-        agent.enroll(team.task, {**team.options, **changes})
-    assert agent._workspace.tasks() == []
-    assert list(agent.sync()) == []
+        enroll(agent, team.task, {**team.options, **changes})
+    assert agent.workspace.enrollments() == []
+    assert list(sync(agent)) == []
 
 
 def test_one_task_is_enrolled_once(team: Team) -> None:
-    team.agent().enroll(team.task, team.options)
-    with pytest.raises(ConfigError, match="in care already"):
-        team.agent().enroll(team.task, team.options)
+    enroll(team.agent(), team.task, team.options)
+    with pytest.raises(ConfigError, match="enrolled already"):
+        enroll(team.agent(), team.task, team.options)
     elsewhere = team.agent(workspace="elsewhere")
-    only(team.agent().sync())
+    only(sync(team.agent()))
     with pytest.raises(ConfigError, match="--again"):
-        elsewhere.enroll(team.task, team.options)
-    elsewhere.enroll(team.task, team.options, again=True)
+        enroll(elsewhere, team.task, team.options)
+    enroll(elsewhere, team.task, team.options, again=True)
 
 
 def test_our_own_tasks_are_not_enrolled(team: Team) -> None:
     agent = team.agent()
-    agent.enroll(team.task, team.options)
-    only(agent.sync())
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
     (child,) = [task for task in tasks(team) if task.id != team.task]
     with pytest.raises(ConfigError, match="made to ask people"):
-        agent.enroll(child.id, team.options)
+        enroll(agent, child.id, team.options)
     with pytest.raises(ConfigError, match=r"HVSA: .* is one that an agent made to ask people"):
-        agent.enroll_project(child.project.id, team.options)
+        enroll_project(agent, child.project.id, team.options)
 
 
 def test_a_checkpoint_of_other_classes_must_be_meant(team: Team, tmp_path: Path) -> None:
     foreign = tiny.write_checkpoint(tmp_path / "foreign.safetensors", LabelSet(("cat", "dog")))
     options = {**team.options, "checkpoint": str(foreign)}
     with pytest.raises(ConfigError, match=r"cat, dog.*--new-classes"):
-        team.agent().enroll(team.task, options)
-    team.agent().enroll(team.task, {**options, "new_classes": True})
-    report = only(team.agent().sync())
-    assert report.owed
+        enroll(team.agent(), team.task, options)
+    enroll(team.agent(), team.task, {**options, "new_classes": True})
+    report = only(sync(team.agent()))
+    assert report.open_jobs
     assert all((one == IGNORE).all() for one in team.shown())  # nothing worth showing yet

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,12 +18,12 @@ from hvsa_cvat.segmentation.checkpoint import (
     CheckpointInfo,
     known_classes,
     load_checkpoint,
-    load_official,
     new_network,
     read_info,
     save_checkpoint,
 )
 from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
+from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
 from hvsa_cvat.types import LabelSet
 
 LABELS = LabelSet(("wall", "floor", "door"))
@@ -52,11 +51,10 @@ def same(one: SegmentationNetwork, other: SegmentationNetwork, part: str = "") -
     return all(torch.equal(a[name], b[name]) for name in a if name.startswith(part))
 
 
-def refused(path: Path, labels: LabelSet = LABELS, *, keep_head: bool = False) -> str:
+def refused(path: Path) -> str:
     """The one line with which `path` is refused."""
-    load = partial(load_official, keep_head=True) if keep_head else load_checkpoint
     with pytest.raises(CheckpointError) as raised:
-        load(path, labels)
+        load_official(path, 3) if is_official(path) else load_checkpoint(path, LABELS)
     message = str(raised.value)
     assert str(path) in message
     assert "\n" not in message
@@ -261,7 +259,7 @@ def test_official_weights_keep_the_backbone(network: SegmentationNetwork, tmp_pa
     path = tmp_path / "hrnet.pth"
     torch.save(official_state(network), path)
 
-    loaded, line = load_checkpoint(path, LabelSet(("a", "b")), align_corners=False)
+    loaded, line = load_official(path, 2, align_corners=False)
 
     assert same(loaded, network, "backbone.")
     assert same(loaded, network, "last_layer.0")
@@ -282,23 +280,34 @@ def test_wrapped_official_weights(
     path = tmp_path / "best.pth"
     torch.save({"epoch": 484, "state_dict": state}, path)
 
-    loaded, line = load_official(path, LABELS, keep_head=True)
+    loaded, _ = load_official(path, 3)
 
-    assert same(loaded, network)
-    assert "head kept" in line
+    assert same(loaded, network, "backbone.")
+    assert same(loaded, network, "last_layer.0")
 
 
-def test_an_official_head_of_other_classes_cannot_be_kept(
-    network: SegmentationNetwork, tmp_path: Path
+@pytest.mark.parametrize("align_corners", [True, False])
+def test_a_converted_file_starts_as_the_official_one(
+    network: SegmentationNetwork, tmp_path: Path, align_corners: bool
 ) -> None:
-    path = tmp_path / "hrnet.pth"
+    path, target = tmp_path / "hrnet.PTH", tmp_path / "start.safetensors"
     torch.save(official_state(network), path)
+    official, line = load_official(path, len(LABELS), align_corners=align_corners, seed=3)
 
-    message = refused(path, LabelSet(("a", "b")), keep_head=True)
+    assert convert_official(path, target, (96, 128), align_corners=align_corners) == line
 
-    assert (
-        "'last_layer.3.bias' has shape (3,), hrnet_w18_small with 2 classes needs (2,)" in message
+    converted, told = load_checkpoint(target, LABELS, seed=3)
+    assert same(converted, official)
+    assert converted.align_corners is align_corners
+    assert known_classes(target, LABELS) == ()
+    assert read_info(target).size == (96, 128)
+    assert told == (
+        "start.safetensors: hrnet_w18_small; it knows no classes, so the backbone is kept and the "
+        "head starts anew"
     )
+    again = tmp_path / "again.safetensors"
+    convert_official(path, again, (96, 128), align_corners=align_corners)
+    assert again.read_bytes() == target.read_bytes()
 
 
 class Payload:
@@ -408,7 +417,7 @@ def test_imagenet_weights_come_from_the_hub_or_are_told_missing(tmp_path: Path) 
     )
 
     message, *checks = done.stdout.splitlines()
-    assert message.startswith("the ImageNet weights of hrnet_w18_small cannot be had (")
+    assert message.startswith("cannot get the ImageNet weights of hrnet_w18_small (")
     assert message.endswith(
         "connect to the model hub, or start from random weights with --init random"
     )

@@ -97,10 +97,12 @@ def test_status_names_classes_that_nobody_has_shown(cvat: StandIn, checkpoint: P
 
 
 def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
-    says(invoke("status"), "no task is in care", "hvsa-agent enroll")
-    says(invoke("sync"), "no task is in care")
-    says(enroll(checkpoint), "task 1 ('kitchen [1]') is in care", "4 frames of 64x48", *NAMES)
-    asked = says(invoke("sync"), "waits for people", "anyone owes job", "openGuide")
+    says(invoke("status"), "no task is enrolled", "hvsa-agent enroll")
+    says(invoke("sync"), "no task is enrolled")
+    says(enroll(checkpoint), "task 1 ('kitchen [1]') is enrolled", "4 frames of 64x48", *NAMES)
+    asked = says(
+        invoke("sync"), "waits for people", "assigned to nobody, not finished", "openGuide"
+    )
     (job,) = open_jobs(cvat)
     assert f"/jobs/{job}?" in asked
     waiting = says(invoke("status"), "kitchen [1]", "annotate", "1 of 1", f"/jobs/{job}?", "/jobs?")
@@ -108,7 +110,7 @@ def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
     (told,) = json.loads(says(invoke("status", "--json")))
     assert told["task"] == 1
     assert told["phase"] == "annotate"
-    assert [owed["job"] for owed in told["owed"]] == [job]
+    assert [job_["job"] for job_ in told["open_jobs"]] == [job]
     assert told["link"] == f"{cvat.url}/tasks/1"
     answer(cvat)
     says(invoke("sync", "--task", 1), "all rounds are done", f"{cvat.url}/tasks/1")
@@ -119,8 +121,8 @@ def test_from_enroll_to_withdraw(cvat: StandIn, checkpoint: Path) -> None:
     kept = [path for path in Path("hvsa-workspace").rglob("*") if path.is_file()]
     assert len(kept) > 5
     assert not [path for path in kept if cvat.admin.token.encode() in path.read_bytes()]
-    says(invoke("withdraw", 1, "--children"), "task 1 is out of care", "shapes of ours are deleted")
-    says(invoke("status"), "no task is in care")
+    says(invoke("withdraw", 1, "--children"), "task 1 is withdrawn", "shapes of ours are deleted")
+    says(invoke("status"), "no task is enrolled")
     assert list(cvat.world.tasks) == [1]
     assert cvat.shapes(cvat.task(1).jobs[0]) == []
 
@@ -145,11 +147,11 @@ def test_wrong_use_is_one_line(
     refuses(invoke("enroll", 99), 1, "task 99")
     refuses(invoke("enroll"), 2, "--project")
     refuses(invoke("enroll", 1, "--project", 2), 2, "--project")
-    refuses(invoke("sync", "--task", 1), 2, "not in care", "enroll 1")
+    refuses(invoke("sync", "--task", 1), 2, "not enrolled", "enroll 1")
     refuses(invoke("sync", "--listen", "0.0.0.0:80"), 2, "--watch")
     refuses(invoke("sync", "--ask-again"), 2, "--task")
-    refuses(invoke("withdraw", 1), 2, "not in care")
-    refuses(invoke("withdraw", "--project", 1), 2, "not in care")
+    refuses(invoke("withdraw", 1), 2, "not enrolled")
+    refuses(invoke("withdraw", "--project", 1), 2, "not enrolled")
     refuses(invoke("webhook", "install", "http://x.example/"), 2, "HVSA_WEBHOOK_SECRET")
     refuses(invoke("status", "--server", "cvat.example.com"), 2, "https://cvat.example.com")
     refuses(invoke("status", "--config", "nowhere.toml"), 2, "nowhere.toml")
@@ -168,19 +170,19 @@ def test_a_task_that_cannot_go_on_fails_the_pass(cvat: StandIn, checkpoint: Path
     cvat.world.drop(cvat.task(1))
     result = invoke("sync")
     assert "task 1" in result.stdout
-    refuses(result, 1, "1 of the tasks")
+    refuses(result, 1, "1 task could not go on")
     assert says(invoke("status"), "task 1")
 
 
-def test_a_project_brings_what_can_be_cared_for(cvat: StandIn, checkpoint: Path) -> None:
+def test_a_project_brings_what_can_be_enrolled(cvat: StandIn, checkpoint: Path) -> None:
     project = cvat.add_project("videos", list(NAMES))
     frames = [tiny.COLOURS[tiny.truth(t)] for t in range(2)]
     cvat.add_task("good", project=project, frames=frames)
     cvat.add_task("sizes", project=project, frames=[frames[0], frames[1][:9]])
     result = invoke("enroll", "--project", project.id, "--checkpoint", checkpoint)
-    assert "task 2 (good): is in care" in result.stdout
+    assert "task 2 (good): is enrolled" in result.stdout
     assert "task 3 (sizes): frame 1 of task 3" in result.stdout
-    refuses(result, 1, "1 of its tasks cannot be")
+    refuses(result, 1, "1 task of the project cannot be enrolled")
 
 
 def test_withdrawing_waits_for_people(cvat: StandIn, checkpoint: Path) -> None:
@@ -192,9 +194,9 @@ def test_withdrawing_waits_for_people(cvat: StandIn, checkpoint: Path) -> None:
     cvat.person(cvat.admin).draw(job, drawn)
     result = invoke("withdraw", 1)
     assert "is at work in it" in result.stdout
-    refuses(result, 1, "stays in care")
+    refuses(result, 1, "stays enrolled")
     cvat.person(cvat.admin).finish(job)
-    says(invoke("withdraw", 1), "has finished it", "child task 2 stays", "out of care")
+    says(invoke("withdraw", 1), "has finished it", "child task 2 stays", "is withdrawn")
 
 
 def test_status_needs_no_server(
@@ -203,10 +205,10 @@ def test_status_needs_no_server(
     says(enroll(checkpoint))
     says(invoke("sync"))
     cvat.down()
-    monkeypatch.setattr("hvsa_cvat.cli.agent.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("hvsa_cvat.cli.opening.time.sleep", lambda seconds: None)
     (told,) = json.loads(says(invoke("status", "--json")))
     assert told["phase"] == "annotate"
-    assert told["owed"] == []
+    assert told["open_jobs"] == []
     assert told["error"]
     cvat.up()
 
@@ -228,7 +230,7 @@ def test_watching_ends_when_told(cvat: StandIn, checkpoint: Path, tmp_path: Path
     with log.open("w") as file:
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path)
     try:
-        wait_until(lambda: "owes job" in log.read_text(), process)
+        wait_until(lambda: "not finished (" in log.read_text(), process)
         answer(cvat)
         wait_until(lambda: "all rounds are done" in log.read_text(), process)
         process.send_signal(signal.SIGTERM)
@@ -238,7 +240,7 @@ def test_watching_ends_when_told(cvat: StandIn, checkpoint: Path, tmp_path: Path
         process.wait()
     text = log.read_text()
     assert text.rstrip().endswith("stopped")
-    assert text.count("owes job") == 1  # said once, not at every pass
+    assert text.count("not finished (") == 1  # said once, not at every pass
     assert os.environ["CVAT_ACCESS_TOKEN"] not in text
 
 
@@ -261,7 +263,7 @@ def test_a_webhook_wakes(
             [*command, "--listen", place], stdout=file, stderr=subprocess.STDOUT, cwd=tmp_path
         )
     try:
-        wait_until(lambda: "owes job" in log.read_text(), process)
+        wait_until(lambda: "not finished (" in log.read_text(), process)
         answer(cvat, "ann")
         wait_until(lambda: "all rounds are done" in log.read_text(), process)
         process.terminate()

@@ -4,11 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from hvsa_cvat.agent.options import EnrollOptions, network_size
 from hvsa_cvat.agent.settings import (
     AgentSettings,
-    CareOptions,
     load_settings,
-    network_size,
     read_secret,
 )
 from hvsa_cvat.config import Strategy
@@ -34,7 +33,7 @@ def test_the_environment_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert settings.address.organization is None
     assert settings.workspace == Path("hvsa-workspace")
     assert settings.interval == 30
-    assert settings.care(None, {}) == CareOptions()
+    assert settings.enroll_options(None, {}) == EnrollOptions()
     assert "t0p-s3cret" not in repr(settings)
 
 
@@ -58,7 +57,10 @@ def test_options_come_over_projects_over_defaults(tmp_path: Path) -> None:
     assert settings.address.url == "https://cvat.example.com"  # the environment's
     assert settings.address.organization == "acme"
     assert settings.workspace == tmp_path / "memory"
-    one, seven = settings.care(1, {}), settings.care(7, {"rounds": 5, "gap_percent": None})
+    one, seven = (
+        settings.enroll_options(1, {}),
+        settings.enroll_options(7, {"rounds": 5, "gap_percent": None}),
+    )
     assert (one.budget, one.rounds, one.annotators) == ("8%", 2, ())
     assert (seven.budget, seven.rounds, seven.annotators) == ("4%", 5, ("ann",))
     assert seven.gap_percent == 5.0
@@ -96,23 +98,23 @@ def test_a_server_must_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_loop_gets_its_settings_from_the_frames() -> None:
-    config = CareOptions().run_config((240, 320), "cpu")
+    config = EnrollOptions().run_config((240, 320), "cpu")
     assert (config.granularity, config.size) == ("rectangle:40", (256, 320))
     assert config.budgets == pytest.approx((0.05 / 3, 0.1 / 3, 0.05))
     assert config.strategy is Strategy.ACTIVE
-    longer = CareOptions(budget="2%,5%,8%,10%").run_config((240, 320), "cpu")
+    longer = EnrollOptions(budget="2%,5%,8%,10%").run_config((240, 320), "cpu")
     assert longer.granularity == "rectangle:40,rectangle:40,frame"
     assert longer.strategy is Strategy.UNIFORM
-    early = CareOptions(budget="1%,2%,4%,10%").run_config((240, 320), "cpu")
+    early = EnrollOptions(budget="1%,2%,4%,10%").run_config((240, 320), "cpu")
     assert early.granularity == "rectangle:40,rectangle:40,rectangle:40,frame"
-    paper = CareOptions(budget="2%,5%,10%", method="paper").run_config((240, 320), "cpu")
+    paper = EnrollOptions(budget="2%,5%,10%", method="paper").run_config((240, 320), "cpu")
     assert (paper.granularity, paper.strategy) == ("rectangle:40", Strategy.ACTIVE)
-    large = CareOptions(granularity="frame", strategy=Strategy.UNIFORM).run_config(
+    large = EnrollOptions(granularity="frame", strategy=Strategy.UNIFORM).run_config(
         (1080, 1920), "cuda"
     )
     assert (large.granularity, large.size) == ("frame", (448, 800))
     with pytest.raises(ConfigError, match="uniform"):
-        CareOptions(strategy=Strategy.UNIFORM).run_config((240, 320), "cpu")
+        EnrollOptions(strategy=Strategy.UNIFORM).run_config((240, 320), "cpu")
 
 
 @pytest.mark.parametrize("frames", [(1, 1), (10, 2000), (480, 360), (32, 32)])

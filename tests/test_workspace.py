@@ -1,11 +1,11 @@
-"""What the agent remembers of the tasks in its care, and who works on which."""
+"""What the agent remembers of the enrolled tasks, and which agent works on which."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from hvsa_cvat.agent.settings import CareOptions
+from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.workspace import LEASE_SECONDS, Workspace
 from hvsa_cvat.errors import ConfigError, SessionError
 
@@ -24,54 +24,54 @@ def opened(root: Path, owner: str = "a", clock: Callable[[], float] | None = Non
     return Workspace(root, "cvat.example.com:8080", owner, clock or Clock())
 
 
-def test_tasks_are_taken_and_let_go(tmp_path: Path) -> None:
-    options = CareOptions(annotators=("ann",), background=("car",), checkpoint=Path("x.pth"))
-    taken = opened(tmp_path).take(12, "c0ffee", CLASSES, options)
+def test_tasks_are_added_and_removed(tmp_path: Path) -> None:
+    options = EnrollOptions(annotators=("ann",), background=("car",), checkpoint=Path("x.pth"))
+    taken = opened(tmp_path).add_task(12, "c0ffee", CLASSES, options)
     again = opened(tmp_path)
-    assert again.tasks() == [taken]
-    assert again.task(12) == taken
+    assert again.enrollments() == [taken]
+    assert again.enrollment(12) == taken
     assert taken.options == options
     assert taken.classes == ((5, "road"), (9, "car"))
     with pytest.raises(ConfigError, match=r"task 12 .* withdraw"):
-        again.take(12, "other", CLASSES, options)
+        again.add_task(12, "other", CLASSES, options)
     again.set_error(12, "the server is down")
-    kept = again.task(12)
+    kept = again.enrollment(12)
     assert kept is not None
     assert kept.error == "the server is down"
-    again.drop(12)
-    assert again.tasks() == []
-    assert again.task(12) is None
+    again.remove_task(12)
+    assert again.enrollments() == []
+    assert again.enrollment(12) is None
 
 
-def test_each_time_in_care_has_its_own_folder(tmp_path: Path) -> None:
+def test_each_enrollment_has_its_own_folder(tmp_path: Path) -> None:
     workspace = opened(tmp_path)
-    first = workspace.take(12, "one", CLASSES, CareOptions())
-    workspace.drop(12)
-    second = workspace.take(12, "two", CLASSES, CareOptions())
+    first = workspace.add_task(12, "one", CLASSES, EnrollOptions())
+    workspace.remove_task(12)
+    second = workspace.add_task(12, "two", CLASSES, EnrollOptions())
     assert workspace.folder(first) != workspace.folder(second)
     assert workspace.folder(first).parent == tmp_path / "tasks"
 
 
 def test_servers_are_kept_apart(tmp_path: Path) -> None:
-    opened(tmp_path).take(12, "one", CLASSES, CareOptions())
+    opened(tmp_path).add_task(12, "one", CLASSES, EnrollOptions())
     elsewhere = Workspace(tmp_path, "other.example.com", "a", Clock())
-    assert elsewhere.tasks() == []
-    elsewhere.take(12, "two", CLASSES, CareOptions())
-    assert len(opened(tmp_path).tasks()) == 1
+    assert elsewhere.enrollments() == []
+    elsewhere.add_task(12, "two", CLASSES, EnrollOptions())
+    assert len(opened(tmp_path).enrollments()) == 1
 
 
 def test_projects_remember_what_was_withdrawn(tmp_path: Path) -> None:
     workspace = opened(tmp_path)
     assert workspace.projects() == {}
-    workspace.set_withdrawn(7, 12)  # not in care: nothing to remember
-    workspace.take_project(7, {"budget": "4%"})
+    workspace.set_withdrawn(7, 12)  # not enrolled: nothing to remember
+    workspace.add_project(7, {"budget": "4%"})
     assert workspace.projects() == {7: {"budget": "4%"}}
     assert workspace.withdrawn(7) == set()
     workspace.set_withdrawn(7, 12)
     workspace.set_withdrawn(7, 3)
     assert workspace.withdrawn(7) == {3, 12}
-    assert workspace.drop_project(7)
-    assert not workspace.drop_project(7)
+    assert workspace.remove_project(7)
+    assert not workspace.remove_project(7)
     assert workspace.withdrawn(7) == set()
 
 

@@ -1,1 +1,1 @@
-"""The agent: sessions of many tasks on one server, moved on pass by pass."""
+"""The agent: annotates many tasks of one server, pass after pass."""

@@ -1,4 +1,4 @@
-"""What this machine has for the agent: the half of `hvsa-agent doctor` that needs no server."""
+"""What this machine has for the agent: the part of `hvsa-agent doctor` that needs no server."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.files import check_writable
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.video.flow import choose_flow
+from hvsa_cvat.segmentation.official import is_official, load_official
+from hvsa_cvat.video.flow import DisFlow, choose_flow
 
 _LITTLE_DISK = 5 * 2**30
-"""Bytes: frames, flow and label maps of one long video."""
+"""Bytes that the frames, flow and label maps of one long video take."""
 
 
 def examine_machine(settings: AgentSettings) -> Iterator[Finding]:
-    """GPU, optical flow, start network and disk, each judged by itself."""
-    care = settings.care(None, {})
-    yield _gpu(care.device)
-    yield _flow(care.flow, care.flow_weights)
-    yield _checkpoint(care.checkpoint)
+    """GPU, optical flow, start network and disk; one that fails does not stop the others."""
+    options = settings.enroll_options(None, {})
+    yield _gpu(options.device)
+    yield _flow(options.flow, options.flow_weights)
+    yield _checkpoint(options.checkpoint)
     yield _disk(settings.workspace)
 
 
@@ -40,7 +41,7 @@ def _gpu(name: str) -> Finding:
             "GPU",
             "warning",
             f"none in use; rounds take minutes on {os.cpu_count()} processor cores",
-            "run the agent where PyTorch sees a CUDA device, if rounds are to take seconds",
+            "run the agent where PyTorch finds a CUDA device, if rounds should take seconds",
         )
     properties = torch.cuda.get_device_properties(device)
     return Finding("GPU", "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB")
@@ -49,10 +50,10 @@ def _gpu(name: str) -> Finding:
 def _flow(name: str, weights: Path | None) -> Finding:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        _, line = choose_flow(name, device, weights)
+        estimator, line = choose_flow(name, device, weights)
     except HvsaError as error:
         return Finding("optical flow", "failure", str(error), 'set flow = "auto" in hvsa.toml')
-    if "cannot be had" in line:
+    if name == "auto" and device == "cuda" and isinstance(estimator, DisFlow):
         return Finding(
             "optical flow",
             "warning",
@@ -67,18 +68,23 @@ def _checkpoint(path: Path | None) -> Finding:
         return Finding(
             "start network",
             "warning",
-            "the small one that comes with the package; it knows none of your classes",
-            "make one with `hvsa-agent pretrain` and name it by checkpoint in hvsa.toml",
+            "the small one of the package, which knows none of your classes; the first round "
+            "teaches it",
+            "name a better one by checkpoint in hvsa.toml: an official HRNet .pth, or, only if "
+            "you have labelled frames already, one made by `hvsa-agent pretrain`",
         )
-    if path.suffix != ".safetensors":
-        if path.exists():
-            return Finding("start network", "ok", str(path))
-        return Finding("start network", "failure", f"no file {path}", "check the path")
     try:
-        info = read_info(path)
+        known = _known_by(path)
     except HvsaError as error:
         return Finding("start network", "failure", str(error), "name another checkpoint")
-    return Finding("start network", "ok", f"{path}: {info.network}, {', '.join(info.labels)}")
+    return Finding("start network", "ok", f"{path}: {known}")
+
+
+def _known_by(path: Path) -> str:
+    if is_official(path):
+        return load_official(path, 1)[1]
+    info = read_info(path)
+    return f"{info.network}, {', '.join(info.labels)}"
 
 
 def _disk(workspace: Path) -> Finding:

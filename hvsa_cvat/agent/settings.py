@@ -1,158 +1,102 @@
-"""`hvsa.toml`, the environment and options, in rising order of precedence.
+"""The agent's settings: hvsa.toml, then the environment, then the command line; the last one wins.
 
-Secrets come from the environment, or from files that it names, and are stored nowhere.
+Secrets come from the environment, or from files that it names. They are stored nowhere.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from hvsa_cvat.config import (
-    CARRIED,
-    WHOLE_FROM,
-    Method,
-    RunConfig,
-    Strategy,
-    choose_strategy,
-    parse_budgets,
-    parse_size,
-)
+from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.cvat.http.client import Address, Credentials
 from hvsa_cvat.errors import ConfigError
-from hvsa_cvat.name_lists import split_names
 from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
-from hvsa_cvat.types import Size
-from hvsa_cvat.video.segments import granularity_by_round
 
 FILE = "hvsa.toml"
 
-_RECTANGLES_A_SIDE = 6
-"""The paper's 40 pixels of a frame of 240."""
+WEBHOOK_SECRET = "HVSA_WEBHOOK_SECRET"
 
-_LONG_SIDE = {"cpu": 320, "cuda": 800}
-"""Pixels of the longer side at which the network works unless told otherwise: what trains in
-minutes on two cores, and in seconds on a GPU."""
+ENVIRONMENT = {
+    "CVAT_HOST": "Address of the server, instead of `url` in the settings file.",
+    "CVAT_ACCESS_TOKEN": "Personal access token of the agent's account (CVAT 2.48 or newer).",
+    "CVAT_ACCESS_TOKEN_FILE": "File that holds the token in one line.",
+    "CVAT_USER": "User name, for servers without access tokens.",
+    "CVAT_PASSWORD": "Password of that user.",
+    "CVAT_PASSWORD_FILE": "File that holds the password in one line.",
+    WEBHOOK_SECRET: "Secret that CVAT signs webhook deliveries with.",
+    f"{WEBHOOK_SECRET}_FILE": "File that holds this secret in one line.",
+    "HVSA_CONFIG": f"Settings file, instead of `{FILE}` in the current folder.",
+    "HVSA_WORKSPACE": "Folder of everything that the agent remembers.",
+    "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
+}
+"""Every environment variable that is read, and its meaning."""
 
-_STRIDE = 32
+_SECRET_KEYS = ("token", "access_token", "password", "secret")
+_FILE_OPTIONS = ("checkpoint", "flow_weights")
 
 
-class _Model(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 _M = TypeVar("_M", bound=BaseModel)
 
 
-class CareOptions(_Model):
-    """How a task is cared for. Everything has a default; `enroll` fixes it for a task."""
+class ServerSection(_Section):
+    """`[server]`: the CVAT server."""
 
-    method: Method = "hvsa"
-    strategy: Strategy | None = None
-    """None: as `choose_strategy` says."""
-    granularity: str | None = None
-    """As `granularity_by_round` parses it; None: squares of a sixth of the frames' height, and
-    whole frames in rounds that begin with `WHOLE_FROM` spent, where answers are carried."""
-    budget: str = "5%"
-    rounds: int = Field(3, ge=1)
-    size: str | None = None
-    """HEIGHTxWIDTH of the network; None: the frames' own, shrunk to what the device trains well."""
-    seed: int = Field(0, ge=0)
-    flow: str = "auto"
-    flow_weights: Path | None = None
-    epsilon: float = Field(1.0, ge=0)
-    checkpoint: Path | None = None
-    """None: the network that comes with the package, whose classes are not the task's."""
-    new_classes: bool = False
-    """Take a checkpoint even if it knows none of the task's classes: its backbone is used."""
-    align_corners: bool = True
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    annotators: tuple[str, ...] = ()
-    """User names; nobody: the jobs are left for anyone to take."""
-    accepted_only: bool = False
-    """Answers count only when a reviewer has accepted their job, not already when it is done."""
-    gap_percent: float = Field(5.0, ge=0, le=100)
-    """A job with samples of which more is left without a class goes back, once."""
-    shapes: Literal["masks", "polygons"] = "masks"
-    background: tuple[str, ...] = ()
-    """Classes that are learned and not published; a name with commas may stand in its parts."""
-    quiet_minutes: float = Field(15.0, ge=0)
-    """A job in progress is written to only when nobody has saved it for so long."""
-
-    _split = field_validator("annotators", "background", mode="before")(split_names)
-
-    def run_config(self, frames: Size, device: str) -> RunConfig:
-        """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
-        budgets = parse_budgets(self.budget, self.rounds)
-        granularity = self.granularity or self._granularity(frames, budgets)
-        whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
-        return RunConfig(
-            method=self.method,
-            strategy=choose_strategy(self.strategy, self.method, whole),
-            granularity=granularity,
-            budgets=budgets,
-            size=parse_size(self.size) if self.size else network_size(frames, device),
-            seed=self.seed,
-            flow=self.flow,
-            epsilon=self.epsilon,
-        )
-
-    def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:
-        side = max(1, round(frames[0] / _RECTANGLES_A_SIDE))
-        begun = (0.0, *budgets[:-1])
-        carried = self.method in CARRIED
-        small = sum(spent < WHOLE_FROM or not carried for spent in begun)
-        if small == len(begun):
-            return f"rectangle:{side}"
-        return ",".join([f"rectangle:{side}"] * small + ["frame"])
+    url: str | None = Field(
+        None, description="Address with http:// or https://. CVAT_HOST replaces it."
+    )
+    organization: str | None = Field(
+        None, description="Short name of the organisation. Default: the personal space."
+    )
+    ca: Path | None = Field(
+        None, description="PEM file of a private certificate authority. Default: the system's."
+    )
 
 
-def network_size(frames: Size, device: str) -> Size:
-    """The size at which the network works on frames of a size, in multiples of its stride."""
-    scale = min(1.0, _LONG_SIDE[device] / max(frames))
-    height, width = (max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in frames)
-    return height, width
+class SettingsFile(_Section):
+    """`hvsa.toml`. Paths in it are relative to the folder of the file."""
 
-
-class _Server(_Model):
-    url: str | None = None
-    organization: str | None = None
-    ca: Path | None = None
-
-
-class _File(_Model):
-    workspace: Path = Path("hvsa-workspace")
-    interval: float = Field(30.0, gt=0)
-    server: _Server = _Server()
-    defaults: dict[str, Any] = {}
-    projects: dict[str, dict[str, Any]] = {}
+    workspace: Path = Field(
+        Path("hvsa-workspace"),
+        description="Folder of everything that the agent remembers. HVSA_WORKSPACE replaces it.",
+    )
+    interval: float = Field(30.0, gt=0, description="Seconds between two passes of `sync --watch`.")
+    server: ServerSection = Field(ServerSection(), description="The CVAT server.")
+    defaults: dict[str, Any] = Field({}, description="Options of `enroll` for all tasks.")
+    projects: dict[str, dict[str, Any]] = Field(
+        {}, description="Options of `enroll` for the tasks of one project, over the defaults."
+    )
 
 
 @dataclass(frozen=True)
 class AgentSettings:
-    """Where the agent works, and how it cares for tasks unless told otherwise."""
+    """Where the agent works, and how it annotates tasks unless told otherwise."""
 
     address: Address
     credentials: Credentials
     workspace: Path
-    """Folder of everything the agent remembers."""
+    """Folder of everything that the agent remembers."""
     interval: float
     """Seconds between two passes of `sync --watch`."""
     defaults: Mapping[str, Any]
     projects: Mapping[str, Mapping[str, Any]]
     """Options by project id, over the defaults."""
 
-    def care(self, project: int | None, options: Mapping[str, Any]) -> CareOptions:
-        """The options for a task of a project; `options` that are None were not given."""
-        given = {name: value for name, value in options.items() if value is not None}
-        merged = {**self.defaults, **self.projects.get(str(project), {}), **given}
-        return _checked(CareOptions, merged, "options of a task")
+    def enroll_options(self, project: int | None, given: Mapping[str, Any]) -> EnrollOptions:
+        """The options for a task of a project; values of `given` that are None were not given."""
+        over = {name: value for name, value in given.items() if value is not None}
+        merged = {**self.defaults, **self.projects.get(str(project), {}), **over}
+        return _checked(EnrollOptions, merged, "options of a task")
 
 
 def load_settings(
@@ -171,7 +115,7 @@ def load_settings(
             f"no server is named; write `url` under [server] in {FILE}, set CVAT_HOST, or give "
             "--server https://cvat.example.com"
         )
-    known = AgentSettings(
+    settings = AgentSettings(
         address=Address(
             url,
             organization if organization is not None else content.server.organization,
@@ -188,13 +132,15 @@ def load_settings(
         projects=content.projects,
     )
     for project in (None, *map(int, content.projects)):
-        known.care(project, {})
-    return known
+        settings.enroll_options(project, {})
+    return settings
 
 
 def read_secret(name: str, environment: Mapping[str, str] = os.environ) -> str | None:
-    """The secret in the variable `name`, or in the file that `name`_FILE names: containers get
-    theirs as files. None where neither is set."""
+    """The secret in the variable `name`, or in the file that the variable `name`_FILE names.
+
+    Containers get their secrets as files. None where neither variable is set.
+    """
     value, file = without_mark(environment.get(name, "")), environment.get(f"{name}_FILE")
     if not file:
         return value or None
@@ -213,46 +159,63 @@ def read_secret(name: str, environment: Mapping[str, str] = os.environ) -> str |
     return lines[0]
 
 
-def _read(path: Path, *, required: bool) -> _File:
+def _read(path: Path, *, required: bool) -> SettingsFile:
     if not required and not path.exists():
-        return _File()
+        return SettingsFile()
+    content = _read_toml(path)
+    _check_no_secrets(path, content)
+    wrong = [name for name in content.get("projects", {}) if not name.isdecimal()]
+    if wrong:
+        raise ConfigError(f"{path}: [projects.{wrong[0]}] must be named by the project's number")
+    folder = path.resolve().parent
+    read = _checked(SettingsFile, content, str(path))
+    ca = read.server.ca
+    return read.model_copy(
+        update={
+            "workspace": _absolute(read.workspace, folder),
+            "server": read.server.model_copy(
+                update={"ca": _absolute(ca, folder) if ca is not None else None}
+            ),
+            "defaults": _with_absolute_paths(read.defaults, folder),
+            "projects": {
+                name: _with_absolute_paths(options, folder)
+                for name, options in read.projects.items()
+            },
+        }
+    )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        content = tomllib.loads(decode_text(path.read_bytes()))
+        return tomllib.loads(decode_text(path.read_bytes()))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; check the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not TOML ({error}); mend that line") from error
+        raise ConfigError(f"{path} is not TOML ({error}); correct that line") from error
+
+
+def _check_no_secrets(path: Path, content: Mapping[str, Any]) -> None:
     for section in (content, *(v for v in content.values() if isinstance(v, dict))):
-        for name in ("token", "access_token", "password", "secret"):
+        for name in _SECRET_KEYS:
             if name in section:
                 raise ConfigError(
                     f"{path} holds a {name}; remove it there, and put secrets into the "
                     "environment only (CVAT_ACCESS_TOKEN, or CVAT_USER and CVAT_PASSWORD)"
                 )
-    wrong = [name for name in content.get("projects", {}) if not name.isdecimal()]
-    if wrong:
-        raise ConfigError(f"{path}: [projects.{wrong[0]}] must be named by the project's number")
-    base = path.resolve().parent
-    read = _checked(_File, content, str(path))
-    return read.model_copy(
-        update={
-            "workspace": base / expand_home(read.workspace),
-            "server": read.server.model_copy(
-                update={"ca": base / expand_home(read.server.ca) if read.server.ca else None}
-            ),
-            "defaults": _absolute(read.defaults, base),
-            "projects": {name: _absolute(one, base) for name, one in read.projects.items()},
-        }
-    )
 
 
-def _absolute(options: Mapping[str, Any], base: Path) -> dict[str, Any]:
-    """Files are named relative to the settings file, wherever the agent is started."""
-    files = ("checkpoint", "flow_weights")
-    return {k: str(base / expand_home(v)) if k in files and v else v for k, v in options.items()}
+def _absolute(path: str | Path, folder: Path) -> Path:
+    return folder / expand_home(path)
 
 
-def _checked(model: type[_M], values: Mapping[str, Any], where: str) -> _M:
+def _with_absolute_paths(options: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    return {
+        name: str(_absolute(value, folder)) if name in _FILE_OPTIONS and value else value
+        for name, value in options.items()
+    }
+
+
+def _checked(model: type[_M], values: Mapping[str, Any], source: str) -> _M:
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
@@ -260,4 +223,4 @@ def _checked(model: type[_M], values: Mapping[str, Any], where: str) -> _M:
         name = ".".join(str(part) for part in first["loc"])
         known = ", ".join(model.model_fields)
         hint = f"; known are {known}" if first["type"] == "extra_forbidden" else ""
-        raise ConfigError(f"{where}: {name}: {first['msg'].lower()}{hint}") from error
+        raise ConfigError(f"{source}: {name}: {first['msg'].lower()}{hint}") from error

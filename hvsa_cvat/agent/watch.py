@@ -1,4 +1,4 @@
-"""Pass after pass: polling with jitter, woken earlier by webhooks, ended by a signal."""
+"""When the next pass begins: after a wait, or earlier by a webhook; a signal ends the waiting."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from hvsa_cvat.errors import ConfigError
 _JITTER = 0.2
 """Share of the interval by which waits differ, so that many agents do not ask at once."""
 
-_QUIET = 60.0
-"""Seconds that a wait between passes goes on without a sign of life."""
+_BEAT = 60.0
+"""While it waits, the agent gives a sign of life this often."""
 
 
 class Heartbeat:
-    """A file whose age tells health checks a hung agent from one that works or waits."""
+    """A file that is touched while the agent works or waits; health checks look at its age."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -33,8 +33,8 @@ class Heartbeat:
             ) from error
 
     def beat(self) -> None:
-        """To be called whenever the agent gets anywhere."""
-        with suppress(OSError):  # a file that grows old is the sign that is wanted then
+        """Touch the file; called at each step of progress."""
+        with suppress(OSError):  # the file then grows old, and the health check fails as it should
             self._file.touch()
 
 
@@ -44,7 +44,7 @@ class Watch:
     def __init__(
         self, interval: float, rng: random.Random, beat: Callable[[], None] = lambda: None
     ) -> None:
-        """`interval` is in seconds; `beat` is called at each pass, and every minute in between."""
+        """`interval` is in seconds; `beat` is called at each pass and every minute of waiting."""
         self._interval = interval
         self._rng = rng
         self._beat = beat
@@ -60,7 +60,7 @@ class Watch:
         self._woken.set()
 
     def stop(self) -> None:
-        """Begin no further step."""
+        """Ask the agent to stop before its next step."""
         self._stopped.set()
         self._woken.set()
 
@@ -73,14 +73,14 @@ class Watch:
             self._wait(self._interval * self._rng.uniform(1 - _JITTER, 1 + _JITTER))
 
     def _wait(self, seconds: float) -> None:
-        while seconds > 0 and not self.stopped and not self._woken.wait(min(seconds, _QUIET)):
-            seconds -= _QUIET
+        while seconds > 0 and not self.stopped and not self._woken.wait(min(seconds, _BEAT)):
+            seconds -= _BEAT
             self._beat()
 
 
 @contextmanager
 def listening(address: str, listener: Listener, log: Callable[[str], None]) -> Iterator[None]:
-    """Take webhook deliveries at `HOST:PORT` while the block runs."""
+    """Receive webhook deliveries at `HOST:PORT` while the block runs."""
     name, _, port = address.rpartition(":")
     if not name or not port.isdecimal() or not 0 <= int(port) < 65536:
         raise ConfigError(f"--listen {address!r}: write HOST:PORT, for example 0.0.0.0:8080")
@@ -93,7 +93,7 @@ def listening(address: str, listener: Listener, log: Callable[[str], None]) -> I
     def serve() -> None:
         try:
             server.run()
-        except SystemExit:  # uvicorn's way of saying that it cannot bind
+        except SystemExit:  # uvicorn raises it when it cannot bind the port
             failed.set()
 
     thread = threading.Thread(target=serve, name="webhooks", daemon=True)
@@ -101,8 +101,8 @@ def listening(address: str, listener: Listener, log: Callable[[str], None]) -> I
     while not server.started and thread.is_alive():
         thread.join(0.01)
     if failed.is_set() or not server.started:
-        raise ConfigError(f"--listen {address}: the port cannot be had; choose another")
-    log(f"webhooks are taken at {address}")
+        raise ConfigError(f"--listen {address}: the port is not free; choose another")
+    log(f"listening for webhooks at {address}")
     try:
         yield
     finally:

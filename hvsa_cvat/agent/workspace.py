@@ -1,8 +1,8 @@
-"""The agent's memory: which tasks are in care and how, and who works on which just now.
+"""The agent's memory: which tasks are enrolled and how, and which agent works on which task now.
 
-SQL in `workspace.db`; each task has a folder of its own below `tasks/`, with its session, its
-artefacts and what the adapter remembers. Tasks are leased, so that several agents can share a
-workspace: a lease that is not renewed ends by itself.
+SQL in `workspace.db`. Each task has a folder of its own below `tasks/`, with its session, the files
+of its rounds and what the CVAT rooms remember. Agents lease tasks, so that several of them can
+share a workspace; a lease that is not renewed ends by itself.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from hvsa_cvat.agent.settings import CareOptions
+from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.database import Database
 from hvsa_cvat.errors import ConfigError, HvsaError
 
 SCHEMA_VERSION = 1
 
+
 LEASE_SECONDS = 60.0
-"""After so long without a sign of life the task of an agent is free again."""
+"""An agent that gives no sign of life for this long loses its task."""
 
 _metadata = sa.MetaData()
 
@@ -32,7 +33,7 @@ _tasks = sa.Table(
     _metadata,
     sa.Column("server", sa.String(200), primary_key=True),
     sa.Column("task", sa.Integer, primary_key=True),
-    sa.Column("care", sa.String(20), nullable=False),
+    sa.Column("care", sa.String(20), key="enrollment", nullable=False),
     sa.Column("classes", sa.JSON, nullable=False),
     sa.Column("options", sa.JSON, nullable=False),
     sa.Column("error", sa.Text),
@@ -58,32 +59,52 @@ _leases = sa.Table(
 
 
 @dataclass(frozen=True)
-class Care:
-    """A task in care."""
+class Enrollment:
+    """An enrolled task."""
 
     task: int
-    care: str
-    """Tells this time in care from earlier ones of the same task."""
+    key: str
+    """Tells this enrollment from earlier ones of the same task."""
     classes: tuple[tuple[int, str], ...]
-    """Label id and name of each class when the task came into care, in class order."""
-    options: CareOptions
+    """Label id and name of each class when the task was enrolled, in class order."""
+    options: EnrollOptions
     error: str | None
-    """What stopped the last pass, one line."""
+    """Why the last pass stopped, in one line."""
 
 
 @dataclass(frozen=True)
 class Lease:
+    """Which agent works on a task."""
+
     owner: str
     expires: float
     """Seconds of the workspace's clock."""
 
 
+class HeldLease:
+    """A lease of ours."""
+
+    def __init__(self) -> None:
+        self._lost = threading.Event()
+
+    @property
+    def lost(self) -> bool:
+        """Whether another agent has taken the task over; nothing more may be written for it."""
+        return self._lost.is_set()
+
+    def lose(self) -> None:
+        """Say that another agent has the task now."""
+        self._lost.set()
+
+
 class Workspace:
-    """Everything in care on one server. Safe to use from several processes."""
+    """The enrolled tasks of one server. Safe to use from several processes."""
 
     def __init__(self, root: Path, server: str, owner: str, clock: Callable[[], float]) -> None:
-        """`server` is the server's host name, `owner` the name of this agent, `clock` the time in
-        seconds since 1970, which the agents of a workspace share."""
+        """`server` is the key of the server, `owner` the name of this agent.
+
+        `clock` gives seconds since 1970; the agents of a workspace share it.
+        """
         self.root = root
         self.server = server
         self.owner = owner
@@ -91,54 +112,56 @@ class Workspace:
         self._clock = clock
         self._database = Database(self.database, _metadata, SCHEMA_VERSION, "a workspace")
 
-    def folder(self, care: Care) -> Path:
-        """Where a task's session and artefacts lie."""
+    def folder(self, enrollment: Enrollment) -> Path:
+        """Where the session and the files of an enrollment are."""
         host = self.server.replace(":", "_")
-        return self.root / "tasks" / f"{host}-{care.task}-{care.care}"
+        return self.root / "tasks" / f"{host}-{enrollment.task}-{enrollment.key}"
 
     # -- tasks
 
-    def tasks(self) -> list[Care]:
-        """All tasks in care, by number."""
+    def enrollments(self) -> list[Enrollment]:
+        """All enrolled tasks, by number."""
         query = sa.select(_tasks).where(_tasks.c.server == self.server).order_by(_tasks.c.task)
         with self._database.transaction() as connection:
-            return [_care(row) for row in connection.execute(query)]
+            return [_enrollment(row) for row in connection.execute(query)]
 
-    def task(self, task: int) -> Care | None:
+    def enrollment(self, task: int) -> Enrollment | None:
+        """The enrollment of a task; None where it is not enrolled."""
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(_tasks).where(self._is(_tasks, task))).first()
-        return None if row is None else _care(row)
+        return None if row is None else _enrollment(row)
 
-    def take(
-        self, task: int, care: str, classes: Sequence[tuple[int, str]], options: CareOptions
-    ) -> Care:
-        """Take a task into care."""
+    def add_task(
+        self, task: int, key: str, classes: Sequence[tuple[int, str]], options: EnrollOptions
+    ) -> Enrollment:
+        """Remember that a task is enrolled."""
         row = {
             "server": self.server,
             "task": task,
-            "care": care,
+            "enrollment": key,
             "classes": [list(pair) for pair in classes],
             "options": options.model_dump(mode="json"),
         }
         with self._database.transaction() as connection:
             if connection.execute(sa.select(_tasks.c.task).where(self._is(_tasks, task))).first():
                 raise ConfigError(
-                    f"task {task} is in care already; see `hvsa-agent status`, or withdraw it "
+                    f"task {task} is enrolled already; see `hvsa-agent status`, or withdraw it "
                     f"first: `hvsa-agent withdraw {task}`"
                 )
             connection.execute(sa.insert(_tasks), row)
-        return Care(task, care, tuple((i, n) for i, n in classes), options, None)
+        return Enrollment(task, key, tuple((i, n) for i, n in classes), options, None)
 
-    def drop(self, task: int) -> None:
-        """Let go of a task; its folder stays."""
+    def remove_task(self, task: int) -> None:
+        """Forget that a task is enrolled; its folder stays."""
         with self._database.transaction() as connection:
             connection.execute(sa.delete(_tasks).where(self._is(_tasks, task)))
 
     def set_error(self, task: int, error: str | None) -> None:
+        """Remember why the last pass over a task stopped."""
         with self._database.transaction() as connection:
             connection.execute(sa.update(_tasks).where(self._is(_tasks, task)).values(error=error))
 
-    # -- projects whose tasks are taken into care as they come
+    # -- projects whose new tasks are enrolled by themselves
 
     def projects(self) -> dict[int, dict[str, Any]]:
         """The options given for each project."""
@@ -146,8 +169,8 @@ class Workspace:
         with self._database.transaction() as connection:
             return {row.project: row.options for row in connection.execute(query)}
 
-    def take_project(self, project: int, options: dict[str, Any]) -> None:
-        """Take a project into care, or give it other options for its future tasks."""
+    def add_project(self, project: int, options: dict[str, Any]) -> None:
+        """Enroll a project, or give it other options for its future tasks."""
         mine = (_projects.c.server == self.server) & (_projects.c.project == project)
         with self._database.transaction() as connection:
             connection.execute(sa.delete(_projects).where(mine))
@@ -156,19 +179,20 @@ class Workspace:
                 {"server": self.server, "project": project, "options": options, "withdrawn": []},
             )
 
-    def drop_project(self, project: int) -> bool:
-        """Take no further tasks of a project; whether it was in care."""
+    def remove_project(self, project: int) -> bool:
+        """Enroll no further tasks of a project. Returns whether it was enrolled."""
         mine = (_projects.c.server == self.server) & (_projects.c.project == project)
         with self._database.transaction() as connection:
             return connection.execute(sa.delete(_projects).where(mine)).rowcount > 0
 
     def withdrawn(self, project: int) -> set[int]:
-        """Tasks of a project that were withdrawn, so that they are not taken again."""
+        """Tasks of a project that were withdrawn and must not be enrolled by themselves."""
         mine = (_projects.c.server == self.server) & (_projects.c.project == project)
         with self._database.transaction() as connection:
             return set(connection.scalar(sa.select(_projects.c.withdrawn).where(mine)) or ())
 
     def set_withdrawn(self, project: int, task: int) -> None:
+        """Remember that a task of a project was withdrawn."""
         mine = (_projects.c.server == self.server) & (_projects.c.project == project)
         with self._database.transaction() as connection:
             known = connection.scalar(sa.select(_projects.c.withdrawn).where(mine))
@@ -179,72 +203,82 @@ class Workspace:
     # -- leases
 
     @contextmanager
-    def leased(self, task: int) -> Iterator[bool]:
-        """Hold a task alone; False where another agent holds it.
+    def leased(self, task: int) -> Iterator[HeldLease | None]:
+        """Hold a task alone; None where another agent holds it.
 
-        A thread renews the lease for as long as the block runs, so that long training does not
-        lose it, and a dead process does.
+        A thread renews the lease while the block runs, so that long training keeps it. The lease
+        of a process that dies ends by itself.
         """
         if not self._acquire(task):
-            yield False
+            yield None
             return
-        ended = threading.Event()
+        held, ended = HeldLease(), threading.Event()
 
         def renew() -> None:
             while not ended.wait(LEASE_SECONDS / 4):
-                with suppress(HvsaError):  # a full disk, say; the work itself will tell
-                    self._renew(task)
+                with suppress(HvsaError):  # such as a full disk; the work meets it too
+                    if not self._renew(task):
+                        held.lose()
 
-        renewing = threading.Thread(target=renew, name=f"lease-{task}", daemon=True)
-        renewing.start()
+        thread = threading.Thread(target=renew, name=f"lease-{task}", daemon=True)
+        thread.start()
         try:
-            yield True
+            yield held
         finally:
             ended.set()
-            renewing.join()
+            thread.join()
             mine = (_leases.c.owner == self.owner) & self._is(_leases, task)
             with suppress(HvsaError), self._database.transaction() as connection:
                 connection.execute(sa.delete(_leases).where(mine))
 
     def lease(self, task: int) -> Lease | None:
-        """Who works on a task now."""
+        """Which agent works on a task now."""
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(_leases).where(self._is(_leases, task))).first()
-        if row is None or row.expires <= self._clock():
+        if row is None or not self._holds(row.expires):
             return None
         return Lease(row.owner, row.expires)
 
+    def _holds(self, expires: float) -> bool:
+        """Whether a lease is still running.
+
+        No lease is longer than `LEASE_SECONDS`: one that ends later was written while the clock was
+        wrong, and would lock the task for as long as the clock was ahead.
+        """
+        return 0 < expires - self._clock() <= LEASE_SECONDS
+
     def _acquire(self, task: int) -> bool:
-        now = self._clock()
         with self._database.transaction() as connection:
             held = connection.execute(sa.select(_leases).where(self._is(_leases, task))).first()
-            if held is not None and held.expires > now:
+            if held is not None and self._holds(held.expires):
                 return False
             connection.execute(sa.delete(_leases).where(self._is(_leases, task)))
             row = {
                 "server": self.server,
                 "task": task,
                 "owner": self.owner,
-                "expires": now + LEASE_SECONDS,
+                "expires": self._clock() + LEASE_SECONDS,
             }
             connection.execute(sa.insert(_leases), row)
         return True
 
-    def _renew(self, task: int) -> None:
+    def _renew(self, task: int) -> bool:
+        """Whether the task is still ours."""
         mine = (_leases.c.owner == self.owner) & self._is(_leases, task)
         expires = self._clock() + LEASE_SECONDS
         with self._database.transaction() as connection:
-            connection.execute(sa.update(_leases).where(mine).values(expires=expires))
+            update = sa.update(_leases).where(mine).values(expires=expires)
+            return connection.execute(update).rowcount > 0
 
     def _is(self, table: sa.Table, task: int) -> sa.ColumnElement[bool]:
         return (table.c.server == self.server) & (table.c.task == task)
 
 
-def _care(row: sa.Row[Any]) -> Care:
-    return Care(
+def _enrollment(row: sa.Row[Any]) -> Enrollment:
+    return Enrollment(
         row.task,
-        row.care,
+        row.enrollment,
         tuple((int(i), str(n)) for i, n in row.classes),
-        CareOptions.model_validate(row.options),
+        EnrollOptions.model_validate(row.options),
         row.error,
     )

@@ -1,6 +1,6 @@
 """`hvsa-agent`: the only place that reads options, prints, and wires the parts together.
 
-PyTorch, timm and cvat-sdk take seconds to import: the commands import what they run, so that help
+PyTorch, timm and cvat-sdk take seconds to import. The commands import what they run, so that help
 and usage errors come at once.
 """
 
@@ -12,17 +12,24 @@ from typing import Any
 import click
 
 from hvsa_cvat import __version__
-from hvsa_cvat.cli import agent, runs
-from hvsa_cvat.cli.paths import know_home
+from hvsa_cvat.cli.console import printable
+from hvsa_cvat.cli.doctor import doctor
+from hvsa_cvat.cli.enroll import enroll
+from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.serverless import serverless
+from hvsa_cvat.cli.simulate import demo, simulate
+from hvsa_cvat.cli.status import status
+from hvsa_cvat.cli.sync import sync
+from hvsa_cvat.cli.webhook import webhook
+from hvsa_cvat.cli.withdraw import withdraw
 from hvsa_cvat.errors import HvsaError
 
 
-class _Misuse(click.ClickException):
+class _UsageError(click.ClickException):
     exit_code = 2
 
 
-def _one_of_several() -> bool:
+def _is_distributed() -> bool:
     """Whether `torchrun` has started other processes beside this one."""
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
 
@@ -32,7 +39,7 @@ class _Group(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            if not _one_of_several():
+            if not _is_distributed():
                 return super().invoke(ctx)
             from hvsa_cvat.segmentation.distributed import joined
             from hvsa_cvat.segmentation.finetune import help_out
@@ -40,8 +47,9 @@ class _Group(click.Group):
             with joined() as team:
                 return super().invoke(ctx) if team.rank == 0 else help_out(team)
         except HvsaError as error:
-            kind = _Misuse if error.exit_code == _Misuse.exit_code else click.ClickException
-            raise kind(" ".join(str(error).split())) from error
+            usage = error.exit_code == _UsageError.exit_code
+            kind = _UsageError if usage else click.ClickException
+            raise kind(printable(" ".join(str(error).split()))) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -51,15 +59,15 @@ def main() -> None:
 
 
 for _command in (
-    agent.doctor,
-    agent.enroll,
-    agent.sync,
-    agent.status,
-    agent.withdraw,
-    agent.webhook,
-    runs.demo,
-    runs.simulate,
-    runs.pretrain_command,
+    doctor,
+    enroll,
+    sync,
+    status,
+    withdraw,
+    webhook,
+    demo,
+    simulate,
+    pretrain_command,
     serverless,
 ):
-    main.add_command(know_home(_command))
+    main.add_command(_command)

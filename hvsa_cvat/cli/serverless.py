@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hvsa_cvat.cli.console import OUT
+from hvsa_cvat.cli.console import say
+from hvsa_cvat.cli.options import PATH, TASK
 
 if TYPE_CHECKING:
     from hvsa_cvat.serving.render import Kind, PlannedFunction
@@ -22,16 +23,16 @@ def serverless() -> None:
 @click.option(
     "--checkpoint",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Written by hvsa-agent: a pre-trained network, or the one of a round.",
+    type=PATH,
+    help="A checkpoint of hvsa-agent: a pre-trained network, or the one of a round.",
 )
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
-    help="Folder of functions; this one comes into OUT/NAME/nuclio.",
+    type=PATH,
+    help="Folder of functions; this one is written to OUT/NAME/nuclio.",
 )
-@click.option("--name", help="Of the function in Nuclio; default: after the checkpoint.")
+@click.option("--name", help="Name of the function in Nuclio. Default: the name of the checkpoint.")
 @click.option(
     "--interactor",
     is_flag=True,
@@ -42,14 +43,17 @@ def serverless() -> None:
     type=click.Choice(["masks", "polygons"]),
     default="masks",
     show_default=True,
-    help="What a detector answers with.",
+    help="The shapes that a detector answers with.",
 )
 @click.option(
     "--mount",
-    type=click.Path(path_type=Path),
-    help="Folder of the Docker host that holds the checkpoint; default: it goes into the image.",
+    type=PATH,
+    help="Folder of the Docker host that holds the checkpoint. Default: the image holds it.",
 )
-@click.option("--url", help="Where the function fetches the checkpoint, checked by its SHA-256.")
+@click.option(
+    "--url",
+    help="Address from which the function downloads the checkpoint; its SHA-256 is checked.",
+)
 @click.option(
     "--base-image",
     default="hvsa-agent",
@@ -58,12 +62,15 @@ def serverless() -> None:
 )
 @click.option(
     "--task",
-    type=click.IntRange(min=1),
+    type=TASK,
     help="Check the classes against the labels of this task, and the name against the functions "
     "that CVAT has.",
 )
-@click.option("--server", help="CVAT's address, for --task; default: CVAT_HOST.")
-@click.option("--organization", help="Short name, for --task; default: your personal space.")
+@click.option("--server", help="Address of CVAT, for --task. Default: CVAT_HOST.")
+@click.option(
+    "--organization",
+    help="Short name of the organisation, for --task. Default: your personal space.",
+)
 def render(
     checkpoint: Path,
     out: Path,
@@ -86,8 +93,8 @@ def render(
     if task is not None:
         _check_at_server(planned, task, server, organization)
     write(planned)
-    _say(f"{planned.folder}: {kind} {planned.name} for {', '.join(planned.info.labels)}")
-    _say(f"next, in CVAT's repository: serverless/deploy_cpu.sh {out.resolve()}")
+    say(f"{planned.folder}: {kind} {planned.name} for {', '.join(planned.info.labels)}")
+    say(f"next, in CVAT's repository: serverless/deploy_cpu.sh {out.resolve()}")
 
 
 def _check_at_server(
@@ -98,15 +105,11 @@ def _check_at_server(
     from hvsa_cvat.serving.render import check_deployed, check_labels
 
     settings = load_settings(None, server=server, organization=organization)
-    with CvatClient(settings.address, settings.credentials, log=_say) as client:
+    with CvatClient(settings.address, settings.credentials, log=say) as client:
         check_labels(planned.info.labels, client.rows("labels", task_id=task))
         try:
             functions = client.get("lambda/functions")
         except (NotFound, Unreachable):
-            _say("CVAT lists no functions (its serverless part is off, or Nuclio is down)")
+            say("CVAT lists no functions (its serverless part is off, or Nuclio is down)")
         else:
             check_deployed(planned, functions)
-
-
-def _say(line: str) -> None:
-    OUT.print(line, markup=False, soft_wrap=True, highlight=False)

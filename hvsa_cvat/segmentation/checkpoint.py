@@ -1,6 +1,6 @@
-"""Weights on disk: safetensors with their metadata, official HRNet state dicts, ImageNet.
+"""Networks on disk: safetensors files that say how they were made. ImageNet weights of a backbone.
 
-Nothing here unpickles code.
+Nothing here unpickles code. `official.py` converts the official HRNet state dicts.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ from hvsa_cvat.types import LabelSet, Size
 
 _CLASSIFIER = {"last_layer.3.weight", "last_layer.3.bias"}
 
-_BY_STAGE4_WIDTH = {16: "hrnet_w18_small", 18: "hrnet_w18", 32: "hrnet_w32", 48: "hrnet_w48"}
-
 
 @dataclass(frozen=True)
 class CheckpointInfo:
@@ -34,18 +32,19 @@ class CheckpointInfo:
 
     network: str
     labels: tuple[str, ...]
+    """Class names in the order of the head's rows; empty where only the backbone is of use."""
     size: Size
-    """(height, width) in pixels that the network was last trained at."""
+    """(height, width) in pixels at which the network was last trained, or is to be trained."""
     align_corners: bool
     round: int
     """0 for a pre-trained network, k after k rounds."""
     mean: tuple[float, float, float] = MEAN
     std: tuple[float, float, float] = STD
-    """RGB normalisation, of values in 0..1."""
+    """RGB normalisation of values from 0 to 1."""
 
 
 def save_checkpoint(network: SegmentationNetwork, info: CheckpointInfo, path: Path) -> None:
-    """Write `path` (safetensors), whole or not at all."""
+    """Write `path` (safetensors) as a whole, or not at all."""
     # one memory layout, so that equal weights give equal bytes
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()
@@ -55,7 +54,7 @@ def save_checkpoint(network: SegmentationNetwork, info: CheckpointInfo, path: Pa
     with atomic_write(path) as temporary:
         try:
             safetensors.torch.save_file(tensors, temporary, metadata=metadata)
-        except safetensors.SafetensorError as error:  # what it makes of a full disk
+        except safetensors.SafetensorError as error:  # it raises this when the disk is full
             raise OSError(str(error)) from error
 
 
@@ -66,7 +65,7 @@ def read_info(path: Path) -> CheckpointInfo:
             metadata = file.metadata() or {}
     except FileNotFoundError:
         raise CheckpointError(
-            f"no checkpoint {path}; make one with `hvsa-agent pretrain`"
+            f"no checkpoint {path}; check the path, or make one with `hvsa-agent pretrain`"
         ) from None
     except (safetensors.SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -96,16 +95,16 @@ def read_info(path: Path) -> CheckpointInfo:
 
 
 def known_classes(path: Path, labels: LabelSet) -> tuple[int, ...]:
-    """Indices of the labels that the head knows by name; none where `load_checkpoint` starts it
-    anew."""
-    if path.suffix != ".safetensors":
-        return ()
+    """Indices of the labels whose names the checkpoint knows.
+
+    Empty where `load_checkpoint` starts the head anew.
+    """
     return _known_classes(read_info(path).labels, labels)
 
 
 def _known_classes(theirs: Sequence[str], labels: LabelSet) -> tuple[int, ...]:
     known = tuple(k for k, name in enumerate(labels.names) if name in theirs)
-    # a single one of several tells nothing apart
+    # one known class among several cannot be told from the others
     return known if len(known) > 1 or len(known) == len(labels) else ()
 
 
@@ -123,28 +122,24 @@ def load_checkpoint(
 ) -> tuple[SegmentationNetwork, str]:
     """The network of `path` for `labels`, and one line that says what was loaded.
 
-    Classes are told by their names, in whatever order. Those that the checkpoint does not know
-    start as the mean of the ones that it does, so that none is predicted before it is taught;
-    where it knows none, or one of several, the backbone is kept and the head starts anew, from
-    `seed`.
-    `align_corners` is asked only of official state dicts, which do not say; ours do.
+    Classes are found by their names, in any order. A class that the checkpoint does not know
+    starts as the mean of those that it knows, so that it is never predicted before it is taught.
+    Where the checkpoint knows none of the classes, or one of several, its backbone is kept and the
+    head starts anew, from `seed`. `align_corners` has no effect: the checkpoint says it.
     """
-    if path.suffix.lower() in (".pth", ".pt", ".bin"):
-        return load_official(path, labels, align_corners=align_corners, seed=seed)
     info = read_info(path)
     network = new_network(info.network, len(labels), align_corners=info.align_corners, seed=seed)
     tensors = _read_tensors(path)
     known = _known_classes(info.labels, labels)
     if known:
         tensors = _head_for(labels, known, info.labels, tensors, path)
-    _load(network, tensors, path, with_classifier=bool(known))
+    load_tensors(network, tensors, path, with_classifier=bool(known))
     told = f"{path.name}: {info.network}"
     if not known:
-        return network, (
-            f"{told}; its classes ({', '.join(info.labels)}) are not this run's, "
-            "so the backbone is kept and the head starts anew"
-            f"{''.join(twin_hint(name, info.labels) for name in labels)}"
-        )
+        theirs = f"its classes ({', '.join(info.labels)}) are not this run's"
+        why = theirs if info.labels else "it knows no classes"
+        twins = "".join(twin_hint(name, info.labels) for name in labels)
+        return network, f"{told}; {why}, so the backbone is kept and the head starts anew{twins}"
     new = [name for name in labels.names if name not in info.labels]
     if new:
         return network, (
@@ -162,7 +157,7 @@ def _head_for(
     tensors: dict[str, Tensor],
     path: Path,
 ) -> dict[str, Tensor]:
-    """The tensors with a classifier whose rows are those of `labels`."""
+    """The tensors, with one row of the classifier for each of `labels`."""
     changed = dict(tensors)
     for name in sorted(_CLASSIFIER & set(tensors)):
         rows = tensors[name]
@@ -178,44 +173,13 @@ def _head_for(
     return changed
 
 
-def load_official(
-    path: Path,
-    labels: LabelSet,
-    *,
-    align_corners: bool = True,
-    keep_head: bool = False,
-    seed: int = 0,
-) -> tuple[SegmentationNetwork, str]:
-    """A state dict of the official HRNet-Semantic-Segmentation code (.pth).
-
-    `keep_head` takes its classifier too, which must then have as many classes as `labels`.
-    Published Cityscapes checkpoints exist for both values of `align_corners`.
-    """
-    tensors = _read_state_dict(path)
-    width = tensors.get("stage4.0.branches.0.0.conv1.weight")
-    name = _BY_STAGE4_WIDTH.get(len(width)) if width is not None and width.ndim else None
-    if name is None:
-        raise CheckpointError(
-            f"checkpoint {path} is not the state dict of an HRNet W48, W32, W18 or W18-small (v1); "
-            "give one of these"
-        )
-    network = new_network(name, len(labels), align_corners=align_corners, seed=seed)
-    renamed = {
-        key if key.startswith("last_layer.") else f"backbone.{key}": value
-        for key, value in tensors.items()
-    }
-    _load(network, renamed, path, with_classifier=keep_head)
-    kept = "head kept" if keep_head else "the backbone is kept and the head starts anew"
-    return network, f"{path.name}: official {name}, align_corners {align_corners}; {kept}"
-
-
 def load_imagenet_backbone(network: SegmentationNetwork) -> None:
     """Put timm's ImageNet weights into the backbone; needs the model hub."""
     try:
         source = timm.create_model(network.name, pretrained=True)
     except Exception as error:  # the hub's client raises errors of many kinds
         raise CheckpointError(
-            f"the ImageNet weights of {network.name} cannot be had ({type(error).__name__}); "
+            f"cannot get the ImageNet weights of {network.name} ({type(error).__name__}); "
             "connect to the model hub, or start from random weights with --init random"
         ) from error
     own = network.backbone.state_dict()
@@ -233,30 +197,10 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint {path}; check the name") from None
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        raise CheckpointError(
-            f"checkpoint {path} is truncated, or holds more than weights; give a plain state dict"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise CheckpointError(f"checkpoint {path} holds more than weights; give a plain state dict")
-    # training wrappers put their own name in front
-    return {
-        key.removeprefix("module.").removeprefix("model."): value for key, value in content.items()
-    }
-
-
-def _load(
+def load_tensors(
     network: SegmentationNetwork, tensors: dict[str, Tensor], path: Path, *, with_classifier: bool
 ) -> None:
+    """Put the tensors of `path` into a network; `CheckpointError` where they do not fit."""
     own = network.state_dict()
     wanted = set(own) if with_classifier else set(own) - _CLASSIFIER
     counters = {name for name in own if name.endswith("num_batches_tracked")}

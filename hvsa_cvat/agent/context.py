@@ -1,0 +1,36 @@
+"""What the agent works with, in one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from hvsa_cvat.agent.settings import AgentSettings
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.ports import Progress
+
+
+@dataclass(frozen=True)
+class AgentContext:
+    """One agent at work for one server, in one thread."""
+
+    settings: AgentSettings
+    workspace: Workspace
+    client: CvatClient
+    clock: Callable[[], float]
+    """Seconds since 1970."""
+    log: Callable[[str], None]
+    """Takes one line for people, without a line break."""
+    progress: Progress
+
+
+def server_clock(client: CvatClient) -> Callable[[], datetime]:
+    """The time of the server, with a time zone; ours where the server does not tell its own.
+
+    The server dates the saves of jobs: whether people are at work is judged by its clock.
+    """
+    theirs = client.server_time()
+    ahead = theirs - datetime.now(UTC) if theirs is not None else timedelta()
+    return lambda: datetime.now(UTC) + ahead

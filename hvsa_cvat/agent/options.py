@@ -1,0 +1,159 @@
+"""The options of `enroll`: declared here once, for hvsa.toml, the command line and the docs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from hvsa_cvat.config import (
+    CARRIED,
+    FLOW_NAMES,
+    WHOLE_FROM,
+    Method,
+    RunConfig,
+    Strategy,
+    choose_strategy,
+    parse_budgets,
+    parse_size,
+)
+from hvsa_cvat.name_lists import split_names
+from hvsa_cvat.types import Size
+
+_RECTANGLES_PER_HEIGHT = 6
+"""The paper's rectangles of 40 pixels, in a frame of 240."""
+
+_LONG_SIDE = {"cpu": 320, "cuda": 800}
+"""Default longer side of the network's frames, in pixels: two cores train 320 in minutes, a GPU
+trains 800 in seconds."""
+
+_STRIDE = 32
+
+
+class EnrollOptions(BaseModel):
+    """How a task is annotated. Each option has a default; `enroll` stores the values of a task."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    granularity: str | None = Field(
+        None,
+        description="What people are asked for: frame, rectangle:40 (or HxW), superpixel:300 or "
+        "superpixel-merged:300. Or one for each round, comma separated; the last one holds for "
+        "the rounds after it (rectangle:40,frame). Default: squares of a sixth of the frames' "
+        "height; with hvsa and label-propagation whole frames in the rounds that begin after "
+        f"{WHOLE_FROM:.0%} of the clicks are spent.",
+    )
+    budget: str = Field(
+        "5%",
+        description="Clicks, in % of the clicks that annotating every frame would take: one total "
+        "that is split evenly over the rounds, or the total after each round (2%,5%,10%).",
+    )
+    rounds: int = Field(3, ge=1, description="How many rounds ask people.")
+    annotators: tuple[str, ...] = Field(
+        (), description="User names of the annotators. Default: anyone may take the jobs."
+    )
+    checkpoint: Path | None = Field(
+        None,
+        description="The network that round 1 starts from: made by `hvsa-agent pretrain`, or an "
+        "official HRNet .pth. Default: the small network of the package.",
+    )
+    new_classes: bool = Field(
+        False,
+        description="Accept a checkpoint that knows none of the task's classes, and use its "
+        "backbone.",
+    )
+    align_corners: bool = Field(
+        True, description="How an official .pth was trained. Other checkpoints say it themselves."
+    )
+    method: Method = Field(
+        "hvsa",
+        description="How answers become masks. hvsa carries labels along the optical flow and "
+        "trains a network on them.",
+    )
+    strategy: Strategy | None = Field(
+        None,
+        description="How samples are chosen. Default: uniform (evenly spaced frames) where hvsa "
+        "asks for whole frames, else active.",
+    )
+    size: str | None = Field(
+        None,
+        description="HEIGHTxWIDTH in pixels at which the network works. Default: the frames' size, "
+        f"reduced to a longer side of {_LONG_SIDE['cpu']} on a CPU and {_LONG_SIDE['cuda']} on a "
+        "GPU.",
+    )
+    flow: str = Field("auto", description=f"Optical flow: {', '.join(FLOW_NAMES)}.")
+    flow_weights: Path | None = Field(
+        None,
+        description="State dict of torchvision's RAFT, for machines that cannot download it.",
+    )
+    epsilon: float = Field(
+        1.0,
+        ge=0,
+        description="How far, in pixels of the frame, an outline may lie from the true one. It "
+        "decides how many clicks a region is expected to take.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of all random choices.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the network runs; auto takes a GPU if there is one."
+    )
+    accepted_only: bool = Field(
+        False, description="Use answers only after a reviewer has accepted their job."
+    )
+    gap_percent: float = Field(
+        5.0,
+        ge=0,
+        le=100,
+        description="A finished job goes back once if more than this percentage of a sample's "
+        "pixels has no class.",
+    )
+    shapes: Literal["masks", "polygons"] = Field(
+        "masks", description="The shapes that pre-annotations are made of."
+    )
+    background: tuple[str, ...] = Field(
+        (), description="Classes that are learned but not shown as masks."
+    )
+    quiet_minutes: float = Field(
+        15.0,
+        ge=0,
+        description="Minutes since the last save after which the agent writes masks to a job that "
+        "is in progress.",
+    )
+
+    _split = field_validator("annotators", "background", mode="before")(split_names)
+
+    def run_config(self, frames: Size, device: str) -> RunConfig:
+        """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
+        # scikit-learn takes seconds to import, and the help of `enroll` needs none of it
+        from hvsa_cvat.video.segments import granularity_by_round
+
+        budgets = parse_budgets(self.budget, self.rounds)
+        granularity = self.granularity or self._granularity(frames, budgets)
+        whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
+        return RunConfig(
+            method=self.method,
+            strategy=choose_strategy(self.strategy, self.method, whole),
+            granularity=granularity,
+            budgets=budgets,
+            size=parse_size(self.size) if self.size else network_size(frames, device),
+            seed=self.seed,
+            flow=self.flow,
+            epsilon=self.epsilon,
+        )
+
+    def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:
+        side = max(1, round(frames[0] / _RECTANGLES_PER_HEIGHT))
+        spent_before = (0.0, *budgets[:-1])
+        carried = self.method in CARRIED
+        small = sum(spent < WHOLE_FROM or not carried for spent in spent_before)
+        if small == len(spent_before):
+            return f"rectangle:{side}"
+        return ",".join([f"rectangle:{side}"] * small + ["frame"])
+
+
+def network_size(frames: Size, device: str) -> Size:
+    """The size at which the network works on frames of a size, in multiples of its stride."""
+    scale = min(1.0, _LONG_SIDE[device] / max(frames))
+    height, width = (max(_STRIDE, round(side * scale / _STRIDE) * _STRIDE) for side in frames)
+    return height, width

@@ -1,0 +1,146 @@
+"""Passes over all enrolled tasks: each task moves as far as it can, and says what it waits for."""
+
+from __future__ import annotations
+
+import errno
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from hvsa_cvat.agent.context import AgentContext, server_clock
+from hvsa_cvat.agent.enroll import enroll_new_tasks
+from hvsa_cvat.agent.reports import TaskReport, one_line
+from hvsa_cvat.agent.task_pass import TaskPass
+from hvsa_cvat.agent.withdraw import holder
+from hvsa_cvat.agent.workspace import Enrollment, HeldLease
+from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.state import read_requests
+from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
+from hvsa_cvat.session.store import Store
+
+
+def sync(
+    agent: AgentContext,
+    only: int | None = None,
+    *,
+    ask_again: bool = False,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Iterator[TaskReport]:
+    """One pass over every enrolled task, or over one. `stopping` is asked before each step.
+
+    The report of a task says what went wrong with it; the others go on.
+    """
+    if only is not None and agent.workspace.enrollment(only) is None:
+        raise ConfigError(f"task {only} is not enrolled; enroll it: hvsa-agent enroll {only}")
+    if only is None:
+        for project, options in agent.workspace.projects().items():
+            yield from enroll_new_tasks(agent, project, options)
+    server = _Server(agent)
+    for enrollment in agent.workspace.enrollments():
+        if stopping():
+            return
+        if only in (None, enrollment.task):
+            yield _lease_and_pass(agent, server, enrollment, ask_again, stopping)
+
+
+def has_work(agent: AgentContext) -> bool:
+    """Whether any task or project is enrolled."""
+    return bool(agent.workspace.enrollments() or agent.workspace.projects())
+
+
+def companion_projects(agent: AgentContext) -> list[int]:
+    """The projects in which people are asked about the enrolled tasks."""
+    found: set[int] = set()
+    for enrollment in agent.workspace.enrollments():
+        requests = read_requests(agent.workspace.folder(enrollment) / "cvat")
+        found.update(request.project for request in requests)
+    return sorted(found)
+
+
+class _Server:
+    """The server during one pass: after it failed to answer for one task it is not asked again."""
+
+    def __init__(self, agent: AgentContext) -> None:
+        self._agent = agent
+        self.now: Callable[[], datetime] = lambda: datetime.now(UTC)
+        self.failure: str | None = None
+        """Why it does not answer, in one line."""
+        self.check()
+
+    def check(self) -> None:
+        """Ask it for the time; whether people are at work is judged by its clock."""
+        try:
+            self.now = server_clock(self._agent.client)
+            self.failure = None
+        except ServerError as error:
+            self.failure = one_line(error)
+
+
+def _lease_and_pass(
+    agent: AgentContext,
+    server: _Server,
+    enrollment: Enrollment,
+    ask_again: bool,
+    stopping: Callable[[], bool],
+) -> TaskReport:
+    task = enrollment.task
+    with agent.workspace.leased(task) as lease:
+        if lease is None:
+            return TaskReport(task, "", held_by=holder(agent, task))
+        if server.failure is not None:
+            report = TaskReport(task, "", error=server.failure)
+        else:
+            report = _pass_over(agent, enrollment, server.now, lease, ask_again, stopping)
+        if report.unreachable:
+            server.check()
+        if lease.lost:
+            lost = "another agent took this task over; the next pass goes on if it is free then"
+            report = replace(report, error=report.error or lost)
+        with suppress(HvsaError):  # such as a full disk, which the report names
+            agent.workspace.set_error(task, report.error)
+    return report
+
+
+def _pass_over(
+    agent: AgentContext,
+    enrollment: Enrollment,
+    now: Callable[[], datetime],
+    lease: HeldLease,
+    ask_again: bool,
+    stopping: Callable[[], bool],
+) -> TaskReport:
+    report = TaskReport(enrollment.task, f"task {enrollment.task}")
+    try:
+        with Store(agent.workspace.folder(enrollment)) as store:
+            work = TaskPass(agent, enrollment, store, now)
+            report = replace(report, name=work.session.video)
+            if ask_again:
+                work.ask_again()
+            while not (stopping() or lease.lost) and (moved := work.step()) is not None:
+                report = replace(report, moved=(*report.moved, moved))
+                agent.log(f"task {enrollment.task}: {moved} done")
+            unpublished = not lease.lost and work.publish_pending()
+            return replace(
+                report,
+                open_jobs=tuple(work.open_jobs()),
+                done=work.session.done,
+                unpublished=unpublished,
+            )
+    except HvsaError as error:
+        unreachable = isinstance(error, Unreachable)
+        return replace(report, error=one_line(error), unreachable=unreachable)
+    except Exception as error:  # the other tasks go on, whatever it is
+        return replace(report, error=_unexpected(agent, enrollment, error))
+
+
+def _unexpected(agent: AgentContext, enrollment: Enrollment, error: Exception) -> str:
+    """One line about an error that nobody foresaw; its traceback goes into a file."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk of {agent.workspace.root}; free space"
+    file = agent.workspace.folder(enrollment) / "unexpected.txt"
+    with suppress(OSError):
+        file.write_text("".join(traceback.format_exception(error)))
+    name = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{name}; this should not happen: please report it, with {file}"

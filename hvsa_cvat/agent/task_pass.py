@@ -1,0 +1,193 @@
+"""One pass over one task: phase after phase, until people have to act or all rounds are over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.start_network import check_machine, knows_all_classes, start_checkpoint
+from hvsa_cvat.agent.workspace import Enrollment
+from hvsa_cvat.config import RunConfig
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
+from hvsa_cvat.cvat.connection import TaskConnection
+from hvsa_cvat.cvat.frames import open_task_frames
+from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from hvsa_cvat.cvat.masks.options import PublishOptions
+from hvsa_cvat.cvat.request.ask import AskOptions
+from hvsa_cvat.cvat.server import CvatServer, ServerOptions
+from hvsa_cvat.cvat.state import State
+from hvsa_cvat.cvat.task import WatchedTask, read_task
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.ports import FrameSource
+from hvsa_cvat.segmentation.checkpoint import read_info
+from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.session.advance import advance
+from hvsa_cvat.session.context import RunContext, RunInputs
+from hvsa_cvat.session.prepare import prepare
+from hvsa_cvat.session.publish import published_maps
+from hvsa_cvat.session.rounds import Phase, Session
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.video.flow import choose_flow
+
+
+class TaskPass:
+    """One task in one pass. Frames and network are opened when they are needed."""
+
+    def __init__(
+        self,
+        agent: AgentContext,
+        enrollment: Enrollment,
+        store: Store,
+        now: Callable[[], datetime],
+    ) -> None:
+        """`now` is the time of the server."""
+        session = store.load()
+        if session is None:
+            raise SessionError(
+                f"{store.root} holds no session; withdraw the task and enroll it again"
+            )
+        self.session: Session = session
+        self.state = State(store.path("cvat"))
+        self._agent = agent
+        self._enrollment = enrollment
+        self._options = enrollment.options
+        self._store = store
+        self._config = RunConfig.model_validate(session.config)
+        self._now = now
+
+    def ask_again(self) -> None:
+        """Make the open request anew, after its child task was deleted."""
+        request = self.session.current.request
+        self.session = self.session.ask_again()
+        if request is not None:
+            self.state.requests.forget(request)
+        self._store.save(self.session)
+
+    def step(self) -> str | None:
+        """Finish the phase that is due, and name it; None where no phase can be finished now."""
+        current = self.session.current
+        moved = advance(
+            self.session, self._server, self._store, lambda: self._context, self._agent.clock
+        )
+        if moved is None:
+            return None
+        self.session = moved
+        return f"round {current.number}: {current.phase}"
+
+    def publish_pending(self) -> bool:
+        """Write masks to the jobs that were in use before. Returns whether some still are."""
+        finished = [done.number for done in self.session.rounds if done.phase is Phase.DONE]
+        if not finished or not self._server.pending(finished[-1]):
+            return False
+        maps = published_maps(self.session, self._store, finished[-1], self._task.media.names)
+        self._server.publish(finished[-1], maps)
+        return self._server.pending(finished[-1])
+
+    def open_jobs(self) -> list[UnfinishedJob]:
+        """The jobs that are assigned and not finished."""
+        current = self.session.current
+        request = self.state.requests.get(current.request) if current.request is not None else None
+        if request is None or current.phase is not Phase.ANNOTATE:
+            return []
+        return unfinished_jobs(self._agent.client, request, collect_policy(self._options))
+
+    def _log(self, line: str) -> None:
+        self._agent.log(f"task {self._enrollment.task}: {line}")
+
+    def _progress(self, step: str, done: int, total: int) -> None:
+        current = self.session.current
+        where = f"task {self._enrollment.task}: round {current.number}: {current.phase}"
+        self._agent.progress(f"{where}: {step}", done, total)
+
+    @cached_property
+    def _task(self) -> WatchedTask:
+        in_use = self.state.facts.frames_in_use()
+        task = _read_enrolled(self._agent.client, self._enrollment, in_use)
+        if deleted := task.media.deleted.intersection(task.media.numbers):
+            self._log(
+                f"{len(deleted)} frames were deleted since the task was enrolled, and still "
+                "count; to leave them out, withdraw the task and enroll it again"
+            )
+        for name in task.new_labels:
+            self._log(
+                f"label {name!r} was added after the task was enrolled, and is ignored; withdraw "
+                "the task and enroll it again to use it"
+            )
+        return task
+
+    @cached_property
+    def _server(self) -> CvatServer:
+        known = knows_all_classes(self._checkpoint, self.session.labels)
+        return CvatServer(
+            TaskConnection(
+                self._agent.client, self.state, self._task, self._log, self._progress, self._now
+            ),
+            lambda: self._frames,
+            ServerOptions(
+                ask=AskOptions(annotators=self._options.annotators),
+                collect=collect_policy(self._options),
+                publish=publish_options(self._options),
+                publish_from=0 if known else 1,
+            ),
+        )
+
+    @cached_property
+    def _frames(self) -> FrameSource:
+        cache = self._store.path("cvat", "chunks")
+        return open_task_frames(self._agent.client, self._task.media, cache, self._progress)
+
+    @cached_property
+    def _checkpoint(self) -> Path:
+        return start_checkpoint(self._store.root, self._options, self._config.size)
+
+    @cached_property
+    def _context(self) -> RunContext:
+        device = choose_device(self._options.device)
+        flow, _ = choose_flow(self._config.flow, device.type, self._options.flow_weights)
+        network = read_info(self._checkpoint).network
+        takes = check_machine(self._task, self._config, network, flow, device, self._store.root)
+        if self.session.current.number == 0:
+            self._log(f"takes {takes}")
+        inputs = RunInputs(
+            source=self._frames,
+            labels=self.session.labels,
+            config=self._config,
+            checkpoint=self._checkpoint,
+            flow=flow,
+            device=device,
+        )
+        return prepare(inputs, self._store, full_clicks=None, progress=self._progress)
+
+
+def publish_options(options: EnrollOptions) -> PublishOptions:
+    """How the masks of an enrolled task are written."""
+    return PublishOptions(shapes=options.shapes, quiet_minutes=options.quiet_minutes)
+
+
+def collect_policy(options: EnrollOptions) -> CollectPolicy:
+    """When the answers of an enrolled task count."""
+    return CollectPolicy(
+        accepted_only=options.accepted_only, gap_threshold=options.gap_percent / 100
+    )
+
+
+def _read_enrolled(
+    client: CvatClient, enrollment: Enrollment, in_use: list[int] | None
+) -> WatchedTask:
+    try:
+        return read_task(
+            client,
+            enrollment.task,
+            enrollment.options.background,
+            known=enrollment.classes,
+            in_use=in_use,
+        )
+    except NotFound as error:
+        raise NotFound(
+            f"{error}; if it was deleted, end its enrollment: hvsa-agent withdraw {enrollment.task}"
+        ) from error

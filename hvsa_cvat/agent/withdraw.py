@@ -1,0 +1,98 @@
+"""Withdrawing a task: our masks are removed, and everything that people drew stays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from hvsa_cvat.agent.context import AgentContext, server_clock
+from hvsa_cvat.agent.task_pass import publish_options
+from hvsa_cvat.agent.workspace import Enrollment
+from hvsa_cvat.cvat.answers.unfinished import unassign
+from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound
+from hvsa_cvat.cvat.masks.retract import Retracted, retract
+from hvsa_cvat.cvat.media import missing_task
+from hvsa_cvat.cvat.request.find_task import remove_child
+from hvsa_cvat.cvat.state import Request, State
+from hvsa_cvat.cvat.task import read_label_ids
+from hvsa_cvat.errors import ConfigError, SessionError
+from hvsa_cvat.session.store import Store
+
+
+def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | None:
+    """Remove the shapes that we pushed and still own, and with `children` our child tasks.
+
+    Everything that people drew stays, and so does the folder of the session. A task in which
+    people are at work beside our shapes stays enrolled. None where the server has no such task.
+    """
+    enrollment = agent.workspace.enrollment(task)
+    if enrollment is None:
+        raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
+    with ExitStack() as stack:
+        if stack.enter_context(agent.workspace.leased(task)) is None:
+            raise SessionError(
+                f"{holder(agent, task)} works on task {task} now; try again when it is done"
+            )
+        store = stack.enter_context(Store(agent.workspace.folder(enrollment)))
+        state = State(store.path("cvat"))
+        row = _find_task(agent.client, task)
+        if row is None:
+            agent.log(f"task {task} is gone from the server: nothing to remove there")
+        retracted = None if row is None else _retract(agent, state, enrollment)
+        if retracted is not None and retracted.waits:
+            return retracted
+        _leave_requests(agent, state, state.requests.all(), children=children)
+        agent.workspace.remove_task(task)
+        if row is not None and row["project_id"] is not None:
+            agent.workspace.set_withdrawn(row["project_id"], task)
+    return retracted
+
+
+def holder(agent: AgentContext, task: int) -> str:
+    """The name of the agent that works on a task now."""
+    lease = agent.workspace.lease(task)
+    return lease.owner if lease is not None else "another agent"
+
+
+def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retracted:
+    task = enrollment.task
+    return retract(
+        agent.client,
+        state,
+        task,
+        read_label_ids(agent.client, task, enrollment.classes),
+        publish_options(enrollment.options),
+        now=server_clock(agent.client),
+        log=agent.log,
+    )
+
+
+def _leave_requests(
+    agent: AgentContext, state: State, requests: Sequence[Request], *, children: bool
+) -> None:
+    """Delete the child tasks if asked, and say what stays on the server."""
+    for request in requests:
+        if children:
+            remove_child(agent.client, state, request)
+            agent.log(f"child task {request.task} is deleted")
+        else:
+            agent.log(f"child task {request.task} stays, with the answers in it")
+            for job in unassign(agent.client, request):
+                agent.log(f"job {job}, which is not finished, is taken from its annotator")
+    for project in sorted({request.project for request in requests}):
+        agent.log(
+            f"project {project}, in which people were asked, stays; delete it in CVAT when nothing "
+            "in it is needed any more"
+        )
+
+
+def _find_task(client: CvatClient, task: int) -> Json | None:
+    """The server's row of a task; None where the task is deleted."""
+    try:
+        row: Json = client.get(f"tasks/{task}")
+    except NotFound:
+        return None
+    # a task can be read from other organisations, but its labels and jobs are not listed there
+    if not client.rows("jobs", task_id=task) and (row.get("jobs") or {}).get("count"):
+        raise missing_task(client.address, task)
+    return row

@@ -1,0 +1,74 @@
+"""Opens what a command works with: settings, client, workspace, agent."""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from hvsa_cvat.cli.console import progress_bars, say, say_with_time, warn
+
+if TYPE_CHECKING:
+    from hvsa_cvat.agent.context import AgentContext
+    from hvsa_cvat.agent.settings import AgentSettings
+    from hvsa_cvat.agent.workspace import Workspace
+    from hvsa_cvat.cvat.http.client import CvatClient
+
+
+def open_settings(options: dict[str, Any]) -> AgentSettings:
+    """The settings; takes the options of `settings_options` out of `options`."""
+    from hvsa_cvat.agent.settings import load_settings
+
+    return load_settings(
+        options.pop("config_file"),
+        server=options.pop("server"),
+        organization=options.pop("organization"),
+        workspace=options.pop("workspace"),
+    )
+
+
+@contextmanager
+def open_client(settings: AgentSettings, log: Callable[[str], None] = warn) -> Iterator[CvatClient]:
+    """The connection to the server, which is closed afterwards."""
+    from hvsa_cvat.cvat.http.client import CvatClient
+
+    with CvatClient(
+        settings.address, settings.credentials, sleep=time.sleep, rng=random.Random(), log=log
+    ) as client:
+        yield client
+
+
+def open_workspace(settings: AgentSettings) -> Workspace:
+    """The workspace, for an agent whose name no other has."""
+    from hvsa_cvat.agent.workspace import Workspace
+    from hvsa_cvat.cvat.keys import server_key
+
+    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return Workspace(settings.workspace, server_key(settings.address.url), owner, time.time)
+
+
+@contextmanager
+def open_agent(
+    settings: AgentSettings, *, timed: bool = False, beat: Callable[[], None] = lambda: None
+) -> Iterator[AgentContext]:
+    """An agent whose log goes to stdout, with the time of day if `timed`.
+
+    `beat` is called at each line of the log and at each step of progress.
+    """
+    from hvsa_cvat.agent.context import AgentContext
+
+    def log(line: str) -> None:
+        beat()
+        (say_with_time if timed else say)(line)
+
+    def progress(step: str, done: int, total: int) -> None:
+        beat()
+        show(step, done, total)
+
+    with open_client(settings, log) as client, progress_bars(log) as show:
+        yield AgentContext(settings, open_workspace(settings), client, time.time, log, progress)

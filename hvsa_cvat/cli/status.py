@@ -1,0 +1,103 @@
+"""`hvsa-agent status`: how far the enrolled tasks are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.markup import escape
+from rich.table import Table
+
+from hvsa_cvat.cli.console import OUT, printable, say
+from hvsa_cvat.cli.opening import open_client, open_settings, open_workspace
+from hvsa_cvat.cli.options import settings_options
+from hvsa_cvat.cli.task_lines import NOTHING_ENROLLED, job_line
+
+if TYPE_CHECKING:
+    from hvsa_cvat.agent.status import TaskStatus
+    from hvsa_cvat.session.outlook import Outlook
+
+_COLUMNS = ("task", "name", "round", "next", "open jobs", "clicks", "mIoU on answers %")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For other programs.")
+@settings_options
+def status(as_json: bool, **options: Any) -> None:
+    """Show for each task its round and phase, the open jobs, clicks, scores and links.
+
+    \b
+    Example:
+      hvsa-agent status --json
+    """
+    settings = open_settings(options)
+
+    from hvsa_cvat.agent.status import read_status
+
+    with open_client(settings) as client:
+        found = list(read_status(open_workspace(settings), client))
+        if as_json:
+            click.echo(json.dumps([_as_json(one) for one in found], indent=2))
+            return
+        _print_status(found)
+        if any(one.open_jobs for one in found):
+            from hvsa_cvat.cvat.request.links import list_link
+
+            say(f"all open jobs: {list_link(client)}")
+
+
+def _print_status(found: Sequence[TaskStatus]) -> None:
+    if not found:
+        say(NOTHING_ENROLLED)
+        return
+    OUT.print(_table(found))
+    for one in found:
+        say(f"task {one.task}: {one.link}")
+        for job in one.open_jobs:
+            say(f"  {job_line(job)}")
+        if one.budget_clicks is not None and one.budget_from is not None:
+            say(f"  the clicks of annotating every frame are {one.budget_from}")
+        if one.skipped is not None:
+            say(f"  round {one.round} asks for nothing: {one.skipped}")
+        if one.outlook is not None:
+            say(f"  {_outlook_line(one.outlook)}")
+        if one.scores is not None and one.scores.unseen:
+            say(f"  no answer shows {', '.join(one.scores.unseen)} yet")
+        if one.error:
+            say(f"  {one.error}")
+
+
+def _as_json(status: TaskStatus) -> dict[str, Any]:
+    models = {"scores": status.scores, "outlook": status.outlook}
+    plain = {name: None if one is None else one.model_dump() for name, one in models.items()}
+    return {**asdict(status), **plain}
+
+
+def _table(found: Sequence[TaskStatus]) -> Table:
+    table = Table()
+    for column in _COLUMNS:
+        table.add_column(column)
+    for one in found:
+        budget = f" of {one.budget_clicks:.0f}" if one.budget_clicks is not None else ""
+        miou = one.scores.miou if one.scores is not None else None
+        table.add_row(
+            str(one.task),
+            escape(printable(one.name)),
+            f"{one.round} of {one.rounds}",
+            one.phase,
+            str(len(one.open_jobs)),
+            f"{one.clicks}{budget}",
+            "–" if miou is None else f"{100 * miou:.1f}",
+        )
+    return table
+
+
+def _outlook_line(outlook: Outlook) -> str:
+    return (
+        f"masks: mIoU {100 * outlook.expected_miou:.1f} % expected "
+        f"({100 * outlook.low:.1f} to {100 * outlook.high:.1f}); 1 % more clicks would bring "
+        f"{100 * outlook.gain:.1f} points: {outlook.advice}"
+    )

@@ -1,0 +1,66 @@
+"""What a pass says about each task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from hvsa_cvat.cli.console import plural, say
+
+if TYPE_CHECKING:
+    from hvsa_cvat.agent.reports import TaskReport
+    from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob
+
+NOTHING_ENROLLED = "no task is enrolled; begin with: hvsa-agent enroll TASK"
+
+
+class ReportPrinter:
+    """Prints the reports of passes, and each task's only where it differs from the pass before."""
+
+    def __init__(self, url: str, log: Callable[[str], None] = say) -> None:
+        """`url` is the address of the server."""
+        self._url = url
+        self._log = log
+        self._printed: dict[int, list[str]] = {}
+
+    def print(self, reports: Iterable[TaskReport]) -> int:
+        """Print the reports; returns how many tasks could not go on."""
+        failed = 0
+        for report in reports:
+            failed += report.error is not None
+            lines = list(report_lines(report, self._url))
+            if self._printed.get(report.task) != lines:
+                for line in lines:
+                    self._log(line)
+            self._printed[report.task] = lines
+        return failed
+
+
+def report_lines(report: TaskReport, url: str) -> Iterator[str]:
+    """What a task waits for, or why it stopped."""
+    name = f"task {report.task}" + (f" ({report.name})" if report.name else "")
+    if report.error is not None:
+        yield f"{name}: {report.error}"
+    elif report.held_by is not None:
+        yield f"{name}: {report.held_by} works on it"
+    elif report.open_jobs:
+        yield f"{name}: waits for people"
+        for job in report.open_jobs:
+            yield f"  {job_line(job)}"
+    elif report.enrolled:
+        yield f"{name}: is enrolled"
+    elif report.done:
+        yield f"{name}: all rounds are done; the masks are at {url}/tasks/{report.task}"
+    if report.unpublished:
+        yield f"{name}: masks wait for jobs that somebody is at work on"
+
+
+def job_line(job: UnfinishedJob) -> str:
+    """A job that is not finished, who has it, and its link."""
+    if job.state == "deleted":
+        return f"job {job.job} is gone from the server"
+    assigned = f"assigned to {job.assignee}" if job.assignee else "assigned to nobody"
+    return (
+        f"job {job.job}: {assigned}, not finished ({job.state}, {plural(job.frames, 'frame')}, "
+        f"about {job.expected_clicks:.0f} clicks): {job.link}"
+    )
