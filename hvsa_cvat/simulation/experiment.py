@@ -122,7 +122,6 @@ def run_experiment(
     with Store(out) as store:
         session = _open_session(store, experiment)
         server = SimulatedServer(
-            experiment.labels,
             experiment.frames,
             experiment.truths,
             AnnotationRules(experiment.config.epsilon, experiment.config.charge_junctions),
