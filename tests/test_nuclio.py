@@ -193,7 +193,7 @@ BAD_PAYLOADS: dict[str, tuple[object, str]] = {
     "half a file": ({"image": encoded(base64.b64decode(GOOD)[:60])}, "the image cannot be read"),
     "100 megapixels": ({"image": encoded(png_header(10_000, 10_000))}, "10000x10000"),
     "400 megapixels": ({"image": encoded(png_header(20_000, 20_000))}, "the image cannot be read"),
-    "a list": ([1, 2], "no JSON object"),
+    "a list": ([1, 2], "must be a JSON object"),
     "a word": ("image", "no JSON"),
 }
 

@@ -19,7 +19,7 @@ from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast, kept_memory, resident_bytes
 from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_process
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.losses import labeled_cross_entropy, own_count, temporal_consistency
+from hvsa_cvat.segmentation.losses import consistency_loss, labeled_cross_entropy, unshared_total
 from hvsa_cvat.segmentation.pairs import (
     Batch,
     Gathered,
@@ -233,12 +233,12 @@ def _fit(
         if config.consistency_weight > 0 and data.flow is not None:
             probs = logits.softmax(dim=1)
             anchors, others = probs.tensor_split(2)
-            value = value + config.consistency_weight * temporal_consistency(
+            value = value + config.consistency_weight * consistency_loss(
                 anchors, others, batch.flow, batch.valid, total
             )
         return value
 
-    total = own_count if team is None else team.total
+    total = unshared_total if team is None else team.total
     parallel = nullcontext(network) if team is None else team.parallel(network)
     with kept_memory(device), parallel as model:
         return train(network, config, batches, loss, state, progress, team)

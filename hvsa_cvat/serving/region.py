@@ -1,4 +1,4 @@
-"""Clicks to a region: what an annotator gets for clicking into a frame."""
+"""The region that an annotator gets for clicking into an image."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from skimage import measure
 from hvsa_cvat.types import LabelMap, Mask
 
 Click = tuple[float, float]
-"""x and y, frame pixels."""
+"""x and y in pixels of the image."""
 
 
 def clicked_region(
@@ -19,10 +19,11 @@ def clicked_region(
 ) -> Mask:
     """The 4-connected parts of one class under the positive clicks.
 
-    A negative click inside them takes away what lies nearer to it than to any positive click, and
-    whatever that cuts off; one outside them changes nothing. So two things of one class that touch
-    are parted half-way between a click on each, wherever the network is sure of both. Asking for
-    the second best class instead would not part them, and would change pixels far away.
+    A negative click inside them removes the pixels that are nearer to it than to any positive
+    click, and then all parts without a positive click. A negative click elsewhere changes nothing.
+    So a positive and a negative click separate two objects of one class that touch, half-way
+    between the clicks. Taking the second best class around a negative click instead would not
+    separate them, and would change pixels far away.
     """
     wanted, unwanted = _pixels(positive, label_map), _pixels(negative, label_map)
     region = np.zeros(label_map.shape, dtype=np.bool_)
@@ -37,13 +38,13 @@ def clicked_region(
 
 
 def _pixels(clicks: Sequence[Click], label_map: LabelMap) -> list[tuple[int, int]]:
-    """Rows and columns; clicks on the far border, which is no pixel's, go to the last pixel."""
+    """The row and column of each click. A click outside the image takes the nearest pixel."""
     height, width = label_map.shape
     return [(min(max(int(y), 0), height - 1), min(max(int(x), 0), width - 1)) for x, y in clicks]
 
 
 def _part(mask: Mask, row: int, column: int) -> Mask:
-    """The 4-connected part of `mask` that holds a pixel of it."""
+    """The 4-connected part of `mask` that holds the pixel at `row`, `column`."""
     parts = measure.label(mask, connectivity=1)  # type: ignore[no-untyped-call]
     part: Mask = parts == parts[row, column]
     return part
