@@ -47,11 +47,6 @@ class Piece:
         return f"[{_digits(self.inside)},{','.join(map(str, self.box))}]"
 
     @property
-    def rows_json(self) -> str:
-        """The pixels as a list of rows of 0 and 1."""
-        return "[" + ",".join(f"[{_digits(row)}]" for row in self.inside) + "]"
-
-    @property
     def most_bytes(self) -> int:
         """An upper bound of the bytes of this piece in an answer."""
         return 2 * self.inside.size + _ITEM_BYTES
@@ -83,7 +78,7 @@ def pieces(label_map: LabelMap, most: int = MOST_BYTES) -> list[Piece] | None:
 
 def _classes(label_map: LabelMap) -> Iterator[Piece]:
     for label in np.flatnonzero(np.bincount(label_map.ravel(), minlength=IGNORE)[:IGNORE]).tolist():
-        yield from trimmed(label, 0, 0, label_map == label)
+        yield from _trimmed(label, 0, 0, label_map == label)
 
 
 def _halves(piece: Piece) -> Iterator[Piece]:
@@ -92,15 +87,15 @@ def _halves(piece: Piece) -> Iterator[Piece]:
     height, width = piece.inside.shape
     if height > width:
         middle = height // 2
-        yield from trimmed(piece.label, top, left, piece.inside[:middle])
-        yield from trimmed(piece.label, top + middle, left, piece.inside[middle:])
+        yield from _trimmed(piece.label, top, left, piece.inside[:middle])
+        yield from _trimmed(piece.label, top + middle, left, piece.inside[middle:])
     else:
         middle = width // 2
-        yield from trimmed(piece.label, top, left, piece.inside[:, :middle])
-        yield from trimmed(piece.label, top, left + middle, piece.inside[:, middle:])
+        yield from _trimmed(piece.label, top, left, piece.inside[:, :middle])
+        yield from _trimmed(piece.label, top, left + middle, piece.inside[:, middle:])
 
 
-def trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
+def _trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
     """The piece of a mask whose first pixel lies at `top`, `left`; none if the mask is empty."""
     rows = np.flatnonzero(inside.any(axis=1)).tolist()
     columns = np.flatnonzero(inside.any(axis=0)).tolist()
@@ -111,6 +106,11 @@ def trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
             slice(left + columns[0], left + columns[-1] + 1),
         )
         yield Piece(label, window, box)
+
+
+def rows_json(mask: Mask) -> str:
+    """A mask as a list of rows of 0 and 1."""
+    return "[" + ",".join(f"[{_digits(row)}]" for row in mask) + "]"
 
 
 def _empty(piece: Piece) -> int:

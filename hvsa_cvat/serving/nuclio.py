@@ -24,7 +24,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from hvsa_cvat.cvat.shapes import encode_polygons
 from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError, MediaError
 from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.serving.bitmaps import MOST_BYTES, pieces, trimmed
+from hvsa_cvat.serving.bitmaps import MOST_BYTES, pieces, rows_json
 from hvsa_cvat.serving.download import download
 from hvsa_cvat.serving.model import Prediction, SegmentationModel
 from hvsa_cvat.serving.region import Click, clicked_region
@@ -38,6 +38,9 @@ _MOST_ANSWER = f"the {MOST_BYTES // 2**20} MiB that an answer may have"
 
 _KEPT_PREDICTIONS = 4
 """Predictions that an interactor keeps, so that further clicks into an image are answered fast."""
+
+_MOST_CLICKS = 100
+"""The most positive or negative clicks. Each takes time in proportion to the image."""
 
 _SENT_IMAGE = Path("sent")
 """Stands for the path of an image that was sent."""
@@ -180,9 +183,11 @@ class Detector:
 
 
 class Interactor:
-    """The region under a click: `pos_points` and `neg_points` are [[x, y], ...].
+    """The region under clicks: `pos_points` and `neg_points` are [[x, y], ...].
 
-    The answer holds the region's box only, and says where that lies.
+    The answer is a mask of the whole image. CVAT's page up to 2.72 also reads a smaller mask with
+    its `bounds`, but the page of 2.73 ignores them, and the server refuses any other size if the
+    annotator has chosen a region of interest. (Then the image is the crop of that region.)
     """
 
     def __init__(self, model: SegmentationModel) -> None:
@@ -195,11 +200,15 @@ class Interactor:
         positive, negative = _clicks(payload, "pos_points"), _clicks(payload, "neg_points")
         if not positive:
             raise PayloadError("pos_points is empty; click into the region")
-        region = clicked_region(self._label_map(_content(payload)), positive, negative)
-        (piece,) = trimmed(0, 0, 0, region)  # whatever label: the annotator has chosen one
-        if piece.most_bytes > MOST_BYTES:
-            raise PayloadError(f"the region would take more than {_MOST_ANSWER}")
-        return f'{{"mask":{piece.rows_json},"bounds":{list(piece.box)}}}'
+        label_map = self._label_map(_content(payload))
+        if 2 * label_map.size > MOST_BYTES:
+            height, width = label_map.shape
+            raise PayloadError(
+                f"the mask of this {width}x{height} image would take more than {_MOST_ANSWER}; "
+                "choose a region of interest in CVAT's AI tools"
+            )
+        region = clicked_region(label_map, positive, negative)
+        return f'{{"mask":{rows_json(region)}}}'
 
 
 def _payload(body: object) -> Mapping[str, Any]:
@@ -242,10 +251,13 @@ def _decoded(content: bytes) -> Image:
 
 
 def _clicks(payload: Mapping[str, Any], key: str) -> list[Click]:
+    clicks = payload.get(key) or []
+    if isinstance(clicks, list) and len(clicks) > _MOST_CLICKS:
+        raise PayloadError(f"{key} has {len(clicks):,} clicks; at most {_MOST_CLICKS} are allowed")
     try:
-        return _CLICKS.validate_python(payload.get(key) or [])
+        return _CLICKS.validate_python(clicks)
     except ValidationError as error:
-        raise PayloadError(f"{key} is no list of [x, y]") from error
+        raise PayloadError(f"{key} must be a list of [x, y]") from error
 
 
 def _is_number(value: object) -> bool:
