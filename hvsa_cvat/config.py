@@ -1,4 +1,4 @@
-"""Settings of a run, with the paper's numbers as defaults. Frozen, checked, JSON-able."""
+"""The settings of a run. They are frozen and validated, and can be written as JSON."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ Sampling = Literal["every-frame", "half-labeled"]
 NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
 
 CARRIED: tuple[Method, ...] = ("hvsa", "label-propagation")
-"""Methods that carry people's labels along the flow as they are set up."""
+"""The methods that carry people's labels along the flow by default."""
 
 WHOLE_FROM = 0.04
-"""Share of the clicks of annotating every frame that, once spent, is better followed by whole
-frames, where answers are carried: from there to 10 % they were better on every clip measured."""
+"""A share of the clicks of annotating every frame. Once this much is spent, a method that carries
+labels gains more from whole frames than from smaller samples: from 4 % to 10 % that was so on every
+clip that was measured."""
 
 FLOW_NAMES = ("auto", "dis", "raft-large", "raft-small")
 
 
 class Strategy(StrEnum):
-    """How samples are chosen: by uncertainty and diversity, at random, or evenly spaced (whole
-    frames only; smaller samples are chosen as by ACTIVE then)."""
+    """How samples are chosen: ACTIVE by uncertainty and diversity, RANDOM at random, UNIFORM evenly
+    spaced in time. UNIFORM spaces whole frames; smaller samples are then chosen as by ACTIVE."""
 
     ACTIVE = "active"
     RANDOM = "random"
@@ -46,40 +47,41 @@ class TrainingConfig(_Settings):
 
     optimizer: Literal["sgd", "adamw"] = "sgd"
     learning_rate: float = Field(0.004, gt=0)
-    """At the start of every round; poly decay to 0, power 0.9."""
+    """The rate at the start of every round. It decays to 0 by (1 - progress) ** 0.9."""
     momentum: float = Field(0.9, ge=0, lt=1)
     """SGD only."""
     weight_decay: float = Field(0.0005, ge=0)
     epochs: int = Field(15, ge=1)
-    """Passes over all frames of the video, labeled or not."""
+    """Passes over all frames of the video, with or without labels."""
     batch_pairs: int = Field(14, ge=1)
     """Frame pairs in one optimizer step."""
     sampling: Sampling = "every-frame"
-    """`every-frame`: each frame is an anchor once an epoch. `half-labeled`: the same, and as many
-    anchors again drawn from the frames that people labeled, none twice in a step."""
+    """Which frames are the anchors of an epoch's pairs. `every-frame`: each frame once.
+    `half-labeled`: also as many frames again, drawn from those with people's labels; a step takes
+    no frame of these twice."""
     consistency_weight: float = Field(1.0, ge=0)
-    """Lambda of Eq. 6; 0 trains on the labels alone."""
+    """Lambda of Eq. 6. With 0 the network is trained on the labels alone."""
     warmup: float = Field(0.0, ge=0, lt=1)
-    """Share of the steps over which the learning rate rises linearly from 0."""
+    """The share of the steps in which the learning rate rises linearly from 0."""
 
 
 class CarryingConfig(_Settings):
-    """What is made of people's labels carried along the flow while a network is trained too."""
+    """How a run that trains a network also uses people's labels carried along the flow."""
 
     fine: bool = False
-    """Carried at the frames' own size (a long side of 640 pixels at most), not the network's."""
+    """Carry at the frames' own size (up to a longer side of 640 pixels), not at the network's."""
     without_drift: bool = False
-    """What the flow's errors add up to is taken out by what the frames show."""
+    """Correct the sum of the flow's errors (drift) by comparing the frames' pixels."""
     by_colour: bool = False
-    """Labels are read more from pixels that look alike, among those around their places."""
+    """Among the pixels around a place, those of a similar colour have more votes on the label."""
     taught: bool = False
-    """The network learns from the carried labels of all frames, weighted by their confidence."""
+    """Train the network on the carried labels of all frames, weighted by their confidence."""
     fused: bool = False
-    """Label maps join the carried labels and the network's probabilities."""
+    """Combine the carried labels and the network's probabilities in the label maps."""
 
     remembered: bool = False
-    """Fused label maps show classes that no answer has shown as the network of round 0 does, if it
-    knows the classes: training on answers without a class unlearns it."""
+    """In fused label maps, take classes that are in no answer yet from the network of round 0, if
+    it knows the classes. Training on answers without a class makes the network forget it."""
 
     @property
     def used(self) -> bool:
@@ -91,7 +93,7 @@ HVSA_CARRYING = CarryingConfig(
 )
 
 PAPER_EXACT = TrainingConfig()
-"""The numbers the paper prints, for HRNet-W48 with ImageNet and ScanNet weights."""
+"""The paper's own numbers, for HRNet-W48 with weights from ImageNet and ScanNet."""
 
 PAPER = TrainingConfig(
     optimizer="adamw",
@@ -102,13 +104,13 @@ PAPER = TrainingConfig(
     sampling="half-labeled",
     warmup=0.05,
 )
-"""The paper's losses with an optimizer and a sampling that also work for a small network."""
+"""The paper's losses, with an optimizer and a sampling that suit a small network too."""
 
 FINETUNE_ONLY = PAPER.model_copy(update={"consistency_weight": 0.0})
 
 HVSA = PAPER.model_copy(update={"sampling": "every-frame", "epochs": 6, "learning_rate": 2e-3})
-"""Three eighths of the steps of `PAPER`: with carried labels every frame is a labeled one, and with
-fusion more steps make the network better but not the masks (docs/method.md)."""
+"""`HVSA` takes three eighths of the steps of `PAPER`. Carried labels give every frame labels, and
+with fusion more steps improve the network but not the masks (docs/method.md)."""
 
 TRAINING: dict[Method, TrainingConfig | None] = {
     "hvsa": HVSA,
@@ -117,34 +119,35 @@ TRAINING: dict[Method, TrainingConfig | None] = {
     "finetune-only": FINETUNE_ONLY,
     "label-propagation": None,
 }
-"""What each method trains; label propagation trains nothing."""
+"""How each method trains its network. Label propagation has no network."""
 
 
 class RunConfig(_Settings):
-    """Everything that decides the outcome of a session, besides the video and the checkpoint."""
+    """Everything that decides the result of a session, except the video and the checkpoint."""
 
     method: Method = "hvsa"
     strategy: Strategy = Strategy.ACTIVE
     granularity: str = "frame"
-    """As `video.segments.granularity_by_round` parses it."""
+    """The samples of each round, in the form of `video.segments.granularity_by_round`."""
     budgets: tuple[float, ...]
-    """Clicks that may have been spent after each round, as fractions of annotating every frame."""
+    """The clicks that may be spent up to and with each round, as fractions of the clicks of
+    annotating every frame."""
     size: Size
-    """(height, width) in pixels at which network and flow work."""
+    """(height, width) in pixels. The network and the flow see the frames at this size."""
     seed: int = 0
     flow: str = "auto"
     epsilon: float = Field(1.0, ge=0)
-    """Tolerance of Ramer-Douglas-Peucker, in frame pixels."""
+    """Tolerance of the Ramer-Douglas-Peucker algorithm, in frame pixels."""
     charge_junctions: bool = False
-    """Whether points where a class boundary meets the border of a sample cost a click."""
+    """Whether a point where a class boundary meets the border of a sample costs a click."""
     training: TrainingConfig | None = None
-    """The method's own (see `TRAINING`) unless given; None after all where a method trains none."""
+    """If not given, the entry of `TRAINING` for the method: None for label propagation."""
     carrying: CarryingConfig = CarryingConfig()
-    """The method's own unless given: everything for `hvsa`, nothing for the others."""
+    """If not given, every setting is on for `hvsa` and off for the other methods."""
 
     farthest: bool = False
-    """Active selection of small samples takes those farthest from what was asked for before, not
-    one of each cluster. The method's own unless given: `hvsa` does, the others do as the paper."""
+    """How active selection chooses small samples. True: those that are farthest from all samples
+    asked for before. False: one of each cluster, as in the paper. If not given, True for `hvsa`."""
 
     @property
     def carries(self) -> bool:
@@ -168,22 +171,26 @@ class RunConfig(_Settings):
 
 
 def choose_strategy(asked: Strategy | None, method: Method, whole_frames: bool) -> Strategy:
-    """The strategy of a session in which at least one round asks for whole frames, or none does.
+    """The strategy of a session. `whole_frames`: at least one round asks for whole frames.
 
-    Unless another is asked for, `hvsa` spaces whole frames evenly; smaller samples are chosen by
-    active selection then.
+    If the user asks for none, `hvsa` uses `UNIFORM` where there are whole frames. Everything else
+    uses `ACTIVE`.
     """
     if asked is None:
         return Strategy.UNIFORM if whole_frames and method == "hvsa" else Strategy.ACTIVE
     if asked is Strategy.UNIFORM and not whole_frames:
         raise ConfigError(
-            "strategy uniform spaces whole frames evenly; it goes with granularity frame only"
+            "strategy uniform spaces whole frames evenly, so it needs granularity frame; choose "
+            "active or random for smaller samples"
         )
     return asked
 
 
 def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
-    """`6%` split evenly over the rounds, or `2%,5%,10%`: the total after each round."""
+    """The total share of clicks after each round.
+
+    `6%` is divided evenly among the rounds; `2%,5%,10%` names the total after each round.
+    """
     if rounds < 1:
         raise ConfigError(f"--rounds {rounds}: at least one round is needed")
     _ask_back(text)
@@ -198,7 +205,7 @@ def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
             ) from None
         if not 0 < percent <= 100:
             raise ConfigError(
-                f"--budget {text!r}: {part.strip()!r} must be over 0 % and at most 100 % "
+                f"--budget {text!r}: {part.strip()!r} must be above 0 % and at most 100 % "
                 "of the clicks of annotating every frame"
             )
         fractions.append(percent / 100)
@@ -226,7 +233,7 @@ def _ask_back(text: str) -> None:
 
 
 def parse_size(text: str) -> Size:
-    """`192x256` -> (192, 256), height first."""
+    """(192, 256) for `192x256`; the height comes first."""
     parts = text.lower().split("x")
     if len(parts) != 2 or not all(part.isdecimal() for part in parts):
         raise ConfigError(f"--size {text!r}: write HEIGHTxWIDTH in pixels, for example 192x256")

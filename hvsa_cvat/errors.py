@@ -1,41 +1,41 @@
-"""Every error that a user can cause or mend.
+"""Every error that a user can cause or fix.
 
 * HvsaError
-  x ConfigError       an option, setting or environment variable that cannot be used
-  x MediaError        frames, labels or a video that cannot be read or do not belong together
-  x CheckpointError   a weights file that is truncated, foreign, or made for something else
-  x SessionError      a workspace of another run, or a step that its phase does not allow
+  x ConfigError       an option, setting or environment variable cannot be used
+  x MediaError        frames, labels or a video cannot be read, or do not belong together
+  x CheckpointError   a file of weights is truncated, of another program, or for other classes
+  x SessionError      a workspace belongs to another run, or its phase does not allow a step
   x AnnotationError   what a person drew cannot be understood
-  x CapacityError     a run that takes more memory or disk than there is
-  x ServerError       the annotation server said no, or said nothing
+  x CapacityError     a run needs more memory or disk space than there is
+  x ServerError       the annotation server refused a request, or did not answer
 
-A message is one line that says what is wrong, where, and how to mend it. `ConfigError` exits with
-code 2 (usage), the others with 1. Caller bugs are `ValueError`, as everywhere in Python.
+A message is one line that says what is wrong, where, and how to fix it. `ConfigError` exits with
+code 2 (usage), the others exit with code 1. A caller's bug is a `ValueError`, as usual in Python.
 """
 
 
 class HvsaError(Exception):
-    """Base of every error whose message is meant for a person."""
+    """The base of every error whose message is for the user."""
 
     exit_code = 1
 
 
 class ConfigError(HvsaError):
-    """An option or setting that cannot be used."""
+    """An option, setting or environment variable cannot be used."""
 
     exit_code = 2
 
 
 class MediaError(HvsaError):
-    """Frames, labels or a video that cannot be read or do not belong together."""
+    """Frames, labels or a video cannot be read, or do not belong together."""
 
 
 class CheckpointError(HvsaError):
-    """A weights file that is truncated, foreign, or made for something else."""
+    """A file of weights is truncated, of another program, or for other classes."""
 
 
 class SessionError(HvsaError):
-    """A workspace of another run, or a step that its phase does not allow."""
+    """A workspace belongs to another run, or its phase does not allow a step."""
 
 
 class AnnotationError(HvsaError):
@@ -43,8 +43,8 @@ class AnnotationError(HvsaError):
 
 
 class CapacityError(HvsaError):
-    """A run that takes more memory or disk than there is."""
+    """A run needs more memory or disk space than there is."""
 
 
 class ServerError(HvsaError):
-    """The annotation server said no, or said nothing."""
+    """The annotation server refused a request, or did not answer."""

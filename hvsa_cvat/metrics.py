@@ -1,7 +1,7 @@
-"""How good label maps are: mIoU, pixel accuracy, Boundary IoU and temporal consistency.
+"""Scores of label maps: mIoU, pixel accuracy, Boundary IoU and temporal consistency.
 
-Every meter is accumulated over frames and then read once, so a video is scored in one pass with
-two frames in memory. All scores are fractions, NaN where nothing was there to be scored.
+Each class takes one frame at a time and gives its score at the end, so a video is scored in one
+pass with two frames in memory. Scores are fractions, and NaN if there was nothing to score.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from pydantic import BaseModel, ConfigDict
 from hvsa_cvat.types import IGNORE, Correspondence, LabelMap, LabelSet, Size
 
 BOUNDARY_RATIO = 0.02
-"""Width of the boundary region as a share of the image diagonal (Cheng et al. 2021)."""
+"""Width of the boundary region, as a share of the image diagonal (Cheng et al. 2021)."""
 
 Correspondences = Callable[[int], Correspondence | None]
-"""t -> the correspondence of frame t to frame t + 1, or None where none was computed."""
+"""Gives the correspondence of frame t to frame t + 1, or None if it was not computed."""
 
 
 class Scores(BaseModel):
-    """One set of predictions, scored; fractions, None where undefined."""
+    """The scores of one set of predictions, as fractions; None where a score is undefined."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -35,9 +35,9 @@ class Scores(BaseModel):
     boundary_iou: float | None
     boundary_iou_classes: dict[str, float | None]
     temporal_consistency: float | None
-    """Along the flow, where it passed the forward-backward check."""
+    """Along the flow, over the pixels whose flow passed the forward-backward check."""
     temporal_consistency_plain: float | None
-    """Without any motion, all pixels: what a viewer sees as flicker, and motion with it."""
+    """Over all pixels, without flow: it counts flicker, and real motion too."""
 
 
 class ConfusionMatrix:
@@ -46,22 +46,22 @@ class ConfusionMatrix:
     def __init__(self, classes: int) -> None:
         self.classes = classes
         self.counts = np.zeros((classes, classes + 1), np.int64)
-        """int64 (C, C + 1): rows truth, columns prediction; the last column is `IGNORE`, an
-        error wherever truth is known."""
+        """int64 (C, C + 1): one row for each true class, one column for each predicted class. The
+        last column counts predictions of `IGNORE`, which are errors where the truth is known."""
 
     def add(self, truth: LabelMap, prediction: LabelMap) -> None:
-        """Count one frame; pixels whose truth is `IGNORE` never count."""
+        """Count the pixels of one frame whose truth is not `IGNORE`."""
         _check(self.classes, truth, prediction)
         known = truth != IGNORE
         row = truth[known].astype(np.int64)
-        # IGNORE is the largest value, so that the minimum sends it to the last column.
+        # IGNORE is the largest value, so the minimum puts it into the last column.
         column = np.minimum(prediction[known], self.classes)
         counts = np.bincount(row * (self.classes + 1) + column, minlength=self.counts.size)
         self.counts += counts.reshape(self.counts.shape)
 
     @property
     def pixel_accuracy(self) -> float:
-        """The share of labelled pixels that are right."""
+        """The share of labelled pixels whose predicted class is right."""
         total = int(self.counts.sum())
         return float(np.trace(self.counts) / total) if total else math.nan
 
@@ -80,9 +80,9 @@ class ConfusionMatrix:
 class BoundaryIoU:
     """Boundary IoU (Cheng et al., CVPR 2021, Eq. 1) of label maps, summed over frames.
 
-    The boundary region of a class is its mask without the mask's erosion by d pixels, where the
-    outside of the image belongs to no class. Pixels whose truth is `IGNORE` are taken out of both
-    label maps first, so that the right answer scores 1 also beside them.
+    The boundary region of a class is its mask minus the mask eroded by d pixels. Outside the image
+    there is no class. Pixels whose truth is `IGNORE` are first set to `IGNORE` in the prediction
+    too, so that a perfect prediction scores 1 beside them as well.
     """
 
     def __init__(self, classes: int, ratio: float = BOUNDARY_RATIO) -> None:
@@ -118,15 +118,16 @@ class BoundaryIoU:
 
 
 def boundary_width(size: Size, ratio: float = BOUNDARY_RATIO) -> int:
-    """d in pixels for a frame of `size`, at least 1."""
+    """The width d of the boundary region of a frame of `size`, in pixels; at least 1."""
     return max(1, round(ratio * math.hypot(*size)))
 
 
 def boundary_region(label_map: LabelMap, width: int) -> NDArray[np.bool_]:
-    """bool (H, W): the pixels that eroding their own class `width` times by 3x3 takes away.
+    """bool (H, W): the pixels that are lost when the mask of their class is eroded by `width`.
 
-    A pixel survives where its (2 width + 1)-square holds one label alone, that is where maximum
-    and minimum agree: two filters serve all classes. Outside the image both extremes are met.
+    A pixel is kept if all labels in the (2 width + 1)-square around it are equal, which means that
+    their maximum and minimum are equal. So two filters do the work for all classes. Outside the
+    image the maximum filter sees 255 and the minimum filter 0.
     """
     kernel = np.ones((2 * width + 1, 2 * width + 1), np.uint8)
     highest = cv2.dilate(label_map, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=255)
@@ -136,16 +137,16 @@ def boundary_region(label_map: LabelMap, width: int) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class TemporalConsistency:
-    """TC (Liu et al., ECCV 2020): mIoU between consecutive predictions; NaN for one frame."""
+    """TC (Liu et al., ECCV 2020): the mIoU of consecutive predictions. NaN for a single frame."""
 
     along_flow: float
-    """Frame t + 1 brought to frame t along the flow, only where the flow is valid."""
+    """Compares frame t with frame t + 1 warped along the flow, where the flow is valid."""
     plain: float
-    """Frame t + 1 as it is, all pixels."""
+    """Compares frame t with frame t + 1 as it is, over all pixels."""
 
 
 class ConsistencyMeter:
-    """Accumulates `TemporalConsistency` from the predictions of frames 0, 1, 2, ..."""
+    """Computes `TemporalConsistency` from the predictions of frames 0, 1, 2, ..."""
 
     def __init__(self, correspondences: Correspondences, classes: int) -> None:
         self._correspondences = correspondences
@@ -155,13 +156,16 @@ class ConsistencyMeter:
         self._frame = -1
 
     def add(self, label_map: LabelMap) -> None:
-        """The prediction of the next frame. Pixels unknown in either frame of a pair do not
-        count."""
+        """Count the prediction of the next frame.
+
+        A pixel that is `IGNORE` in one of the two frames does not count.
+        """
         if self._previous is not None:
             _add_known(self._plain, self._previous, label_map)
             correspondence = self._correspondences(self._frame)
             if correspondence is not None:
-                _add_known(self._along_flow, self._previous, warp(label_map, correspondence))
+                warped = warp_label_map(label_map, correspondence)
+                _add_known(self._along_flow, self._previous, warped)
         self._previous = label_map
         self._frame += 1
 
@@ -170,22 +174,21 @@ class ConsistencyMeter:
         return TemporalConsistency(self._along_flow.miou, self._plain.miou)
 
 
-def temporal_consistency(
+def score_consistency(
     label_maps: Iterable[LabelMap], correspondences: Correspondences, classes: int
 ) -> TemporalConsistency:
-    """TC of the predictions of consecutive frames."""
+    """The temporal consistency of the predictions of frames 0, 1, 2, ..."""
     meter = ConsistencyMeter(correspondences, classes)
     for label_map in label_maps:
         meter.add(label_map)
     return meter.result
 
 
-def warp(label_map: LabelMap, correspondence: Correspondence) -> LabelMap:
-    """The label map of frame `target` seen from frame `source`, by nearest backward sampling;
-    `IGNORE` where the flow is not valid or leaves the image.
+def warp_label_map(label_map: LabelMap, correspondence: Correspondence) -> LabelMap:
+    """Warp the label map of frame `target` to frame `source`, taking the nearest pixel.
 
-    The flow is brought to the label map's size: bilinear with its vectors scaled, validity
-    nearest.
+    The result is `IGNORE` where the flow is not valid or leaves the image. Flow of another size
+    than the label map is resized: bilinearly, with scaled vectors; `valid` by the nearest pixel.
     """
     height, width = label_map.shape
     dx, dy = correspondence.flow.astype(np.float32)
@@ -209,9 +212,10 @@ def score_video(
     labels: LabelSet,
     correspondences: Correspondences,
 ) -> Scores:
-    """Score the predictions of all frames, in order of time and in one pass.
+    """Score the predictions of all frames, given in order of time.
 
-    A frame without truth has a truth full of `IGNORE`: it still counts for temporal consistency.
+    The truth of a frame without labels is all `IGNORE`. Such a frame counts for temporal
+    consistency only.
     """
     regions = ConfusionMatrix(len(labels))
     boundaries = BoundaryIoU(len(labels))

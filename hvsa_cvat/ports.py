@@ -1,4 +1,4 @@
-"""The seams: what the loop needs from the outside, as protocols."""
+"""What the rounds need from outside, as protocols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hvsa_cvat.types import (
     FrameAnnotation,
     Image,
     LabelMap,
-    LabelSet,
     Sample,
     SegmentMap,
     Size,
@@ -21,7 +20,7 @@ from hvsa_cvat.types import (
 
 
 class Progress(Protocol):
-    """Told how far a long step has come; must be quick and must not raise."""
+    """Is called with how far a long step has come. It must be quick and must not raise."""
 
     def __call__(self, step: str, done: int, total: int) -> None: ...
 
@@ -35,7 +34,7 @@ class FrameSource(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """One a frame, unique, without extension; label maps are written under them."""
+        """A unique name for each frame, without extension. Label maps are saved under it."""
 
     @property
     def size(self) -> Size: ...
@@ -43,15 +42,15 @@ class FrameSource(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, frame: int) -> Image:
-        """Frame `frame`, 0-based; forward order is fast, jumping may not be."""
+        """Frame `frame`, counted from 0. Reading in order is fast; other orders may be slow."""
 
 
 class SegmentMaps(Protocol):
-    """The segments of every frame, at the video's own size: the granularity of the samples."""
+    """The segments of every frame, at the video's own size. Each segment is one sample."""
 
     @property
     def border_is_free(self) -> bool:
-        """Whether vertices on a segment's border cost nothing (regions yes, whole frames no)."""
+        """Whether vertices on a segment's border cost no clicks: yes for regions, no for frames."""
 
     def __len__(self) -> int:
         """Number of frames."""
@@ -67,20 +66,19 @@ class FlowEstimator(Protocol):
 
     @property
     def name(self) -> str:
-        """Identifies method and weights; flow computed under another name is computed again."""
+        """The method and its weights. Flow that was computed under another name is not reused."""
 
     def estimate(
         self, sources: NDArray[np.uint8], targets: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
-        """uint8 (B, H, W, 3) RGB twice -> float32 (B, 2, H, W), dx and dy in pixels."""
+        """Flow from each source to its target, float32 (B, 2, H, W): dx and dy in pixels.
+
+        `sources` and `targets` are uint8 (B, H, W, 3) RGB.
+        """
 
 
 class AnnotationServer(Protocol):
-    """Where people annotate. Every method is safe to repeat."""
-
-    def labels(self) -> LabelSet: ...
-
-    def frames(self) -> FrameSource: ...
+    """Where people annotate. Every method may be called again after a failure."""
 
     def request(
         self,
@@ -89,19 +87,26 @@ class AnnotationServer(Protocol):
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
     ) -> str:
-        """Ask people for `samples`, which are expected to cost so much each. Returns the request's
-        id; the same `key` gives the same request, never a second one."""
+        """Ask people to annotate `samples`, and return the request's id.
+
+        `expected_clicks` holds one number for each sample. A `key` that was used before gives the
+        request that was made then, never a second one.
+        """
 
     def collect(self, request: str) -> Answers | None:
         """The finished answers, or None while people are still at work."""
 
     def revised(self, request: str) -> Answers | None:
-        """The answers as people have changed them since they were read last, or None."""
+        """All answers, if people have changed any since they were last read; else None."""
 
     def corrections(self) -> Sequence[FrameAnnotation]:
-        """What people drew or corrected by themselves, outside all requests: all that there is now,
-        at most one a frame, without segments."""
+        """Everything that people have drawn or corrected outside all requests, as it is now.
+
+        At most one annotation for each frame, without segments.
+        """
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
-        """Show dense predictions, (frame, label map) at the video's own size, in place of the
-        ones published before."""
+        """Replace the masks that were published before by new ones.
+
+        `label_maps` are pairs (frame, label map at the video's own size).
+        """

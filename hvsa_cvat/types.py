@@ -1,7 +1,7 @@
-"""The values that cross module borders. All frozen; arrays are never written after construction.
+"""The values that modules hand to each other. All are frozen, and nobody writes into their arrays.
 
-Frame of reference: frame pixels of the video's own size unless a name says otherwise; x right, y
-down, pixel (0, 0) covers the square [0, 1] x [0, 1]. Sizes are (height, width).
+Coordinates are pixels of the video's own size unless a name says otherwise: x points right, y
+points down, and pixel (0, 0) covers the square [0, 1] x [0, 1]. Sizes are (height, width).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from hvsa_cvat.errors import ConfigError
 
 IGNORE = 255
-"""Label-map value of a pixel that nobody labelled; it trains nothing and scores nothing."""
+"""Label-map value of a pixel without a label. Training and scores leave such pixels out."""
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -26,10 +26,10 @@ Image = NDArray[np.uint8]
 """uint8 (H, W, 3), RGB."""
 
 LabelMap = NDArray[np.uint8]
-"""uint8 (H, W), class indices, `IGNORE` where nothing is known."""
+"""uint8 (H, W): class indices, and `IGNORE` where nothing is known."""
 
 SegmentMap = NDArray[np.int32]
-"""int32 (H, W), segment ids 0..n-1 of one frame, every id present."""
+"""int32 (H, W): the segment of each pixel of one frame. All ids 0..n-1 occur."""
 
 Mask = NDArray[np.bool_]
 """bool (H, W)."""
@@ -37,7 +37,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class LabelSet:
-    """The classes of one project; a class index is the position in `names`."""
+    """The classes of one project. A class index is a position in `names`."""
 
     names: tuple[str, ...]
     ignore_index: int = IGNORE
@@ -62,7 +62,7 @@ class LabelSet:
 
 @dataclass(frozen=True, order=True)
 class Sample:
-    """s_t^n: segment n of frame t, the unit that a person is asked to annotate."""
+    """s_t^n: segment n of frame t. People are asked to annotate one sample at a time."""
 
     frame: int
     segment: int
@@ -70,13 +70,13 @@ class Sample:
 
 @dataclass(frozen=True)
 class Polygon:
-    """One drawn outline. A pixel belongs to it when its centre lies inside (even-odd)."""
+    """One drawn outline. A pixel belongs to it if its centre lies inside (even-odd rule)."""
 
     label: int
     points: NDArray[np.float64]
-    """float64 (N, 2) xy, frame pixels, open (the last point is not the first)."""
+    """float64 (N, 2): x and y in frame pixels. The last point does not repeat the first."""
     z_order: int = 0
-    """Higher is drawn later, so lies on top."""
+    """Polygons with a higher number are drawn later and lie on top."""
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,9 @@ class Clicks:
     """What an annotation cost, in mouse clicks (paper, section 4)."""
 
     boundary: int = 0
-    """Vertices placed."""
+    """Clicks that place a vertex."""
     classes: int = 0
-    """Class choices, one a polygon, or one for a sample of a single class."""
+    """Clicks that choose a class: one for each polygon, or one for a sample of a single class."""
 
     def __add__(self, other: Clicks) -> Clicks:
         return Clicks(self.boundary + other.boundary, self.classes + other.classes)
@@ -98,8 +98,11 @@ class Clicks:
 
 @dataclass(frozen=True)
 class Packed:
-    """An array kept deflated. Maps at a frame's own size mostly repeat the pixel before: those of
-    every frame of a long video fit into memory only so."""
+    """An array that is kept compressed by zlib.
+
+    The label maps of all frames of a long video would not fit into memory otherwise; they compress
+    well, because most pixels equal the pixel before.
+    """
 
     shape: tuple[int, ...]
     dtype: str
@@ -112,18 +115,18 @@ class Packed:
 
     @property
     def array(self) -> NDArray[Any]:
-        """Inflated anew each time, read-only."""
+        """Read-only; each access decompresses it again."""
         return np.frombuffer(zlib.decompress(self.content), self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True, init=False)
 class FrameAnnotation:
-    """What people answered about one frame: truth inside `segments`, `IGNORE` outside them."""
+    """What people drew in one frame: their labels inside `segments`, `IGNORE` outside them."""
 
     frame: int
     segments: tuple[int, ...]
     packed: Packed
-    """The label map."""
+    """The label map, compressed."""
 
     def __init__(self, frame: int, segments: tuple[int, ...], label_map: LabelMap | Packed) -> None:
         packed = label_map if isinstance(label_map, Packed) else Packed.of(label_map)
@@ -133,18 +136,18 @@ class FrameAnnotation:
 
     @property
     def label_map(self) -> LabelMap:
-        """Inflated anew each time, read-only."""
+        """Read-only; each access decompresses it again."""
         return self.packed.array
 
 
 @dataclass(frozen=True)
 class Answers:
-    """One request, answered."""
+    """The answers to one request."""
 
     annotations: tuple[FrameAnnotation, ...]
-    """At most one a frame, in order of frames."""
+    """At most one for each frame, in order of frames."""
     clicks: dict[Sample, Clicks] = field(default_factory=dict)
-    """Clicks spent on each requested sample."""
+    """The clicks that each requested sample took."""
 
     @property
     def total_clicks(self) -> int:
@@ -160,12 +163,12 @@ class Correspondence:
     flow: NDArray[np.float16]
     """float16 (2, H, W): dx, dy in pixels of the map's own size."""
     valid: Mask
-    """Forward-backward consistent and inside the target frame."""
+    """True where the flow passes the forward-backward check and ends inside the target frame."""
 
 
 @dataclass(frozen=True)
 class FramePrediction:
-    """What the network says of one frame."""
+    """What the network predicts for one frame."""
 
     frame: int
     label_map: LabelMap

@@ -165,12 +165,23 @@ def as_label_map(answer: Sequence[Json], labels: Sequence[str], size: Size) -> L
 
 
 def as_region(answer: Json, size: Size) -> Mask:
-    """The mask that CVAT's annotation page makes of an interactor's answer."""
-    left, top, right, bottom = answer["bounds"]
-    region = np.zeros(size, dtype=np.bool_)
-    window = region[top : bottom + 1, left : right + 1]
-    window[:] = np.array(answer["mask"], dtype=np.bool_)
-    return region
+    """The mask that CVAT makes of an interactor's answer to an image of `size`.
+
+    The page up to 2.72 lays the mask into its `bounds`, or takes it as the whole image if there
+    are none. The page of 2.73 always takes it as the whole image. With a region of interest the
+    server of 2.73 lays it into a window of the region's size, which is that of the image it sent.
+    """
+    mask = np.array(answer["mask"], dtype=np.bool_)
+    left, top, right, bottom = answer.get("bounds", (0, 0, mask.shape[1] - 1, mask.shape[0] - 1))
+    on_older_page = np.zeros(size, dtype=np.bool_)
+    on_older_page[top : bottom + 1, left : right + 1] = mask
+    on_newer_page = np.zeros(size, dtype=np.bool_)
+    on_newer_page[: mask.shape[0], : mask.shape[1]] = mask
+    assert np.array_equal(on_newer_page, on_older_page)
+    around = np.zeros((size[0] + 20, size[1] + 30), dtype=np.bool_)
+    around[10 : 10 + size[0], 10 : 10 + size[1]] = mask
+    assert np.array_equal(around[10:-10, 10:-20], on_older_page)
+    return on_older_page
 
 
 def read_function(file: Path) -> Json:

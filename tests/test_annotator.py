@@ -10,9 +10,8 @@ from hvsa_cvat.annotation.clicks import AnnotationRules, mimic_annotation
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import AnnotationServer
 from hvsa_cvat.simulation.annotator import SimulatedServer
-from hvsa_cvat.types import IGNORE, Clicks, Image, LabelMap, LabelSet, Sample, SegmentMap, Size
+from hvsa_cvat.types import IGNORE, Clicks, Image, LabelMap, Sample, SegmentMap, Size
 
-LABELS = LabelSet(("road", "sky"))
 SIZE = (20, 30)
 
 
@@ -60,13 +59,13 @@ def truths() -> list[LabelMap]:
 
 
 def server(folder: Path, epsilon: float = 1.0) -> SimulatedServer:
-    return SimulatedServer(LABELS, Frames(), truths(), AnnotationRules(epsilon), folder)
+    return SimulatedServer(Frames(), truths(), AnnotationRules(epsilon), folder)
 
 
 def test_it_is_an_annotation_server(tmp_path: Path) -> None:
     port: AnnotationServer = server(tmp_path)
-    assert port.labels() == LABELS
-    assert len(port.frames()) == 3
+    assert port.revised("never asked") is None
+    assert port.corrections() == ()
 
 
 def test_answers_are_drawn_inside_the_samples_only(tmp_path: Path) -> None:
@@ -118,7 +117,7 @@ def test_nonsense_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
             s.request("k", bad, Halves())
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="2 label maps for 3 frames"):
-        SimulatedServer(LABELS, Frames(), truths()[:2], AnnotationRules(), tmp_path)
+        SimulatedServer(Frames(), truths()[:2], AnnotationRules(), tmp_path)
 
 
 def test_lost_requests_are_named(tmp_path: Path) -> None:

@@ -116,7 +116,7 @@ def test_whole_frames_are_spaced_evenly_by_default() -> None:
     assert choose_strategy(None, "paper", True) is Strategy.ACTIVE
     assert choose_strategy(Strategy.RANDOM, "hvsa", True) is Strategy.RANDOM
     assert choose_strategy(Strategy.UNIFORM, "paper", True) is Strategy.UNIFORM
-    with pytest.raises(ConfigError, match="goes with granularity frame"):
+    with pytest.raises(ConfigError, match="needs granularity frame"):
         choose_strategy(Strategy.UNIFORM, "hvsa", False)
 
 

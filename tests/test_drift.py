@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvsa_cvat.propagation.drift import Places, moved_places, paint, without_drift
+from hvsa_cvat.propagation.drift import Places, moved_places, reconstruct, without_drift
 from hvsa_cvat.propagation.propagate import carry
 from hvsa_cvat.types import IGNORE, FrameAnnotation
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
@@ -50,9 +50,9 @@ def test_painting_reads_the_sources_between_pixels() -> None:
     offset[0, 0, 0] = 0.5
     places = Places(offset, np.array([[0, 1, -1]], np.int32), np.ones((1, 3), np.float32))
 
-    painted = paint(places, video, 1, [0, 2])
+    reconstructed = reconstruct(places, video, 1, [0, 2])
 
-    assert painted[0, :, 0].tolist() == [5, 110, 7]
+    assert reconstructed[0, :, 0].tolist() == [5, 110, 7]
 
 
 def test_painting_goes_on_beyond_the_border() -> None:
@@ -62,7 +62,7 @@ def test_painting_goes_on_beyond_the_border() -> None:
     offset[..., 0], offset[..., 1] = (-4, 0, 9), 3
     places = Places(offset, np.zeros((1, 3), np.int32), np.ones((1, 3), np.float32))
 
-    assert paint(places, video, 1, [0])[0, :, 0].tolist() == [10, 20, 30]
+    assert reconstruct(places, video, 1, [0])[0, :, 0].tolist() == [10, 20, 30]
 
 
 def test_drift_is_taken_out() -> None:
@@ -85,7 +85,7 @@ def test_nothing_is_painted_worse_than_before(seed: int, offset: float) -> None:
     after = without_drift(before, video, 1, [0])
 
     def error(places: Places) -> float:
-        return float(np.abs(paint(places, video, 1, [0]) - video[1]).mean())
+        return float(np.abs(reconstruct(places, video, 1, [0]) - video[1]).mean())
 
     assert error(after) <= error(before) + 1e-6
     if offset == 0:

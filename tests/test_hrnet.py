@@ -119,7 +119,9 @@ def test_width_of_the_features() -> None:
 
 
 def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(ConfigError, match="no network 'resnet50'; choose one of hrnet_w48"):
+    with pytest.raises(
+        ConfigError, match="there is no network 'resnet50'; choose one of hrnet_w48"
+    ):
         SegmentationNetwork("resnet50", 2)
 
 

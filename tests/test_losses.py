@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from hvsa_cvat.segmentation.losses import labeled_cross_entropy, temporal_consistency, warp
+from hvsa_cvat.segmentation.losses import consistency_loss, labeled_cross_entropy, warp_batch
 from hvsa_cvat.types import IGNORE
 
 
@@ -17,8 +17,8 @@ def random_probs(size: tuple[int, int] = (6, 8), seed: int = 0) -> torch.Tensor:
 def test_warp_reads_the_other_frame_where_the_flow_points() -> None:
     values = torch.arange(12.0).reshape(1, 1, 3, 4)
 
-    right = warp(values, constant_flow(1, 0, (3, 4)))
-    down = warp(values, constant_flow(0, 1, (3, 4)))
+    right = warp_batch(values, constant_flow(1, 0, (3, 4)))
+    down = warp_batch(values, constant_flow(0, 1, (3, 4)))
 
     # beyond the border its values go on
     assert torch.allclose(
@@ -33,10 +33,10 @@ def test_warp_is_bilinear() -> None:
     values = torch.tensor([[0.0, 4.0], [8.0, 20.0]])[None, None]
 
     assert torch.allclose(
-        warp(values, constant_flow(0.25, 0, (2, 2)))[0, 0, :, 0], torch.tensor([1.0, 11.0])
+        warp_batch(values, constant_flow(0.25, 0, (2, 2)))[0, 0, :, 0], torch.tensor([1.0, 11.0])
     )
     assert torch.allclose(
-        warp(values, constant_flow(0.5, 0.5, (2, 2)))[0, 0, 0, 0], torch.tensor(8.0)
+        warp_batch(values, constant_flow(0.5, 0.5, (2, 2)))[0, 0, 0, 0], torch.tensor(8.0)
     )
 
 
@@ -45,14 +45,14 @@ def test_warp_uses_the_flow_of_each_pixel_and_each_frame() -> None:
     flow = torch.zeros(2, 2, 1, 3)
     flow[0, 0, 0] = torch.tensor([2.0, 0.0, -2.0])
 
-    assert warp(values, flow)[:, 0, 0].tolist() == [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]
+    assert warp_batch(values, flow)[:, 0, 0].tolist() == [[2.0, 1.0, 0.0], [0.0, 1.0, 2.0]]
 
 
 def test_warp_takes_frames_of_one_row_or_column() -> None:
     values = torch.tensor([[0.0, 1.0, 2.0]])[None, None]
 
-    assert warp(values, constant_flow(1, 0, (1, 3)))[0, 0].tolist() == [[1.0, 2.0, 2.0]]
-    assert torch.isfinite(warp(values[..., :1], constant_flow(1, 1, (1, 1)))).all()
+    assert warp_batch(values, constant_flow(1, 0, (1, 3)))[0, 0].tolist() == [[1.0, 2.0, 2.0]]
+    assert torch.isfinite(warp_batch(values[..., :1], constant_flow(1, 1, (1, 1)))).all()
 
 
 def test_consistency_by_hand() -> None:
@@ -61,7 +61,7 @@ def test_consistency_by_hand() -> None:
     other = torch.tensor([[0.3, 0.7, 0.5], [0.7, 0.3, 0.5]])[None, :, None]
     valid = torch.tensor([[[True, True, False]]])
 
-    loss = temporal_consistency(probs, other, constant_flow(1, 0, (1, 3)), valid)
+    loss = consistency_loss(probs, other, constant_flow(1, 0, (1, 3)), valid)
 
     # (0.9 - 0.7)^2 twice and (0.5 - 0.5)^2 twice, over two valid pixels
     assert torch.isclose(loss, torch.tensor(0.04))
@@ -75,7 +75,7 @@ def test_consistency_is_zero_exactly_under_the_true_shift() -> None:
     valid[:, 1:, :6] = True
 
     def loss(*flow: float) -> float:
-        return float(temporal_consistency(probs, other, constant_flow(*flow, (6, 8)), valid))
+        return float(consistency_loss(probs, other, constant_flow(*flow, (6, 8)), valid))
 
     assert loss(dx, dy) < 1e-10
     assert loss(-dx, -dy) > 0.01
@@ -87,7 +87,7 @@ def test_consistency_ignores_pixels_that_are_not_valid() -> None:
     valid = torch.zeros(1, 6, 8, dtype=torch.bool)
     valid[0, 2, 3] = True
 
-    loss = temporal_consistency(probs, other, constant_flow(1, 0, (6, 8)), valid)
+    loss = consistency_loss(probs, other, constant_flow(1, 0, (6, 8)), valid)
     loss.backward()
 
     expected = (probs[0, :, 2, 3] - other[0, :, 2, 4]).square().sum()
@@ -105,7 +105,7 @@ def test_consistency_ignores_pixels_that_are_not_valid() -> None:
 def test_consistency_without_a_valid_pixel_is_zero() -> None:
     probs = random_probs(seed=1).requires_grad_()
 
-    loss = temporal_consistency(
+    loss = consistency_loss(
         probs, random_probs(seed=2), constant_flow(0, 0, (6, 8)), torch.zeros(1, 6, 8).bool()
     )
     loss.backward()

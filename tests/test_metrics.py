@@ -14,9 +14,9 @@ from hvsa_cvat.metrics import (
     ConfusionMatrix,
     boundary_region,
     boundary_width,
+    score_consistency,
     score_video,
-    temporal_consistency,
-    warp,
+    warp_label_map,
 )
 from hvsa_cvat.types import IGNORE, Correspondence, LabelMap, LabelSet
 
@@ -201,10 +201,12 @@ def test_boundary_iou_is_quick() -> None:
 
 def test_warp_brings_the_target_back_to_the_source() -> None:
     later = drawn("0123", "0123")
-    assert_array_equal(warp(later, shift(1, 0, (2, 4))), drawn("123.", "123."))
-    assert_array_equal(warp(later, shift(-0.6, 0, (2, 4))), drawn(".012", ".012"))
-    assert_array_equal(warp(later, shift(0.4, 1, (2, 4))), drawn("0123", "...."))
-    assert_array_equal(warp(later, shift(0, 0, (2, 4), valid=False)), drawn("....", "...."))
+    assert_array_equal(warp_label_map(later, shift(1, 0, (2, 4))), drawn("123.", "123."))
+    assert_array_equal(warp_label_map(later, shift(-0.6, 0, (2, 4))), drawn(".012", ".012"))
+    assert_array_equal(warp_label_map(later, shift(0.4, 1, (2, 4))), drawn("0123", "...."))
+    assert_array_equal(
+        warp_label_map(later, shift(0, 0, (2, 4), valid=False)), drawn("....", "....")
+    )
 
 
 def test_warp_scales_the_flow_to_the_label_map() -> None:
@@ -212,12 +214,14 @@ def test_warp_scales_the_flow_to_the_label_map() -> None:
     small.valid[:, 0] = False
     later = drawn("00112233", "44556677", "00112233", "44556677")
     # twice the size: one pixel right, two down; the leftmost two columns are not valid
-    assert_array_equal(warp(later, small), drawn("..12233.", "..56677.", "........", "........"))
+    assert_array_equal(
+        warp_label_map(later, small), drawn("..12233.", "..56677.", "........", "........")
+    )
 
 
 def test_consistency_of_a_moving_object_is_seen_along_the_flow_only() -> None:
     frames = [drawn("01000"), drawn("00100"), drawn("00010")]
-    result = temporal_consistency(frames, lambda t: shift(1, 0, (1, 5), source=t), 2)
+    result = score_consistency(frames, lambda t: shift(1, 0, (1, 5), source=t), 2)
     assert result.along_flow == 1
     # each pair: class 0 has 3 common of 5, class 1 none of 2
     assert result.plain == pytest.approx((6 / 10 + 0) / 2)
@@ -235,7 +239,7 @@ def test_consistency_asks_for_each_pair_and_counts_valid_pixels_only() -> None:
         return correspondence
 
     frames = [drawn("0010"), drawn("0011"), drawn("1111")]
-    result = temporal_consistency(frames, correspondences, 3)
+    result = score_consistency(frames, correspondences, 3)
     assert asked == [0, 1]
     assert result.along_flow == 1
     # pairs of classes: 00 00 11 01 | 01 01 11 11
@@ -244,12 +248,12 @@ def test_consistency_asks_for_each_pair_and_counts_valid_pixels_only() -> None:
 
 def test_consistency_leaves_out_pixels_unknown_in_either_frame() -> None:
     frames = [drawn("0.11"), drawn("01.0")]
-    assert temporal_consistency(frames, no_flow, 2).plain == pytest.approx((1 / 2 + 0) / 2)
+    assert score_consistency(frames, no_flow, 2).plain == pytest.approx((1 / 2 + 0) / 2)
 
 
 @pytest.mark.parametrize("frames", [[], [drawn("01")]])
 def test_consistency_of_fewer_than_two_frames_is_undefined(frames: list[LabelMap]) -> None:
-    result = temporal_consistency(frames, no_flow, 2)
+    result = score_consistency(frames, no_flow, 2)
     assert math.isnan(result.along_flow)
     assert math.isnan(result.plain)
 

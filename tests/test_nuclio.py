@@ -6,6 +6,7 @@ import io
 import json
 import struct
 import threading
+import tracemalloc
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -199,7 +200,7 @@ BAD_PAYLOADS: dict[str, tuple[object, str]] = {
     "half a file": ({"image": encoded(base64.b64decode(GOOD)[:60])}, "the image cannot be read"),
     "100 megapixels": ({"image": encoded(png_header(10_000, 10_000))}, "10000x10000"),
     "400 megapixels": ({"image": encoded(png_header(20_000, 20_000))}, "the image cannot be read"),
-    "a list": ([1, 2], "no JSON object"),
+    "a list": ([1, 2], "must be a JSON object"),
     "a word": ("image", "no JSON"),
 }
 
@@ -240,6 +241,14 @@ def test_bad_clicks(served: dict[str, Processor], clicks: object) -> None:
     answer = call(served["interactor"].url, {"image": GOOD, "pos_points": clicks})
     assert answer.status == 400
     assert b"pos_points" in answer.data
+
+
+def test_too_many_clicks(served: dict[str, Processor]) -> None:
+    for key in ("pos_points", "neg_points"):
+        payload = {"image": GOOD, "pos_points": [[1, 1]], key: [[1, 1]] * 101}
+        answer = call(served["interactor"].url, payload)
+        assert answer.status == 400
+        assert answer.data.decode() == f"{key} has 101 clicks; at most 100 are allowed"
 
 
 @pytest.mark.parametrize("body", [b"{", b"\xff\xfe", b"", b"[" * 100_000])
@@ -284,14 +293,30 @@ def test_a_click_takes_the_region_under_it(
     label_map = model.predict(frame).label_map
     click = {"pos_points": [[100.4, 70.9]], "neg_points": [], "obj_bbox": []}
     answer = ask(served["interactor"], image=in_base64(frame), **click)
-    assert set(answer) == {"mask", "bounds"}
+    assert set(answer) == {"mask"}
     assert {value for row in answer["mask"] for value in row} == {0, 1}
     region = as_region(answer, label_map.shape)
     assert np.array_equal(region, clicked_region(label_map, [(100.4, 70.9)], []))
-    rows, columns = np.nonzero(region)
-    assert answer["bounds"] == [columns.min(), rows.min(), columns.max(), rows.max()]
     again = ask(served["interactor"], image=in_base64(frame), **click)
     assert again == answer
+
+
+def test_the_memory_of_a_region_does_not_grow_with_the_clicks() -> None:
+    label_map = np.zeros((400, 400), np.uint8)
+    label_map[:, ::2] = 1
+
+    def peak(clicks: int) -> int:
+        positive = [(2.0 * k, 10.0) for k in range(clicks)]
+        negative = [(2.0 * k, 300.0) for k in range(clicks)]
+        tracemalloc.start()
+        try:
+            clicked_region(label_map, positive, negative)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(2)  # what is imported at first use is not counted
+    assert peak(100) < 1.1 * peak(2)
 
 
 PICTURE = """
@@ -470,13 +495,13 @@ def environment(checkpoint: Path, **more: str) -> dict[str, str]:
 def test_answers_over_the_limit_are_refused(checkpoint: Path, tmp_path: Path) -> None:
     function = open_function(environment(checkpoint))
     large = in_base64(PillowImage.new("1", (4100, 4100)))
-    with pytest.raises(HvsaError, match="4100x4100 image would take more than the 32 MiB"):
+    with pytest.raises(HvsaError, match=r"4100x4100 image would take more than the 32 MiB"):
         function({"image": large})
     everything = LabelSet(("everything",))
     variables = environment(tiny.write_checkpoint(tmp_path / "one.safetensors", everything))
     variables |= {"HVSA_FUNCTION": "interactor", "HVSA_LABELS": json.dumps(everything.names)}
     function = open_function(variables)
-    with pytest.raises(HvsaError, match="the region would take more than the 32 MiB"):
+    with pytest.raises(HvsaError, match=r"4100x4100 image would take more .* region of interest"):
         function({"image": large, "pos_points": [[0, 0]]})
 
 

@@ -162,7 +162,7 @@ def test_the_files_in_the_repository_are_up_to_date(tmp_path: Path) -> None:
     kept = ROOT / "serverless" / "pytorch" / "hvsa" / "nuclio"
     assert sorted(path.name for path in kept.iterdir()) == FILES
     for file in FILES:
-        assert (kept / file).read_text() == (planned.folder / file).read_text(), "render it anew"
+        assert (kept / file).read_text() == (planned.folder / file).read_text(), "render it again"
 
 
 def test_handlers_are_thin_and_python(tmp_path: Path, checkpoint: Path) -> None:
@@ -223,13 +223,13 @@ def test_names_that_nuclio_cannot_have(tmp_path: Path, checkpoint: Path, name: s
 
 def test_options_that_cannot_be_used(tmp_path: Path, checkpoint: Path) -> None:
     mount, url = Path("/srv"), "https://example.com/a"
-    refuses(ConfigError, "exclude each other", checkpoint, tmp_path, mount=mount, url=url)
+    refuses(ConfigError, "cannot be used together", checkpoint, tmp_path, mount=mount, url=url)
     refuses(ConfigError, "absolute", checkpoint, tmp_path, mount=Path("nets"))
     refuses(ConfigError, "no web address", checkpoint, tmp_path, url="/srv/a")
     secret = "https://ann:secret@example.com/a"
     refuses(ConfigError, "user or password", checkpoint, tmp_path, url=secret)
     refuses(
-        *(ConfigError, "goes with detectors", checkpoint, tmp_path),
+        *(ConfigError, "is for detectors", checkpoint, tmp_path),
         kind="interactor",
         shapes="polygons",
     )
@@ -329,7 +329,7 @@ def test_the_classes_are_checked_at_the_server(
     lacking = cvat.add_task("clip", ["floor", "sky"], frames=frames)
     points = {"name": "ball", "type": "points"}
     other_type = cvat.add_task("clip", ["floor", "box", points], frames=frames)
-    line = "the checkpoint knows box, ball, which the task has no label for (it has floor, sky)"
+    line = "the checkpoint knows box, ball, but the task has no such label (it has floor, sky)"
     complains(invoke(*call, lacking.id), 1, line)
     complains(invoke(*call, other_type.id), 1, "'ball' of the task has type points")
     complains(invoke(*call, 99), 1, "not found")

@@ -171,7 +171,7 @@ def test_given_maps_errors_name_the_file(tmp_path):
     maps = MapFiles(tmp_path, ["a", "b", "c", "d", "e"], (3, 3))
     for frame, problem in enumerate(
         [
-            r"a.png has the size 3x4, the frames 3x3",
+            r"a.png has the size 3x4, but the frames have 3x3",
             r"b.png is a RGBA image",
             r"c.png",
             r"d.npy",

@@ -166,7 +166,7 @@ def test_pool_of_predictions() -> None:
     assert rest.samples == (Sample(3, 0), Sample(4, 1))
     assert rest.uncertainty.tolist() == [3, 4.5]
     assert rest.features.tolist() == [[3, 0], [4, 1]]
-    with pytest.raises(ValueError, match="unlike length"):
+    with pytest.raises(ValueError, match="different lengths"):
         Pool(pool.frames, pool.segments[:1], pool.uncertainty, pool.features)
 
 
@@ -290,7 +290,7 @@ def test_later_uniform_frames_fill_the_widest_gaps() -> None:
 def test_uniform_needs_one_sample_a_frame() -> None:
     pool = frames_pool(np.zeros(4))
     twice = Pool(np.zeros(4, np.int32), pool.frames, pool.uncertainty, pool.features)
-    with pytest.raises(ValueError, match="one sample a frame"):
+    with pytest.raises(ValueError, match="one sample for each frame"):
         select(twice, Query(5, flat(1), Strategy.UNIFORM, length=4), rng())
 
 

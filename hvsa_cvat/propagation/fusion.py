@@ -1,4 +1,4 @@
-"""Carried labels and the network's probabilities brought together."""
+"""Combining carried labels and the network's probabilities."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.types import IGNORE, LabelMap
 
 _CARRIED = 6.0
-"""Evidence of a label that a chain is sure of; the network's adds up to 1 over the classes."""
+"""The evidence for a label of which one chain is sure. The network's probabilities, which are its
+evidence, add up to 1 over the classes."""
 
 
 class Fused(NamedTuple):
-    """One frame as it is shown."""
+    """The result for one frame."""
 
     label_map: LabelMap
     certainty: NDArray[np.float32]
-    """float32 (H, W) in 0..1: of the lead in evidence over the next class, n, it is n / (1 + n); 1
-    where a person labelled."""
+    """float32 (H, W) in 0..1: n / (1 + n), where n is the lead in evidence over the next class. It
+    is 1 where a person labelled."""
 
 
 def remember(
     probabilities: NDArray[np.float32], first: NDArray[np.float32], classes: Sequence[int]
 ) -> NDArray[np.float32]:
-    """`probabilities` in which `classes` are as likely as `first`, the network of round 0, says,
-    where that is more; the others keep their proportions.
+    """Raise the probabilities of `classes` to those of `first`, where `first` has higher ones.
 
-    All are float32 (C, H, W) and sum to one over the classes.
+    `first` are the probabilities of the network of round 0. The other classes keep their
+    proportions. All arrays are float32 (C, H, W) and sum to one over the classes.
     """
     joined = probabilities.copy()
     known = np.ones(len(joined), np.bool_)
@@ -45,11 +46,12 @@ def remember(
 
 
 def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
-    """The class with the most evidence of each pixel.
+    """The class with the most evidence at each pixel.
 
-    Probabilities are float32 (C, H, W); a carried label adds six times its lead, so that it holds
-    unless it came far, failed the flow check or was disputed, and the network is sure of another.
-    What a person labelled stays.
+    `probabilities` are float32 (C, H, W). A carried label adds six times its lead to its class. So
+    it usually wins. It loses where its lead is small (it comes from far away, the flow failed the
+    check, or the chains disagree) and the network is sure of another class. The label of a person
+    always wins.
     """
     label_map: LabelMap = probabilities.argmax(axis=0).astype(np.uint8)
     if len(probabilities) > 1:

@@ -1,9 +1,10 @@
-"""Label propagation along optical flow, in the way of Budvytis et al. 2017, without a network.
+"""Label propagation along optical flow, similar to Budvytis et al. 2017, without a network.
 
-Two chains run through the video, one from the past and one from the future. A chain does not carry
-labels but places: for every cell of the flow's grid, which annotated frame it comes from and where
-in it. Labels are read there once, at the video's own size and between pixels, so nothing blurs or
-drifts by rounding however long the chain; and what the two chains read is put to the vote.
+Two chains run through the video: one forward from the past and one backward from the future. A
+chain does not carry labels. It carries places: for each cell of the flow's grid, the annotated
+frame that the cell comes from, and the position in it. Labels are read at the places only once, at
+the video's own size and between pixels. So long chains neither blur labels nor add rounding errors.
+The labels that both chains read are then decided by vote.
 """
 
 from __future__ import annotations
@@ -31,17 +32,17 @@ from hvsa_cvat.video.flow import FlowStore
 from hvsa_cvat.video.frames import load_npy, npy_writer
 
 DECAY = 0.93
-"""What is left of the confidence after one frame, so that the nearer annotated frame wins."""
+"""The factor of the confidence for each frame. It lets the nearer annotated frame win."""
 
 FAILED_DECAY = 0.3
-"""The same, further, where the flow check fails: the label travels on unless something better
-contradicts it. So does the border's label into what enters the frame."""
+"""Another factor where the flow fails the check. The label is still carried, and loses against any
+better one. The same happens to the border's label, which fills what enters the frame."""
 
 _LEAST_CONFIDENCE = 2.0**-14
-"""Smallest normal float16; keeps a label that failed the check often above no label at all."""
+"""The smallest normal float16: a label that failed the check often still counts as a label."""
 
 _PLACE = np.dtype([("offset", np.float16, 2), ("source", np.int32), ("confidence", np.float16)])
-"""Of one cell: (dx, dy) to its place in the source, in cells; index of the source, -1 for none."""
+"""The place of one cell: (dx, dy) to it in cells, and the index of the source, -1 for none."""
 
 CARRIED_PIXEL = 400
 """Bytes for each pixel of the flow that one thread takes while it carries labels."""
@@ -53,40 +54,43 @@ _READING_BYTES = 2**29
 """Memory that all threads together may take while they read carried labels."""
 
 PLACE_BYTES = _PLACE.itemsize
-"""Of one cell in one frame, while labels are carried."""
+"""Bytes per cell, frame and chain while labels are carried."""
 
 
 @dataclass(frozen=True)
 class Propagated:
-    """What label propagation says of one frame, at the video's own size."""
+    """The result of label propagation for one frame, at the video's own size."""
 
     frame: int
     label_map: LabelMap
     """`IGNORE` where no label reaches."""
     confidence: NDArray[np.float32]
-    """float32 (H, W) in 0..1: 1 where a person labelled, 0 where no label reaches, between them
-    the better chain's confidence times the label's share of the vote."""
+    """float32 (H, W) in 0..1: 1 where a person labelled, 0 where no label reaches. Elsewhere it is
+    the larger confidence of the chains times the label's share of the vote."""
     lead: NDArray[np.float32]
-    """float32 (H, W) in 0..2: by how much confidence of both chains the label is ahead of the next
-    one; what a person labelled needs none."""
+    """float32 (H, W) in 0..2: the confidence in votes for the label minus that for the next label.
+    It is not used where a person labelled."""
     reached: float
-    """Share of the pixels that have a label."""
+    """The share of the pixels that have a label."""
 
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """Labels carried through a whole video: each iteration reads them anew."""
+    """Labels carried through a whole video. Iterating computes the result of each frame.
 
-    frames: tuple[int, ...]
+    Labels and places are memory-mapped files.
+    """
+
+    annotated: tuple[int, ...]
     """The annotated frames, in order."""
     labels: NDArray[np.uint8]
-    """uint8 (A, H, W): their label maps, mapped from a file."""
+    """uint8 (A, H, W): the label maps of the annotated frames."""
     past: NDArray[Any]
-    """`_PLACE` (N, h, w): where in the past the cells of every frame come from; mapped as well."""
+    """`_PLACE` (N, h, w): where the cells of every frame come from in earlier frames."""
     future: NDArray[Any]
-    """The same of the future."""
+    """`_PLACE` (N, h, w): where they come from in later frames."""
     colours: NDArray[np.uint8] | None = None
-    """uint8 (N, h, w, 3) RGB: frames by whose colours labels are read, of any size."""
+    """uint8 (N, h, w, 3) RGB, any size: the frames, if votes depend on colours."""
 
     def __len__(self) -> int:
         return len(self.past)
@@ -101,10 +105,10 @@ class Carried:
         label_map, confidence, lead = count_votes(
             (self.past[frame], self.future[frame]),
             self.labels,
-            None if colours is None else Colours(frame, self.frames, colours),
+            None if colours is None else Colours(frame, self.annotated, colours),
         )
-        if frame in self.frames:
-            own = self.labels[self.frames.index(frame)]
+        if frame in self.annotated:
+            own = self.labels[self.annotated.index(frame)]
             label_map = np.where(own != IGNORE, own, label_map)
             confidence[own != IGNORE] = 1
         reached = float((label_map != IGNORE).mean())
@@ -127,19 +131,22 @@ def carry(
     pictures: NDArray[np.uint8] | None = None,
     colours: NDArray[np.uint8] | None = None,
 ) -> Carried:
-    """`annotations`, whole or partial, carried through a video of `length` frames of `size`.
+    """Carry `annotations` through a video of `length` frames of `size`.
 
-    Of several annotations of a frame the later one holds. With `pictures`, the frames uint8
-    (length, h, w, 3) RGB at the flow's size, drift is taken out at every step; with `colours`, the
-    same of any size, labels are read by them. Kept in `folder`, which is replaced as a whole, and
-    taken from there when it was made from the same annotations and is undamaged; that flow and
-    pictures are the same too is for the caller to know.
+    An annotation may cover a part of its frame. Where two of the same frame overlap, the later one
+    counts. `pictures` are the frames at the flow's size, uint8 (length, h, w, 3) RGB; if given,
+    drift is corrected at every step. `colours` are the frames at any size; if given, votes depend
+    on colours.
+
+    The places are written to `folder`, which is replaced as a whole. They are not computed again if
+    `folder` holds undamaged places of the same annotations. The caller must use another folder for
+    other flow or pictures.
     """
     if len(flow) != length:
         raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
     latest = _merged(annotations, size)
     places = (length, *flow.size)
-    if (kept := _kept(folder, latest, size, places)) is not None:
+    if (kept := _read_kept(folder, latest, size, places)) is not None:
         return replace(kept, colours=colours)
     with atomic_directory(folder) as temporary:
         with npy_writer(temporary / "labels.npy", (len(latest), *size), np.uint8) as append:
@@ -161,9 +168,9 @@ def carry(
         _run(parts, threads, length, progress)
         sums = {name: _checksum(rows) for name, rows in {"labels": labels, **chains}.items()}
         (temporary / "carried.json").write_text(json.dumps(_description(latest, sums)))
-    carried = _mapped(folder, tuple(latest), size, places)
+    carried = _open_files(folder, tuple(latest), size, places)
     if carried is None:
-        raise ValueError(f"{folder} changed while labels were carried")
+        raise ValueError(f"{folder} was changed while labels were carried")
     return replace(carried, colours=colours)
 
 
@@ -208,15 +215,15 @@ def _run(parts: Sequence[Iterator[int]], threads: int, length: int, progress: Pr
                 progress("carrying labels", steps // 2, length)
 
 
-def _kept(
+def _read_kept(
     folder: Path, latest: Mapping[int, FrameAnnotation], size: Size, places: tuple[int, int, int]
 ) -> Carried | None:
-    """What lies in `folder`, if that is whole and of these annotations."""
+    """The places in `folder`, if they are undamaged and belong to these annotations."""
     try:
         told = json.loads((folder / "carried.json").read_text())
     except (OSError, ValueError):
         return None
-    found = _mapped(folder, tuple(latest), size, places)
+    found = _open_files(folder, tuple(latest), size, places)
     if found is None:
         return None
     sums = {
@@ -228,15 +235,15 @@ def _kept(
     return found if whole else None
 
 
-def _mapped(
-    folder: Path, frames: tuple[int, ...], size: Size, places: tuple[int, int, int]
+def _open_files(
+    folder: Path, annotated: tuple[int, ...], size: Size, places: tuple[int, int, int]
 ) -> Carried | None:
-    labels = load_npy(folder / "labels.npy", (len(frames), *size), np.uint8)
+    labels = load_npy(folder / "labels.npy", (len(annotated), *size), np.uint8)
     past, future = (load_npy(folder / f"{name}.npy", places, _PLACE) for name in ("past", "future"))
     if labels is None or past is None or future is None:
         return None
-    # written from the last frame to the first
-    return Carried(frames, labels, past, future[::-1])
+    # the file of the future was written from the last frame to the first
+    return Carried(annotated, labels, past, future[::-1])
 
 
 def _description(latest: Iterable[int], sums: Mapping[str, int]) -> dict[str, Any]:
@@ -251,16 +258,16 @@ def _checksum(entries: Iterable[NDArray[Any]]) -> int:
 
 
 def fill(propagated: Propagated, prediction: LabelMap) -> LabelMap:
-    """The propagated labels, and the network's where none reaches."""
+    """The propagated labels, with the network's labels where none reaches."""
     return np.where(propagated.label_map != IGNORE, propagated.label_map, prediction)
 
 
 def _merged(annotations: Sequence[FrameAnnotation], size: Size) -> dict[int, FrameAnnotation]:
-    """One annotation of each annotated frame, in order."""
+    """One annotation for each annotated frame, in order of frames."""
     merged: dict[int, FrameAnnotation] = {}
     for new in annotations:
         if new.packed.shape != size:
-            raise ValueError(f"a label map of {new.packed.shape} for a video of {size}")
+            raise ValueError(f"a label map has {new.packed.shape}, but the video has {size}")
         old = merged.get(new.frame)
         if old is not None:
             drawn = new.label_map
@@ -271,13 +278,13 @@ def _merged(annotations: Sequence[FrameAnnotation], size: Size) -> dict[int, Fra
 
 
 def _chain(
-    frames: Sequence[int],
+    annotated: Sequence[int],
     labels: NDArray[np.uint8],
     flow: FlowStore,
     order: range,
     pictures: NDArray[np.uint8] | None,
 ) -> Iterator[NDArray[Any]]:
-    """For every frame in `order` the places, `_PLACE` (h, w), that the ones before it lead to."""
+    """The places of each frame in `order`, `_PLACE` (h, w), from the frames before it."""
     centres = np.ix_(
         *(cells_of(n, own) for n, own in zip(flow.size, labels.shape[1:], strict=True))
     )
@@ -294,9 +301,9 @@ def _chain(
             confidence = np.maximum(places.confidence * kept, _LEAST_CONFIDENCE)
             places = places._replace(confidence=confidence)
             if pictures is not None:
-                places = without_drift(places, pictures, frame, frames)
-        if frame in frames:
-            index = frames.index(frame)
+                places = without_drift(places, pictures, frame, annotated)
+        if frame in annotated:
+            index = annotated.index(frame)
             own = labels[index][centres] != IGNORE
             places.offset[own], places.source[own], places.confidence[own] = 0, index, 1
         stored = np.empty(flow.size, dtype=_PLACE)

@@ -1,6 +1,6 @@
 """The pictures of the report: class colours, overlays, outlines, curves, and their encoding.
 
-Pictures are uint8 (H, W, 3) RGB arrays until `data_uri` makes them part of a page.
+A picture is a uint8 (H, W, 3) RGB array. `data_uri` turns it into text for the page.
 """
 
 from __future__ import annotations
@@ -28,28 +28,31 @@ Range = tuple[float, float]
 """Lowest and highest."""
 
 PICTURE_WIDTH = 480
-"""Widest picture of a frame in pixels; wider ones are shrunk."""
+"""The largest width of a frame's picture, in pixels. Wider frames are shrunk."""
 
 ROUND_COLOURS = np.array(
     [[240, 165, 0], [0, 150, 220], [216, 40, 150], [60, 165, 60], [125, 90, 240], [225, 85, 30]],
     np.uint8,
 )
-"""uint8 (6, 3) RGB; they stand out on photographs and on white and black paper."""
+"""uint8 (6, 3) RGB. They are visible on photographs and on a white or black page."""
 
 WRONG = np.array([235, 45, 40], np.uint8)
 INK = "#767c83"
-"""Of the curves: a grey that is legible on white and on near-black, the page's two papers."""
+"""The colour of the curves' text and axes: a grey that is visible on a light and a dark page."""
 
 
 def class_colours(n: int) -> NDArray[np.uint8]:
-    """uint8 (n, 3) RGB for `n` classes: ten well-known ones, then always the colour that is
-    farthest, in CIELAB, from all before it. The first k do not depend on n."""
+    """uint8 (n, 3) RGB: a colour for each of `n` classes.
+
+    The first ten are Matplotlib's. Each next one is farthest, in CIELAB, from all before it. So the
+    first k colours do not depend on `n`.
+    """
     known = [mpl.colors.to_rgb(name) for name in mpl.colors.TABLEAU_COLORS]
     colours = np.round(255 * np.array(known)).astype(np.uint8)
     grid = np.arange(0, 256, 17, dtype=np.uint8)
     candidates = np.stack(np.meshgrid(grid, grid, grid), axis=-1).reshape(-1, 3)
     lab = rgb2lab(candidates / 255)
-    # Neither near black and white nor grey, which mean "nothing" in a picture.
+    # No black, white or grey, which would look like pixels without a class.
     usable = (lab[:, 0] > 30) & (lab[:, 0] < 88) & (np.hypot(lab[:, 1], lab[:, 2]) > 25)
     candidates, lab = candidates[usable], lab[usable]
     seeds = rgb2lab(colours / 255)
@@ -63,7 +66,7 @@ def class_colours(n: int) -> NDArray[np.uint8]:
 
 
 def round_colour(number: int) -> NDArray[np.uint8]:
-    """uint8 (3,) RGB of round `number` = 1, 2, ...; they repeat after six."""
+    """uint8 (3,) RGB: the colour of round `number` = 1, 2, ... The colours repeat after six."""
     colour: NDArray[np.uint8] = ROUND_COLOURS[(number - 1) % len(ROUND_COLOURS)]
     return colour
 
@@ -71,7 +74,7 @@ def round_colour(number: int) -> NDArray[np.uint8]:
 def overlay(
     image: Image, label_map: LabelMap, colours: NDArray[np.uint8], alpha: float = 0.6
 ) -> Image:
-    """The image with the colour of each pixel's class over it; `IGNORE` pixels stay bare.
+    """The image with the colour of its class over each pixel, except over `IGNORE` pixels.
 
     `colours` is uint8 (C, 3) RGB.
     """
@@ -84,9 +87,9 @@ def overlay(
 
 
 def outline(image: Image, chosen: NDArray[np.int8]) -> Image:
-    """The image with the samples of each round framed and tinted in the round's colour.
+    """The image with an outline and a tint in the round's colour on the samples of each round.
 
-    `chosen` is int8 (H, W): 0 never chosen, k chosen in round k.
+    `chosen` is int8 (H, W): k for pixels chosen in round k, 0 for pixels never chosen.
     """
     rounds = chosen.astype(np.uint8)
     drawn = image.copy()
@@ -100,7 +103,7 @@ def outline(image: Image, chosen: NDArray[np.int8]) -> Image:
 
 
 def heat(values: NDArray[np.float32], highest: float) -> Image:
-    """float32 (H, W) from 0 (dark) to `highest` (bright)."""
+    """A picture of float32 (H, W) values, from 0 (dark) to `highest` (bright)."""
     scaled = np.clip(values / highest, 0, 1) if highest > 0 else np.zeros_like(values)
     return np.asarray(mpl.colormaps["inferno"](scaled, bytes=True)[..., :3], np.uint8)
 
@@ -115,13 +118,13 @@ def mistakes(image: Image, truth: LabelMap, prediction: LabelMap) -> Image:
 
 
 def wrong_pixels(truth: LabelMap, prediction: LabelMap) -> NDArray[np.bool_]:
-    """bool (H, W): labelled, and predicted as something else."""
+    """bool (H, W): pixels that have a true class and another predicted class."""
     wrong: NDArray[np.bool_] = (truth != IGNORE) & (truth != prediction)
     return wrong
 
 
 def shrink_image(image: Image, width: int = PICTURE_WIDTH) -> Image:
-    """At most `width` wide, by area."""
+    """The image, shrunk to a width of at most `width` by averaging areas."""
     if image.shape[1] <= width:
         return image
     size = _shrunk(image.shape[0], image.shape[1], width)
@@ -129,7 +132,7 @@ def shrink_image(image: Image, width: int = PICTURE_WIDTH) -> Image:
 
 
 def shrink_map(array: NDArray[Value], width: int = PICTURE_WIDTH) -> NDArray[Value]:
-    """(H, W), at most `width` wide, by the nearest pixel: label maps and masks stay exact."""
+    """(H, W) shrunk to a width of at most `width`. It takes the nearest pixels."""
     height, full = array.shape
     if full <= width:
         return array
@@ -146,10 +149,10 @@ def _shrunk(height: int, full: int, width: int) -> Size:
 
 
 def timeline(counts: NDArray[np.integer], colour: NDArray[np.uint8], highest: int) -> str:
-    """A bar for each frame, as high as its share of `highest`, as a transparent PNG.
+    """A transparent PNG with a bar for each frame, whose height is its share of `highest`.
 
-    `counts` is (N,), the samples chosen in each frame. Long videos are binned to 800 bars, each as
-    high as the highest frame in it.
+    `counts` is (N,): the samples chosen in each frame. A video of more than 800 frames gets 800
+    bars, each for several frames, as high as the largest count among them.
     """
     bars = min(len(counts), 800)
     starts = np.arange(bars) * len(counts) // bars
@@ -162,7 +165,7 @@ def timeline(counts: NDArray[np.integer], colour: NDArray[np.uint8], highest: in
 
 
 def curve(points: Sequence[tuple[float, float]], title: str, x_label: str, y_range: Range) -> str:
-    """One score (y, in %) over effort (x), as an SVG without background."""
+    """An SVG without background: a score in % (y) over the effort (x)."""
     x, y = zip(*points, strict=True)
     with mpl.rc_context(
         {
@@ -170,7 +173,7 @@ def curve(points: Sequence[tuple[float, float]], title: str, x_label: str, y_ran
             "axes.labelcolor": INK,
             "font.family": "DejaVu Sans",  # comes with matplotlib
             "font.size": 10,
-            "svg.hashsalt": title,  # else ids, and so the file, differ from run to run
+            "svg.hashsalt": title,  # without it, ids in the file differ from run to run
             "text.color": INK,
             "xtick.color": INK,
             "ytick.color": INK,
@@ -198,7 +201,7 @@ def curve(points: Sequence[tuple[float, float]], title: str, x_label: str, y_ran
 
 
 def data_uri(picture: NDArray[np.uint8], kind: str = "webp") -> str:
-    """uint8 (H, W, 3 or 4) as a `data:` address; `kind` is webp (photographs) or png."""
+    """A `data:` address of a uint8 (H, W, 3 or 4) picture. `kind` is webp (photographs) or png."""
     buffer = io.BytesIO()
     PilImage.fromarray(picture).save(buffer, kind, quality=80)
     return _uri(buffer.getvalue(), kind)

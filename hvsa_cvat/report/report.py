@@ -1,4 +1,4 @@
-"""From the plain values of a run to report.html. The page needs no network and no other file."""
+"""Writes report.html from the values of a run. The page needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -18,77 +18,77 @@ from hvsa_cvat.report import pictures as draw
 from hvsa_cvat.types import IGNORE, Image, LabelMap, LabelSet
 
 NONE = "\N{EN DASH}"
-"""Stands where a value is undefined."""
+"""Shown for a value that is undefined."""
 
 
 @dataclass(frozen=True)
 class OutlookReport:
-    """What a session says of its masks without truth; all numbers are fractions."""
+    """The estimated quality of a session's masks, for videos without truth. Fractions."""
 
     expected_miou: float
     low: float
     high: float
     gain: float
-    """Expected from another 1 % of the clicks."""
+    """The expected rise of the mIoU from another 1 % of the clicks."""
     advice: str
 
 
 @dataclass(frozen=True)
 class RoundReport:
-    """One round; number 0 is the network before the first answer."""
+    """One round. Round 0 is the network before the first answer."""
 
     number: int
     clicks: int
-    """Spent up to and with this round."""
+    """The clicks spent in all rounds up to this one."""
     clicks_percent: float | None
-    """The same as % of annotating every frame; None where that cost is not known."""
+    """The same in % of the clicks of annotating every frame; None if that number is unknown."""
     pixels_percent: float | None
-    """% of the video's pixels that people answered, up to and with this round."""
+    """The pixels that people annotated in all rounds up to this one, in % of the video."""
     scores: Scores | None
-    """Of the predictions after learning from this round's answers; None without truth."""
+    """The scores of the predictions after this round's fine-tuning; None without truth."""
     seconds: dict[str, float]
-    """Duration of each phase."""
+    """The duration of each phase."""
     chosen: NDArray[np.int64]
-    """int64 (N,): samples chosen in each frame in this round."""
+    """int64 (N,): the number of samples chosen in each frame in this round."""
     outlook: OutlookReport | None = None
     unseen: tuple[str, ...] = ()
-    """Classes that no answer has shown up to this round."""
+    """The classes that are in no answer up to this round."""
 
 
 @dataclass(frozen=True)
 class FramePicture:
-    """One frame to show. All arrays are of one size; what is None is not shown."""
+    """One frame to show. All arrays have the same size. Arrays that are None are not shown."""
 
     name: str
     image: Image
     truth: LabelMap | None
     before: LabelMap | None
-    """Prediction before the first answer."""
+    """The prediction before the first answer."""
     after: LabelMap | None
-    """Prediction after the last round."""
+    """The prediction after the last round."""
     uncertainty: NDArray[np.float32] | None
-    """float32 (H, W), >= 0, any scale; bright is uncertain."""
+    """float32 (H, W), at least 0, in any scale. Uncertain pixels are shown bright."""
     chosen: NDArray[np.int8]
-    """int8 (H, W): 0 never chosen, k chosen in round k."""
+    """int8 (H, W): k for pixels chosen in round k, 0 for pixels never chosen."""
 
 
 @dataclass(frozen=True)
 class RunReport:
-    """All that the page shows."""
+    """Everything that the page shows."""
 
     title: str
     settings: dict[str, str]
     labels: LabelSet
     colours: NDArray[np.uint8]
-    """uint8 (C, 3) RGB, one a class; see `class_colours`."""
+    """uint8 (C, 3) RGB: the colour of each class; see `class_colours`."""
     rounds: tuple[RoundReport, ...]
-    """In order of their numbers."""
+    """In ascending order of their numbers."""
     pictures: tuple[FramePicture, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Panel:
-    """One picture of a frame with its caption."""
+    """A picture with its caption."""
 
     caption: str
     alt: str
@@ -97,7 +97,7 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _ClassRow:
-    """One class over the rounds, fractions."""
+    """The scores of one class in each round, as fractions."""
 
     name: str
     colour: str
@@ -108,7 +108,7 @@ class _ClassRow:
 
 @dataclass(frozen=True)
 class _View:
-    """What the template reads besides the run itself."""
+    """The values that the template reads."""
 
     run: RunReport
     version: str
@@ -126,7 +126,7 @@ class _View:
 
 
 def write_report(run: RunReport, path: Path) -> None:
-    """Write the page; an existing one is replaced as a whole."""
+    """Write the page to `path`. A page that exists is replaced as a whole."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -171,7 +171,7 @@ def _view(run: RunReport) -> _View:
 
 
 def _headline(run: RunReport) -> str:
-    """What was reached and for how many clicks, in words."""
+    """One sentence: the mean IoU that was reached, and the clicks that were spent."""
     if not run.rounds:
         return "No round is finished yet."
     last = run.rounds[-1]
@@ -207,7 +207,7 @@ def _curves(scored: list[RoundReport]) -> Iterable[_Panel]:
         ]
         if points:
             lines.append((title, points))
-    # One range for all three, so that the pictures can be compared.
+    # All three curves have the same range, so that they can be compared.
     y_range = _range([y for _, points in lines for _, y in points])
     for title, points in lines:
         steps = ", ".join(f"{y:.1f} % at {x:g}" for x, y in points)
@@ -216,7 +216,7 @@ def _curves(scored: list[RoundReport]) -> Iterable[_Panel]:
 
 
 def _range(values: list[float]) -> draw.Range:
-    """Of the axis, in tens of %, with room for the numbers above the points."""
+    """The range of the y axis: multiples of 10 %, with room for the numbers above the points."""
     low = max(0.0, 10 * math.floor((min(values, default=0) - 3) / 10))
     high = min(100.0, 10 * math.ceil((max(values, default=100) + 3) / 10))
     return low, high + 0.08 * (high - low)
@@ -242,7 +242,7 @@ def _timeline(round_report: RoundReport, busiest: int) -> _Panel:
 
 
 def _panels(picture: FramePicture, run: RunReport, highest: float) -> Iterable[_Panel]:
-    """`highest` is the largest uncertainty of all pictures, so that they share one scale."""
+    """The panels of one frame. `highest` is the largest uncertainty in all frames."""
     image = draw.shrink_image(picture.image)
     chosen = draw.shrink_map(picture.chosen)
     truth = None if picture.truth is None else draw.shrink_map(picture.truth)
@@ -252,7 +252,7 @@ def _panels(picture: FramePicture, run: RunReport, highest: float) -> Iterable[_
         return _Panel(caption, f"Frame {picture.name}: {caption}", draw.data_uri(array))
 
     rounds = [str(k) for k in np.unique(picture.chosen[picture.chosen > 0])]
-    asked = f"asked in round {', '.join(rounds)}" if rounds else "nothing asked here"
+    asked = f"asked for in round {', '.join(rounds)}" if rounds else "not asked for"
     yield panel(f"Image, {asked}", draw.outline(image, chosen))
     if picture.before is not None:
         before = draw.shrink_map(picture.before)
@@ -261,7 +261,7 @@ def _panels(picture: FramePicture, run: RunReport, highest: float) -> Iterable[_
         yield panel("Prediction at the end", draw.overlay(image, after, run.colours))
     if picture.uncertainty is not None:
         uncertainty = draw.shrink_map(picture.uncertainty)
-        yield panel("Uncertainty, bright is unsure", draw.heat(uncertainty, highest))
+        yield panel("Uncertainty (bright: uncertain)", draw.heat(uncertainty, highest))
     if truth is not None:
         yield panel("Truth", draw.overlay(image, truth, run.colours))
     if truth is not None and after is not None:
@@ -280,12 +280,12 @@ def _percent(fraction: float | None) -> str:
 
 
 def _points(change: float | None) -> str:
-    """A difference of two fractions in percentage points, with its sign."""
+    """A difference of two fractions, in percentage points with a sign."""
     return NONE if change is None else f"{100 * change:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _seconds(rounds: Iterable[RoundReport], phase: str | None = None) -> float | None:
-    """Time of one phase, or of all, over some rounds; None where nothing was measured."""
+    """The time of one phase, or of all phases, in some rounds; None if none was measured."""
     measured = [
         seconds
         for r in rounds
@@ -308,7 +308,7 @@ def _duration(seconds: float | None) -> str:
 
 
 def _count(number: int, noun: str = "") -> str:
-    """12,345, or with a noun: 1 click, 2 clicks."""
+    """`12,345`, or with a noun `1 click`, `2 clicks`."""
     plural = "" if number == 1 or not noun else "s"
     return f"{number:,} {noun}{plural}".rstrip()
 

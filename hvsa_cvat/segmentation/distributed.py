@@ -1,7 +1,8 @@
-"""One fine-tuning on several devices of a machine, a process for each, started by `torchrun`.
+"""Fine-tuning on several devices of one machine, with a process for each, started by `torchrun`.
 
-The first process runs the program. The others only help it to train: they wait for trainings, take
-their share of the pairs of every step, and write no file, ask no server and say nothing.
+The first process, the leader, runs the program. The others, the helpers, only take part in its
+trainings: they wait for the next one and compute a share of the pairs of every step. They write no
+file, call no server and print nothing.
 """
 
 from __future__ import annotations
@@ -27,12 +28,12 @@ from hvsa_cvat.errors import ConfigError, SessionError
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=365)
-"""Helpers wait so long for the next training; people answer in between."""
+"""How long helpers wait for the next training. People annotate in between."""
 
-# the statistics of batch norm are equal everywhere without being sent around
+# every process computes the same statistics of batch norm, so they need not be sent
 _OPTIONS: dict[str, Any] = {
     "gradient_as_bucket_view": True,
-    # another name since PyTorch 2.14
+    # the option has another name since PyTorch 2.14
     "forward_sync_buffers"
     if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
     else "broadcast_buffers": False,
@@ -42,7 +43,7 @@ _team: Team | None = None
 
 
 def current_team() -> Team | None:
-    """None where there is one process, as nearly always."""
+    """The processes that train together; None if there is only this one."""
     return _team
 
 
@@ -51,13 +52,13 @@ class Team:
 
     def __init__(self, rank: int, size: int) -> None:
         self.rank = rank
-        """0 leads."""
+        """0 is the leader."""
         self.size = size
         self._waiting: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
         self._training = False
 
     def share(self, pairs: Sequence[T]) -> Sequence[T]:
-        """This process's part of a step, which may be nothing."""
+        """The pairs of a step that this process computes. They may be none."""
         return pairs[self.rank :: self.size]
 
     def total(self, value: Tensor) -> Tensor:
@@ -68,7 +69,7 @@ class Team:
 
     @contextmanager
     def leading(self, training: object, device: torch.device) -> Iterator[None]:
-        """While it lasts the helpers do `training`, too."""
+        """Start `training` in the helpers too; the leader trains inside this context."""
         if device.type == "cuda" and self.size > torch.cuda.device_count():
             raise ConfigError(
                 f"{self.size} processes, but this machine has {torch.cuda.device_count()} GPUs; "
@@ -76,8 +77,8 @@ class Team:
             )
         if self._training:
             raise SessionError(
-                "an earlier training on several devices broke off, and the processes are out of "
-                "step; start the program again, and the training goes on"
+                "an earlier training on several devices failed, so the processes no longer wait "
+                "for the same step; start the program again, and the training goes on"
             )
         self._training = True
         with losing_a_process():
@@ -86,18 +87,18 @@ class Team:
         self._training = False
 
     def trainings(self) -> Iterator[Any]:
-        """Of a helper: what the leader sends, until it has no more."""
+        """The trainings that the leader sends to this helper, until it sends no more."""
         self._training = True
         while (training := self._receive()) is not None:
             yield training
         self._training = False
 
     def part(self) -> None:
-        """Go on alone. Out of a training that broke off there is no way but to end."""
+        """Leave the team. After a failed training this does nothing: the process must end."""
         if self._training:
             return
         if self.rank == 0:
-            with suppress(RuntimeError):  # a helper that is gone needs no telling
+            with suppress(RuntimeError):  # a helper may have ended already
                 self._send(None)
         dist.destroy_process_group()
 
@@ -111,8 +112,11 @@ class Team:
 
     @contextmanager
     def parallel(self, network: nn.Module) -> Iterator[nn.Module]:
-        """What runs `network` on this process's share: its gradients are the mean of all, its
-        batch norm that of the whole batch. It starts from the leader's weights."""
+        """A module that runs `network` on this process's share of the batch.
+
+        Gradients are averaged over all processes, batch norm uses the statistics of the whole
+        batch, and all processes start from the leader's weights.
+        """
         norms = [module for module in network.modules() if type(module) is nn.BatchNorm2d]
         on_cuda = next(network.parameters()).is_cuda
         synced: Any = _SyncedNormOnCuda if on_cuda else _SyncedNorm
@@ -126,7 +130,7 @@ class Team:
 
 
 class _Total(torch.autograd.Function):
-    """The sum over all processes, in each; their losses add up too, and so do the gradients."""
+    """The sum over all processes. Losses are summed too, and so gradients are as well."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor) -> Tensor:
@@ -142,11 +146,12 @@ class _Total(torch.autograd.Function):
 
 
 class _SyncedNormOnCuda(nn.SyncBatchNorm):
-    process_group = None  # all; a BatchNorm2d that becomes this one has no such attribute
+    # all processes; a BatchNorm2d whose class is set to this one has no such attribute
+    process_group = None
 
 
 class _SyncedNorm(nn.BatchNorm2d):
-    """`nn.SyncBatchNorm`, which refuses to work on a CPU."""
+    """Does on a CPU what `nn.SyncBatchNorm` does on a GPU only."""
 
     def forward(self, values: Tensor) -> Tensor:
         if not self.training:
@@ -172,7 +177,7 @@ class _SyncedNorm(nn.BatchNorm2d):
 
 
 def pack(message: object) -> bytes:
-    """Pickled. An array that lies in a file goes by its name: the processes share the machine."""
+    """The message, pickled. For an array in a file it holds the file's name, not the content."""
     packed = io.BytesIO()
     _Pickler(packed).dump(message)
     return packed.getvalue()
@@ -180,7 +185,7 @@ def pack(message: object) -> bytes:
 
 class _Pickler(pickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
-        # a part of such an array has the whole one's name, and goes as what it is
+        # a slice of such an array is pickled with its content
         mapped = isinstance(value, np.memmap) and isinstance(value.base, mmap.mmap)
         if not mapped or not value.flags.c_contiguous:
             return NotImplemented
@@ -189,11 +194,11 @@ class _Pickler(pickle.Pickler):
 
 @contextmanager
 def joined() -> Iterator[Team]:
-    """This process as one of those that torchrun has started; it must be so in all of them."""
+    """Join the team of all processes that torchrun has started. All of them must call this."""
     global _team
     rank, size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if int(os.environ["LOCAL_WORLD_SIZE"]) != size:
-        raise ConfigError("the processes must run on one machine; start torchrun on one only")
+        raise ConfigError("all processes must run on one machine; start torchrun on one only")
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
@@ -207,7 +212,7 @@ def joined() -> Iterator[Team]:
 
 @contextmanager
 def losing_a_process() -> Iterator[None]:
-    """Makes one line of what PyTorch raises when another process is gone."""
+    """Turn what PyTorch raises when another process has ended into a `SessionError`."""
     try:
         yield
     except RuntimeError as error:

@@ -27,9 +27,9 @@ from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_proc
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import (
     Total,
+    consistency_loss,
     labeled_cross_entropy,
-    own_count,
-    temporal_consistency,
+    unshared_total,
 )
 from hvsa_cvat.segmentation.pairs import (
     Batch,
@@ -205,7 +205,7 @@ def batch_loss(
     batch: Batch,
     consistency: float,
     model: Callable[[Tensor], Tensor] | None = None,
-    total: Total = own_count,
+    total: Total = unshared_total,
 ) -> Tensor:
     """Eq. 6 with `consistency` as lambda, of a batch on the device of `network`. `model` is what
     computes the logits, where that is not the network itself but something around it."""
@@ -219,7 +219,7 @@ def batch_loss(
     value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, total)
     if consistency > 0:
         anchors, others = logits.softmax(dim=1).tensor_split(2)
-        value = value + consistency * temporal_consistency(
+        value = value + consistency * consistency_loss(
             anchors, others, batch.flow, batch.valid, total
         )
     return value
@@ -280,7 +280,7 @@ def _trained(
     def loss(batch: Batch) -> Tensor:
         return batch_loss(network, batch.to(device), weight, model, total)
 
-    total = own_count if team is None else team.total
+    total = unshared_total if team is None else team.total
     parallel = nullcontext(network) if team is None else team.parallel(network)
     with kept_memory(device), searched_kernels(device), parallel as model:
         return train(network, config, batches, loss, state, progress, team)

@@ -1,7 +1,7 @@
-"""What a network's tensors take in memory, counted before it runs.
+"""Counts the memory of a network's tensors before the network runs.
 
-The network runs on PyTorch's meta device, where tensors have sizes and no content: nothing is
-computed, and every tensor that would live is counted from its making to its end.
+The network runs on PyTorch's meta device, where tensors have a size but no content. So nothing is
+computed, and every tensor is counted from its creation until it is freed.
 """
 
 from __future__ import annotations
@@ -17,34 +17,37 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
-from hvsa_cvat.segmentation.losses import labeled_cross_entropy, temporal_consistency
+from hvsa_cvat.segmentation.losses import consistency_loss, labeled_cross_entropy
 from hvsa_cvat.types import Size
 
 _SIDE = 256
-"""Pixels of the square image on which is counted: what tensors take grows with the pixels, and the
-gradients of weights, which do not, are little beside it."""
+"""The side of the square image that is used for counting, in pixels. Nearly all memory grows with
+the number of pixels; the gradients of the weights do not, but they are small in comparison."""
 
 _STRIDE = 32
-"""Sides that are no multiple of it are counted as the next one."""
+"""Sides are rounded up to a multiple of this before they are counted."""
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of one network, for any size of image."""
+    """The memory of one network, in bytes."""
 
     weights: int
     """Parameters and buffers, float32."""
     features: int
-    """Channels of its feature map."""
+    """The channels of its feature map."""
     pair: float
-    """At most held a pixel and pair of frames in a training step, the gradients of the weights left
-    out."""
+    """The most bytes per pixel and pair of frames in a training step, without the gradients of the
+    weights."""
     image: float
-    """At most held a pixel and image in prediction."""
+    """The most bytes per pixel and image in prediction."""
 
 
 class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of all tensors that are made while it is on; `peak` is the most at once."""
+    """Counts the bytes of all tensors that are made inside this context.
+
+    `peak` is the largest number of bytes at the same time.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,7 +64,7 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         key, size = id(storage), storage.nbytes()
-        if key in self._known:  # a view, or written in place
+        if key in self._known:  # the tensor is a view, or was written in place
             return
 
         def gone(_: object) -> None:
@@ -75,18 +78,21 @@ class LiveTensors(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @dataclass(frozen=True)
 class Step:
-    """What of a training step decides which tensors there are."""
+    """The settings of a training step that change which tensors exist."""
 
     consistent: bool
-    """Whether there is a loss of temporal consistency."""
+    """Whether the loss of temporal consistency is used."""
     weighted: bool
     """Whether targets have weights."""
 
 
 @lru_cache
 def footprint(name: str, classes: int, step: Step | None, half: bool) -> Footprint:
-    """Of the network `name`, which trains by `step`, if at all. `half`: the network's own tensors
-    are bfloat16, as under autocast; what comes after its logits is float32."""
+    """The memory of the network `name`. `step` is None if the network is not trained.
+
+    With `half` the network's own tensors are bfloat16, as under autocast. The tensors after its
+    logits are float32.
+    """
     with torch.device("meta"):
         network = SegmentationNetwork(name, classes)
         weights = sum(value.nbytes for value in network.state_dict().values())
@@ -97,13 +103,13 @@ def footprint(name: str, classes: int, step: Step | None, half: bool) -> Footpri
 
 
 def counted_pixels(size: Size) -> int:
-    """Pixels of an image as `Footprint` counts them."""
+    """The number of pixels of an image, with its sides rounded up as `Footprint` needs it."""
     height, width = (-(-side // _STRIDE) * _STRIDE for side in size)
     return height * width
 
 
 def _pair(network: SegmentationNetwork, step: Step) -> float:
-    """A step of `finetune` on one pair, both frames with labels."""
+    """The bytes per pixel of a step of `finetune` on one pair, with labels in both frames."""
     with LiveTensors() as live:
         images = torch.zeros(2, 3, _SIDE, _SIDE, dtype=torch.uint8)
         targets = torch.zeros(2, _SIDE, _SIDE, dtype=torch.int64)
@@ -116,7 +122,7 @@ def _pair(network: SegmentationNetwork, step: Step) -> float:
         )
         if step.consistent:
             probs = logits.softmax(dim=1)
-            value = value + temporal_consistency(probs[:1], probs[1:], flow, valid > 0)
+            value = value + consistency_loss(probs[:1], probs[1:], flow, valid > 0)
         value.backward()  # type: ignore[no-untyped-call]
     return float(live.peak) / _SIDE**2
 

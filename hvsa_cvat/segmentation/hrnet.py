@@ -1,7 +1,7 @@
-"""HRNet as a segmentation network: timm's backbone, the HRNetV2 head of Wang et al. (TPAMI 2020).
+"""HRNet for segmentation: timm's backbone and the HRNetV2 head of Wang et al. (TPAMI 2020).
 
-Module names equal those of the official HRNet-Semantic-Segmentation code, so its state dicts load
-as they are.
+Modules are named as in the official HRNet-Semantic-Segmentation code, so that its state dicts can
+be loaded without renaming.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from hvsa_cvat.types import Size
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
-"""RGB normalisation of ImageNet, in units of the full range 0..1."""
+"""Mean and standard deviation of ImageNet's RGB, for values in 0..1."""
 
 
 class _ExactFusion(HighResolutionModule):
-    """One multi-resolution module whose branches meet at the exact size of the one they join.
+    """A multi-resolution module that resizes each branch to the exact size of the other branch.
 
-    timm upsamples by a fixed factor and nearest neighbour, which is the classification variant: it
-    answers differently and fails where a side is not divisible by 32.
+    timm has the variant for classification: it upsamples by a fixed factor, with the nearest
+    neighbour. That gives other results, and fails if a side is not divisible by 32.
     """
 
     align_corners: bool
@@ -48,14 +48,14 @@ class _ExactFusion(HighResolutionModule):
 
 
 def resize(values: Tensor, size: Size | torch.Size, align_corners: bool) -> Tensor:
-    """Bilinear, (B, C, h, w) -> (B, C, *size)."""
+    """Resize (B, C, h, w) to (B, C, *size) bilinearly."""
     return F.interpolate(values, tuple(size), mode="bilinear", align_corners=align_corners)
 
 
 class SegmentationNetwork(nn.Module):
-    """Image to logits at a quarter of the input's size (rounded up), any input size.
+    """Computes logits at a quarter of the image's size, rounded up. Images may have any size.
 
-    The normalisation is part of the network: it takes RGB in 0..255.
+    The network normalises images itself: it takes RGB in 0..255.
     """
 
     mean: Tensor
@@ -64,7 +64,7 @@ class SegmentationNetwork(nn.Module):
     def __init__(self, name: str, classes: int, *, align_corners: bool = False) -> None:
         super().__init__()
         if name not in NETWORKS:
-            raise ConfigError(f"no network {name!r}; choose one of {', '.join(NETWORKS)}")
+            raise ConfigError(f"there is no network {name!r}; choose one of {', '.join(NETWORKS)}")
         self.name = name
         self.classes = classes
         self.align_corners = align_corners
@@ -76,7 +76,7 @@ class SegmentationNetwork(nn.Module):
                 module.align_corners = align_corners
                 for i, layers in enumerate(module.fuse_layers):
                     for j in range(i + 1, len(layers)):
-                        layers[j] = layers[j][:2]  # convolution and batch norm, no upsampling
+                        layers[j] = layers[j][:2]  # keep convolution and batch norm, not upsampling
         self.backbone = backbone
         self.feature_channels: int = sum(backbone.stage4_cfg["num_channels"])
         classifier = nn.Conv2d(self.feature_channels, classes, 1)
@@ -100,8 +100,8 @@ class SegmentationNetwork(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """uint8 or float (B, 3, H, W) RGB in 0..255 -> logits (B, C, ceil(H/4), ceil(W/4)).
 
-        The head of `features`. Its first convolution is 1x1 and so commutes with upsampling: each
-        branch goes through its share of the weights at its own size, an eighth of the arithmetic.
+        This equals the head applied to `features`, with an eighth of the arithmetic: the head's
+        first convolution is 1x1, so each branch passes its part of the weights before upsampling.
         """
         branches = self._branches(images)
         mix = self.last_layer[0]
@@ -118,7 +118,7 @@ class SegmentationNetwork(nn.Module):
         return logits
 
     def _branches(self, images: Tensor) -> list[Tensor]:
-        """The backbone's four feature maps, the largest first."""
+        """The backbone's four feature maps, from the largest to the smallest."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         branches: list[Tensor] = self.backbone.forward_features(x)
         return branches
@@ -128,5 +128,5 @@ class SegmentationNetwork(nn.Module):
         return [branches[0], *(resize(b, size, self.align_corners) for b in branches[1:])]
 
     def logits_at(self, logits: Tensor, size: Size) -> Tensor:
-        """Logits of `forward` brought to `size` in float32, (B, C, H, W)."""
+        """The logits of `forward`, resized to `size` in float32: (B, C, H, W)."""
         return resize(logits.float(), size, self.align_corners)

@@ -1,4 +1,4 @@
-"""The network that the first round starts from, trained on any labelled frames."""
+"""Training the network with which the first round starts, on any labelled images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from hvsa_cvat.segmentation.losses import labeled_cross_entropy
 from hvsa_cvat.types import IGNORE, Image, LabelMap, Size
 
 _SCALES = (0.6, 1.8)
-"""Range of the random zoom, log-uniform, relative to fitting the frame into the network's size."""
+"""The range of the random zoom. Zoom 1 fits the image into the network's size."""
 
 
 def pretraining(epochs: int, batch: int = 8) -> TrainingConfig:
-    """The settings of a pre-training with `batch` single frames a step."""
+    """The settings of a pre-training with `batch` images in each step."""
     return TrainingConfig(
         optimizer="adamw",
         learning_rate=2e-3,
@@ -36,15 +36,18 @@ def pretraining(epochs: int, batch: int = 8) -> TrainingConfig:
 def augment(
     image: Image, label_map: LabelMap, size: Size, rng: np.random.Generator
 ) -> tuple[Image, LabelMap]:
-    """A random zoom, crop, mirror image and change of light, at `size`; `IGNORE` outside."""
+    """The image and its label map at `size`, with random zoom, position, mirroring and light.
+
+    Outside the image the label is `IGNORE`.
+    """
     height, width = image.shape[:2]
     zoom = float(np.exp(rng.uniform(*np.log(_SCALES))))
     scale_y, scale_x = size[0] / height * zoom, size[1] / width * zoom
     slack_y, slack_x = height * scale_y - size[0], width * scale_x - size[1]
-    # source of each target pixel; slack is negative where the zoomed frame is the smaller one
+    # the slack is negative where the zoomed image is smaller than `size`
     top = rng.uniform(min(slack_y, 0), max(slack_y, 0))
     left = rng.uniform(min(slack_x, 0), max(slack_x, 0))
-    # pixels scale about the corner of the first one, which lies half a pixel before its centre
+    # scaling keeps the corner of the first pixel, which lies half a pixel before its centre
     matrix = np.array(
         [[scale_x, 0, (scale_x - 1) / 2 - left], [0, scale_y, (scale_y - 1) / 2 - top]]
     )
@@ -59,7 +62,7 @@ def augment(
 
 
 def _change_light(image: Image, rng: np.random.Generator) -> Image:
-    """Random brightness, contrast, saturation and colour cast, +-30 %."""
+    """Change brightness, contrast and saturation by up to 30 %, and the colour cast by 10 %."""
     values = image.astype(np.float32)
     grey = values.mean(axis=2, keepdims=True)
     values = grey + (values - grey) * rng.uniform(0.7, 1.3)
@@ -79,15 +82,15 @@ def pretrain(
     device: torch.device,
     progress: Progress = silent,
 ) -> TrainingRun:
-    """Train `network` (in place) on `length` frames, each seen once an epoch.
+    """Train `network` (in place) on `length` images. Every epoch uses each image once.
 
-    `read(k)` gives the k-th frame and its label map, both of one size, any size.
+    `read(k)` gives the k-th image and its label map, which have the same size.
     """
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def batches(epoch: int) -> Sequence[tuple[list[int], np.random.Generator]]:
         rng = np.random.default_rng([seed, epoch])
-        # equal parts: a last step of one frame gives batch norm next to nothing to learn from
+        # equal parts, because batch norm learns little from a last step with one image
         parts = np.array_split(rng.permutation(length), -(-length // config.batch_pairs))
         return [(part.tolist(), rng) for part in parts]
 

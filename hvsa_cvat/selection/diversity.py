@@ -1,4 +1,9 @@
-"""Diversity: members that lie spread over the feature space (active sample selection)."""
+"""Diversity: choosing samples that are spread over the feature space (active selection).
+
+The rows of a feature array are called members. k-means is our own: scikit-learn's KMeans takes 7 to
+13 times as long, and its MiniBatchKMeans, as fast as ours, misses rare points where features repeat
+(docs/performance.md).
+"""
 
 from __future__ import annotations
 
@@ -11,31 +16,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 Device = torch.device | str
-"""Where the distances are computed."""
+"""The device that computes the distances."""
 
 MAX_STEPS = 50
-"""Steps of k-means; selection needs spread members, not the last digit of the inertia."""
+"""The most steps of k-means. Selection needs spread members, not the exact minimum."""
 
 STALLED = 5e-4
-"""Share of the inertia that a step must gain for another one to follow."""
+"""k-means ends when a step lowers the inertia by less than this share."""
 
 KEPT_VARIANCE = 0.99
-"""Share of the variance that the directions in which distances are taken must hold."""
+"""Distances are taken in the principal directions that hold this share of the variance."""
 
 FEW_DIMENSIONS = 32
-"""Up to here all directions are taken."""
+"""Features with at most this many dimensions are not reduced."""
 
 START_MEMBERS = 20_000
-"""Members, or `START_PER_CLUSTER` a cluster, among which the clusters start and first move."""
+"""k-means starts on this many members, or on `START_PER_CLUSTER` for each cluster if that is more,
+before it takes all members."""
 
 START_PER_CLUSTER = 8
 
 LOWER_QUARTER = 0.5
-"""Where a quarter of those members is nearer to its centre than this share of the mean square, the
-features repeat (most clusters hold copies of a point), and the clusters start again among all."""
+"""How k-means finds out that features repeat, so that most clusters hold copies of one point: the
+squared distance of a quarter of the members to their centres is below this share of the mean. Then
+it starts again on all members."""
 
 _CHUNK = 2**24
-"""Distances held at a time, 64 MiB."""
+"""Distances held at the same time: 64 MiB."""
 
 
 def nearest_members(
@@ -44,11 +51,12 @@ def nearest_members(
     rng: np.random.Generator,
     device: Device = "cpu",
 ) -> NDArray[np.int64]:
-    """For each of `clusters` k-means clusters (Euclidean), the member nearest to its centroid.
+    """The member nearest to the centroid of each of `clusters` k-means clusters (Euclidean).
 
-    `features` is float32 (N, D), finite. Returns int64 (min(clusters, N),), distinct, ascending;
-    equal distances go to the lower index. Where equal points leave clusters empty, the lowest
-    indices not yet chosen stand in. On a CPU the same rng gives the same members.
+    `features` is float32 (N, D), finite. The result is int64 (min(clusters, N),), distinct and
+    ascending. Of equal distances, the lower index wins. For each cluster that stays empty because
+    points are equal, the lowest index that is not chosen yet is taken. On a CPU the same `rng`
+    gives the same result.
     """
     if features.ndim != 2:
         raise ValueError(f"features must be (N, D), not {features.shape}")
@@ -60,7 +68,7 @@ def nearest_members(
     if clusters >= count or clusters == 0:
         return np.arange(min(clusters, count))
     distance, cluster = cluster_members(features, clusters, rng, device)
-    # lexsort is stable, so among equal distances the lower index stays first
+    # lexsort is stable, so the lower index stays first among equal distances
     order = np.lexsort((distance, cluster))
     _, firsts = np.unique(cluster[order], return_index=True)
     chosen = np.zeros(count, np.bool_)
@@ -79,17 +87,22 @@ def farthest_members(
     rng: np.random.Generator,
     device: Device = "cpu",
 ) -> NDArray[np.int64]:
-    """Of the members one after the other that whose weight times the squared distance to the
-    nearest point in `known`, or member before it, is largest (greedy k-center of Gonzalez 1985,
-    as in Sener and Savarese 2018, weighted).
+    """Choose `count` members, each far from the `known` points and from those chosen before it.
+
+    Each step takes the member with the largest product of its weight and its squared distance to
+    the nearest known or chosen point. This is the greedy k-center of Gonzalez 1985, as in Sener
+    and Savarese 2018, with weights.
 
     `features` is float32 (N, D), `weights` float32 (N,) not negative, `known` float32 (K, D), all
-    finite. Returns int64 (min(count, N),), distinct, in the order in which they were taken. Where
-    `known` is empty, the first is drawn. Of a large pool, a part is looked at; equal products go
-    to the lower index. On a CPU the same rng gives the same members.
+    finite. The result is int64 (min(count, N),), distinct, in the order of choice. If `known` is
+    empty, the first member is drawn at random. Only a random part of a large pool is considered.
+    Of equal products, the lower index wins. On a CPU the same `rng` gives the same result.
     """
     if features.ndim != 2 or known.ndim != 2 or weights.shape != features.shape[:1]:
-        raise ValueError(f"{features.shape}, {weights.shape} and {known.shape} do not go together")
+        raise ValueError(
+            f"shapes {features.shape} of features, {weights.shape} of weights and {known.shape} of "
+            "known do not fit together"
+        )
     if not (np.isfinite(features).all() and np.isfinite(known).all()):
         raise ValueError("features must be finite")
     count = min(count, len(features))
@@ -102,7 +115,7 @@ def farthest_members(
     with _one_thread():
         rows = np.concatenate([features[looked_at], known]).astype(np.float32, copy=False)
         points = torch.from_numpy(rows).to(device)
-        del rows  # of a long video it is large
+        del rows  # large for a long video
         points = points - points.mean(dim=0)
         generator = torch.Generator(points.device).manual_seed(int(rng.integers(2**31)))
         points = _reduced(points, generator)
@@ -120,7 +133,7 @@ def farthest_members(
         squares = points.square().sum(dim=1)
         while len(taken) < count:
             gone[best] = True
-            # by products, which reads the points once
+            # |a - b|^2 as |a|^2 - 2ab + |b|^2, which reads the points once
             distance = torch.addmv(squares, points, points[best], alpha=-2) + squares[best]
             nearest = torch.minimum(nearest, distance.clamp_(min=0))
             best = (weight * nearest).masked_fill_(gone, -1).argmax()
@@ -136,12 +149,14 @@ def cluster_members(
     rng: np.random.Generator,
     device: Device = "cpu",
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """k-means: squared distance to the own centroid, float32 (N,), and cluster, int64 (N,).
+    """k-means: each member's squared distance to its centroid, float32 (N,), and its cluster,
+    int64 (N,).
 
-    Lloyd's steps where they are cheap: in the directions that hold nearly all variance, first on a
-    part of the members, from a greedy k-means++ start there. Which copied points share a centre
-    depends on how often each occurs, which a part tells badly and no step mends: features that
-    repeat start among all. Centroids and the distances returned are those of the full space.
+    Lloyd's steps run where they are cheap: in the principal directions that hold nearly all
+    variance, and first on a part of the members, after a greedy k-means++ start. If the features
+    repeat, a part is a bad start, because it does not show how often each point occurs, and no
+    later step corrects that: then k-means starts again on all members. The distances that are
+    returned are those of the full space.
     """
     with _one_thread():
         points = torch.from_numpy(np.ascontiguousarray(features, np.float32)).to(device)
@@ -163,7 +178,7 @@ def cluster_members(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    # Sums of several threads add up in any order, and a seed must mean one result.
+    # Several threads add numbers in any order, but one seed must give one result.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -173,15 +188,17 @@ def _one_thread() -> Iterator[None]:
 
 
 def _some(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """At most `count` of the points, drawn evenly."""
+    """At most `count` of the points, drawn at random."""
     if len(points) <= count:
         return points
     return points[torch.randperm(len(points), generator=generator, device=points.device)[:count]]
 
 
 def _reduced(points: Tensor, generator: torch.Generator) -> Tensor:
-    """Centred points in the fewest principal directions that hold `KEPT_VARIANCE`; all where that
-    would not halve the work."""
+    """Centred points in the fewest principal directions that hold `KEPT_VARIANCE`.
+
+    The points stay as they are if that would leave more than half of the dimensions.
+    """
     width = points.shape[1]
     if width <= FEW_DIMENSIONS:
         return points
@@ -194,7 +211,10 @@ def _reduced(points: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _spread(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-means++: each centre is the best of a few points drawn by squared distance."""
+    """The start of greedy k-means++: each centre is the best of a few drawn points.
+
+    A point is drawn with a probability proportional to its squared distance to the centres.
+    """
     trials = 2 + int(np.log(clusters))
     squares = points.square().sum(dim=1)
     first = torch.randint(len(points), (1,), generator=generator, device=points.device)
@@ -213,7 +233,7 @@ def _spread(points: Tensor, clusters: int, generator: torch.Generator) -> Tensor
 
 
 def _repeat(points: Tensor, centres: Tensor) -> bool:
-    """Whether many of the points are copies, or nearly, of what their cluster holds."""
+    """Whether many points are equal, or nearly equal, to the centre of their cluster."""
     cluster, _ = _assign(points, centres)
     distance = _squares(points, centres, cluster)
     quarter = distance.kthvalue(1 + len(distance) // 4).values
@@ -221,7 +241,7 @@ def _repeat(points: Tensor, centres: Tensor) -> bool:
 
 
 def _lloyd(points: Tensor, centres: Tensor) -> Tensor:
-    """Centres after steps of assigning and averaging, until the inertia stalls."""
+    """The centres after steps of assigning and averaging, until the inertia stalls."""
     before = torch.inf
     for _ in range(MAX_STEPS):
         cluster, inertia = _assign(points, centres)
@@ -233,7 +253,7 @@ def _lloyd(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, float]:
-    """The nearest centre of each point, int64 (N,), and the inertia."""
+    """The index of the nearest centre of each point, int64 (N,), and the inertia."""
     cluster = torch.empty(len(points), dtype=torch.int64, device=points.device)
     total = torch.zeros((), dtype=torch.float64, device=points.device)
     squares = centres.square().sum(dim=1)
@@ -245,7 +265,7 @@ def _assign(points: Tensor, centres: Tensor) -> tuple[Tensor, float]:
 
 
 def _means(points: Tensor, cluster: Tensor, centres: Tensor) -> Tensor:
-    """The mean of each cluster's points; an empty one keeps its centre."""
+    """The mean of the points of each cluster. An empty cluster keeps its centre."""
     sizes = torch.bincount(cluster, minlength=len(centres))[:, None]
     sums = torch.zeros_like(centres).index_add_(0, cluster, points)
     return torch.where(sizes > 0, sums / sizes.clamp(min=1), centres)

@@ -1,4 +1,4 @@
-"""Which samples to ask people for, within a budget of clicks (active sample selection)."""
+"""Choosing the samples to ask people for, within a budget of clicks (active selection)."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from hvsa_cvat.selection.diversity import Device, farthest_members, nearest_memb
 from hvsa_cvat.types import FramePrediction, Sample
 
 ExpectedCost = Callable[[Sequence[Sample]], NDArray[np.float64]]
-"""Expected clicks of each sample, float64 (len(samples),), finite and not negative."""
+"""Gives the expected clicks of each sample, float64 (len(samples),), finite and not negative."""
 
 Indices = NDArray[np.int64]
 
 ESTIMATE_SAMPLES = 2000
-"""The mean expected cost is taken over at most so many candidates."""
+"""The mean expected cost is estimated from at most this many candidates."""
 
 REFILLS = 24
-"""Times that a budget left over is spent on more members; twice as many are drawn each time."""
+"""How many times samples are drawn for what is left of the budget. Each time draws twice as many
+as the time before."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Samples and what the network says of them, as one flat table."""
+    """Samples and what the network predicts for them, as the columns of a table."""
 
     frames: NDArray[np.int32]
     """int32 (N,)."""
@@ -42,7 +43,7 @@ class Pool:
         count = len(self.frames)
         shapes = (self.frames.shape, self.segments.shape, self.uncertainty.shape)
         if shapes != ((count,),) * 3 or self.features.ndim != 2 or len(self.features) != count:
-            raise ValueError(f"columns of unlike length: {shapes}, {self.features.shape}")
+            raise ValueError(f"columns have different lengths: {shapes}, {self.features.shape}")
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -58,7 +59,7 @@ class Pool:
 
     @classmethod
     def of(cls, predictions: Iterable[FramePrediction]) -> Pool:
-        """All segments of at least one predicted frame."""
+        """All segments of the predicted frames. There must be at least one frame."""
         columns = [
             (
                 np.full(len(p.uncertainty), p.frame, np.int32),
@@ -79,52 +80,56 @@ class Pool:
 
 @dataclass(frozen=True)
 class Query:
-    """What one round may ask for."""
+    """What one round may ask for, and how it is chosen."""
 
     budget: float
-    """Clicks, above 0."""
+    """In clicks; above 0."""
     expected_cost: ExpectedCost
     strategy: Strategy = Strategy.ACTIVE
     diversity_only: bool = False
-    """Leave uncertainty out: the network of round 1 does not know the video yet."""
+    """Do not use uncertainty. In round 1 the network does not know the video yet."""
     labeled_frames: tuple[int, ...] = ()
-    """Frames that uniform selection keeps away from."""
+    """Frames that are annotated already. Uniform selection spaces new frames around them."""
     length: int = 0
-    """Frames in the video; uniform selection needs it."""
+    """The number of frames in the video. Only uniform selection uses it."""
     known: NDArray[np.float32] | None = None
-    """float32 (K, D): features of the samples asked for before. Where given, active selection takes
-    the members farthest from these and from each other, not one of each cluster."""
+    """float32 (K, D): features of the samples that were asked for before. If given, active
+    selection takes samples that are far from these and from each other. If None, it takes one
+    sample of each cluster."""
 
 
 def select(
     pool: Pool, query: Query, rng: np.random.Generator, device: Device = "cpu"
 ) -> list[Sample]:
-    """Samples of the unlabeled `pool` whose expected cost comes nearest to the budget.
+    """Choose samples of the unlabeled `pool` whose expected cost is near the budget.
 
-    The total is within half a sample of the budget, unless the pool ends before; at least one
-    sample comes from a pool that is not empty. Samples come in the order in which they were taken.
+    The total differs from the budget by half a sample's cost at most, unless the pool is used up.
+    A pool that is not empty gives at least one sample. Samples come in the order of choice.
     """
     if not query.budget > 0:
         raise ValueError(f"budget must be above 0 clicks, got {query.budget}")
     if len(pool) == 0:
         return []
-    everyone = np.arange(len(pool))
+    whole_pool = np.arange(len(pool))
     chosen: Sequence[int]
     if query.strategy is Strategy.UNIFORM:
         chosen = _uniform(pool, query).tolist()
     elif query.strategy is Strategy.RANDOM:
-        chosen = _Purse(pool, query).spend((everyone,), _any_members, rng)
+        chosen = _Budget(pool, query).spend((whole_pool,), _any_members, rng)
     elif query.known is None:
         draw = partial(_spread_members, device=device)
-        chosen = _Purse(pool, query).spend(_halves(pool, query), draw, rng)
+        chosen = _Budget(pool, query).spend(_candidate_sets(pool, query), draw, rng)
     else:
         chosen = _farthest(pool, query, query.known, rng, device)
     samples = pool.samples
     return [samples[i] for i in chosen]
 
 
-def _halves(pool: Pool, query: Query) -> tuple[Indices, ...]:
-    """Indices to draw from, the next only when the one before is used up."""
+def _candidate_sets(pool: Pool, query: Query) -> tuple[Indices, ...]:
+    """Sets of indices: samples are drawn from a set only when the sets before it are used up.
+
+    The more uncertain half of the pool comes first.
+    """
     if query.diversity_only:
         return (np.arange(len(pool)),)
     order = np.argsort(-pool.uncertainty, kind="stable")
@@ -133,7 +138,7 @@ def _halves(pool: Pool, query: Query) -> tuple[Indices, ...]:
 
 
 Draw = Callable[[Pool, Indices, int, np.random.Generator], Indices]
-"""Draws (pool, candidates, count, rng) -> `count` of the candidates."""
+"""Draws `count` of the candidates: (pool, candidates, count, rng) -> indices."""
 
 
 def _any_members(pool: Pool, candidates: Indices, count: int, rng: np.random.Generator) -> Indices:
@@ -143,13 +148,13 @@ def _any_members(pool: Pool, candidates: Indices, count: int, rng: np.random.Gen
 def _spread_members(
     pool: Pool, candidates: Indices, count: int, rng: np.random.Generator, device: Device
 ) -> Indices:
-    # Shuffled, because the budget may end among them and every cluster has the same right.
+    # The budget may not suffice for all of them, and no cluster should be preferred.
     members = candidates[nearest_members(pool.features[candidates], count, rng, device)]
     return rng.permutation(members)
 
 
-class _Purse:
-    """The budget of one query while it is being spent."""
+class _Budget:
+    """The budget of one query, and what has been chosen for it so far."""
 
     def __init__(self, pool: Pool, query: Query) -> None:
         self.pool = pool
@@ -160,14 +165,14 @@ class _Purse:
     def spend(
         self, candidate_sets: Iterable[Indices], draw: Draw, rng: np.random.Generator
     ) -> list[int]:
-        """Fill the budget: b members at a time, b = what is left / the mean expected cost."""
+        """Spend the budget, drawing (what is left / the mean expected cost) members at a time."""
         for candidates in candidate_sets:
             if len(candidates) == 0:
                 continue
             probe = rng.permutation(candidates)[:ESTIMATE_SAMPLES]
             mean = float(_costs(self.pool, probe, self.query).mean())
             for refill in range(REFILLS):
-                # Later draws are larger: members left over cost less than the mean promised.
+                # Later draws are larger, because the members drawn before cost less than the mean.
                 wanted = self.left / mean * 2**refill if mean > 0 else len(candidates)
                 count = int(np.clip(np.round(wanted), 1, len(candidates)))
                 members = draw(self.pool, candidates, count, rng)
@@ -179,7 +184,10 @@ class _Purse:
         return self.chosen
 
     def _take(self, members: Indices) -> bool:
-        """Take members in order while each brings the total nearer to the budget; else False."""
+        """Take members in order while each brings the total nearer to the budget.
+
+        False when the budget is spent.
+        """
         for index, cost in zip(members, _costs(self.pool, members, self.query), strict=True):
             if self.chosen and cost >= 2 * self.left:
                 return False
@@ -191,39 +199,38 @@ class _Purse:
 
 
 def _costs(pool: Pool, indices: Indices, query: Query) -> NDArray[np.float64]:
-    """float64 (len(indices),): expected clicks."""
+    """float64 (len(indices),): the expected clicks of these members."""
     costs = np.asarray(query.expected_cost(pool.take(indices).samples), np.float64)
     if costs.shape != indices.shape or not np.isfinite(costs).all() or (costs < 0).any():
-        raise ValueError("expected costs must be finite, not negative, one a sample")
+        raise ValueError("expected costs must be finite and not negative, one for each sample")
     return costs
 
 
 def _farthest(
     pool: Pool, query: Query, known: NDArray[np.float32], rng: np.random.Generator, device: Device
 ) -> list[int]:
-    """One after the other, each the member that is most uncertain times farthest, in squared
-    distance, from what is known and chosen.
+    """Choose members one by one, by uncertainty times squared distance to all known and chosen.
 
-    Clusters stand for what is common: they leave out a class that is seldom as often as not, and
-    ask again for what earlier rounds have asked.
+    Clusters show what is common: they often leave out a rare class, and they repeat what earlier
+    rounds asked for.
     """
     weights = np.ones_like(pool.uncertainty) if query.diversity_only else pool.uncertainty
-    purse = _Purse(pool, query)
+    spending = _Budget(pool, query)
 
     def draw(pool: Pool, candidates: Indices, count: int, rng: np.random.Generator) -> Indices:
-        before = np.concatenate([known, pool.features[purse.chosen]])
+        before = np.concatenate([known, pool.features[spending.chosen]])
         features = pool.features[candidates]
         return candidates[
             farthest_members(features, weights[candidates], before, count, rng, device)
         ]
 
-    return purse.spend((np.arange(len(pool)),), draw, rng)
+    return spending.spend((np.arange(len(pool)),), draw, rng)
 
 
 def _uniform(pool: Pool, query: Query) -> Indices:
-    """As many evenly spaced frames as come nearest to the budget."""
+    """Evenly spaced frames, as many as bring the cost nearest to the budget."""
     if len(np.unique(pool.frames)) != len(pool):
-        raise ValueError("uniform selection needs one sample a frame")
+        raise ValueError("uniform selection needs exactly one sample for each frame")
     order = np.argsort(pool.frames)
     costs = _costs(pool, order, query)
     count = len(pool)
@@ -249,11 +256,12 @@ def _uniform(pool: Pool, query: Query) -> Indices:
 def spread_frames(
     candidates: NDArray[np.int32], labeled: Sequence[int], count: int, length: int
 ) -> Indices:
-    """The `count` of `candidates` that, with `labeled`, minimise the sum over all frames
-    0..length-1 of the distance in time to the nearest one of them; ascending.
+    """Choose `count` of `candidates` so that every frame of the video has a chosen frame near it.
 
-    The first choice in an untouched video is the middles of equal parts (5, 15, 25, 35, 45 of 50),
-    one of its minima; otherwise the minimum is found exactly, from left to right.
+    The choice minimises the sum, over all frames 0..length-1, of the distance in time to the
+    nearest frame that is chosen or `labeled`. It is ascending. In a video without labels it is the
+    middles of equal parts (5, 15, 25, 35, 45 of 50), which is one of the minima; otherwise the
+    minimum is found exactly by dynamic programming from left to right.
     """
     nodes = np.union1d(candidates, np.asarray(labeled, np.int64)).astype(np.int64)
     if not 0 <= count <= len(candidates):
@@ -265,13 +273,13 @@ def spread_frames(
     if not len(labeled) and len(candidates) == length:
         return (2 * np.arange(count, dtype=np.int64) + 1) * length // (2 * count)
     known = np.isin(nodes, labeled)
-    # best[k, j]: least sum over the frames up to node j when j is chosen and k new ones are so far
+    # best[k, j]: the least sum over the frames up to node j, if j and k new frames are chosen
     best = np.full((count + 1, len(nodes)), np.inf)
     before = np.full((count + 1, len(nodes)), -1)
     first_open = 0
     for j, frame in enumerate(nodes):
         step = 0 if known[j] else 1
-        if not known[:j].any():  # every frame before is nearest to this one
+        if not known[:j].any():  # this is the nearest chosen frame of every frame before it
             best[step, j] = frame * (frame + 1) // 2
         if j > first_open:
             # floor(d^2 / 4) is the sum of the distances of the frames between two chosen ones
@@ -282,7 +290,7 @@ def spread_frames(
             best[step:, j][better] = sums[: count + 1 - step][better]
             before[step:, j][better] = least[: count + 1 - step][better]
         if known[j]:
-            first_open = j  # no way leads past a labeled frame
+            first_open = j  # every choice contains the labeled frame
     tail = length - 1 - nodes
     total = best[count] + tail * (tail + 1) // 2
     total[:first_open] = np.inf

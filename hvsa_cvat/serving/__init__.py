@@ -1,1 +1,1 @@
-"""A trained network for single images, as the functions that CVAT calls."""
+"""A trained network as a function that CVAT calls with single images."""

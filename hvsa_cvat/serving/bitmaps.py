@@ -1,7 +1,7 @@
-"""Label maps in the form in which CVAT's server takes masks from a Nuclio function.
+"""Writes masks in the form that CVAT's server reads from a Nuclio function.
 
-That form is not the run lengths of its API but every pixel of a box as 0 or 1, then the box: two
-bytes a pixel. A class that is scattered over a frame needs the whole frame.
+CVAT's API has run lengths, but a Nuclio function sends every pixel of a box as 0 or 1 and then the
+box. That takes two bytes per pixel, and the whole frame for a class that is scattered over it.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import numpy as np
 from hvsa_cvat.annotation.polygons import Window
 from hvsa_cvat.types import IGNORE, LabelMap, Mask
 
-MOST = 32 * 2**20
-"""Bytes that an answer may have: what CVAT's functions allow for a request."""
+MOST_BYTES = 32 * 2**20
+"""The largest answer in bytes, which is what CVAT's own functions allow for a request."""
 
-_MANY = 10_000
-"""Pieces that an answer may have: more are found slowly, and nobody can work with them."""
+_MOST_PIECES = 10_000
+"""The most pieces in an answer. More take long to find, and an annotator cannot edit them."""
 
-_BESIDE = 256
-"""Bytes of an answer's item beside its pixels, with a long label."""
+_ITEM_BYTES = 256
+"""Bytes of an item of an answer besides its pixels, with a long label."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Pixels of one class, in the smallest box around them."""
+    """Pixels of one class, in the smallest box that holds them."""
 
     label: int
     window: Window
     inside: Mask
-    """The pixels, in `window`."""
+    """bool (h, w): the pixels of the class among those of `window`."""
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom pixel, inclusive."""
+        """Left, top, right and bottom; the right and bottom pixels belong to the box."""
         rows, columns = self.window
         return columns.start, rows.start, columns.stop - 1, rows.stop - 1
 
@@ -47,22 +47,17 @@ class Piece:
         return f"[{_digits(self.inside)},{','.join(map(str, self.box))}]"
 
     @property
-    def rows_json(self) -> str:
-        """A list of rows of 0 and 1."""
-        return "[" + ",".join(f"[{_digits(row)}]" for row in self.inside) + "]"
-
-    @property
     def most_bytes(self) -> int:
-        """Of its item in an answer."""
-        return 2 * self.inside.size + _BESIDE
+        """An upper bound of the bytes of this piece in an answer."""
+        return 2 * self.inside.size + _ITEM_BYTES
 
 
-def pieces(label_map: LabelMap, most: int = MOST) -> list[Piece] | None:
-    """Pieces that cover every pixel once, `IGNORE` left out, in at most `most` bytes of JSON.
+def pieces(label_map: LabelMap, most: int = MOST_BYTES) -> list[Piece] | None:
+    """Pieces that cover every pixel except `IGNORE` once, in at most `most` bytes of JSON.
 
-    One piece a class. If that is too much, the piece with the most empty pixels is cut in two, and
-    so on: 32 MiB hold a full-HD frame of many classes in a few hundred. None if they would be
-    more than `_MANY`, or no cuts help.
+    At first there is one piece for each class. While that is too much, the piece with the most
+    empty pixels is cut in two. A full-HD frame of many classes takes a few hundred pieces for
+    32 MiB. None if more than `_MOST_PIECES` are needed, or if no cut helps.
     """
     if 2 * np.count_nonzero(label_map != IGNORE) > most:
         return None
@@ -72,7 +67,7 @@ def pieces(label_map: LabelMap, most: int = MOST) -> list[Piece] | None:
     total = sum(piece.most_bytes for _, _, piece in heap)
     while total > most:
         empty, _, piece = heappop(heap)
-        if empty == 0 or len(heap) >= _MANY:
+        if empty == 0 or len(heap) >= _MOST_PIECES:
             return None
         total -= piece.most_bytes
         for half in _halves(piece):
@@ -83,25 +78,25 @@ def pieces(label_map: LabelMap, most: int = MOST) -> list[Piece] | None:
 
 def _classes(label_map: LabelMap) -> Iterator[Piece]:
     for label in np.flatnonzero(np.bincount(label_map.ravel(), minlength=IGNORE)[:IGNORE]).tolist():
-        yield from trimmed(label, 0, 0, label_map == label)
+        yield from _trimmed(label, 0, 0, label_map == label)
 
 
 def _halves(piece: Piece) -> Iterator[Piece]:
-    """Cut across its longer side; an empty half is left out."""
+    """The halves of a piece, cut across its longer side; without a half that is empty."""
     top, left = (side.start for side in piece.window)
     height, width = piece.inside.shape
     if height > width:
         middle = height // 2
-        yield from trimmed(piece.label, top, left, piece.inside[:middle])
-        yield from trimmed(piece.label, top + middle, left, piece.inside[middle:])
+        yield from _trimmed(piece.label, top, left, piece.inside[:middle])
+        yield from _trimmed(piece.label, top + middle, left, piece.inside[middle:])
     else:
         middle = width // 2
-        yield from trimmed(piece.label, top, left, piece.inside[:, :middle])
-        yield from trimmed(piece.label, top, left + middle, piece.inside[:, middle:])
+        yield from _trimmed(piece.label, top, left, piece.inside[:, :middle])
+        yield from _trimmed(piece.label, top, left + middle, piece.inside[:, middle:])
 
 
-def trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
-    """The piece of a mask whose first pixel lies at `top`, `left`; none where it is empty."""
+def _trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
+    """The piece of a mask whose first pixel lies at `top`, `left`; none if the mask is empty."""
     rows = np.flatnonzero(inside.any(axis=1)).tolist()
     columns = np.flatnonzero(inside.any(axis=0)).tolist()
     if rows:
@@ -113,12 +108,17 @@ def trimmed(label: int, top: int, left: int, inside: Mask) -> Iterator[Piece]:
         yield Piece(label, window, box)
 
 
+def rows_json(mask: Mask) -> str:
+    """A mask as a list of rows of 0 and 1."""
+    return "[" + ",".join(f"[{_digits(row)}]" for row in mask) + "]"
+
+
 def _empty(piece: Piece) -> int:
     return piece.inside.size - int(np.count_nonzero(piece.inside))
 
 
 def _digits(mask: Mask) -> str:
-    """0 or 1 for each pixel, commas between; many times as fast as a list through `json`."""
+    """0 or 1 for each pixel, separated by commas. Much faster than a list and `json`."""
     text = np.full(2 * mask.size, ord(","), dtype=np.uint8)
     text[::2] = mask.ravel().view(np.uint8) + ord("0")
     return text[:-1].tobytes().decode("ascii")

@@ -1,4 +1,4 @@
-"""The network as a function for CVAT's own tools: its SDK, its command line, its agents.
+"""The network as an auto-annotation function for CVAT's SDK, command line and agents.
 
     cvat-cli task auto-annotate 12 --function-module hvsa_cvat.serving.function \\
         -p checkpoint=str:kitchen.safetensors
@@ -20,15 +20,15 @@ from hvsa_cvat.video.images import rgb_image
 
 
 def create(checkpoint: str, device: str = "auto") -> Detector:
-    """The function of a checkpoint that hvsa-agent wrote; `device` is auto, cpu or cuda.
+    """Make the function from a checkpoint that hvsa-agent wrote. `device` is auto, cpu or cuda.
 
-    CVAT's tools call it with the parameters of their option -p.
+    CVAT's tools call this with the parameters of their option -p.
     """
     return Detector(SegmentationModel(Path(checkpoint), device))
 
 
 class Detector:
-    """Every pixel its class: one mask a class and image, or polygons."""
+    """Gives every pixel a class: one mask for each class in an image, or polygons."""
 
     def __init__(self, model: SegmentationModel) -> None:
         self._model = model
@@ -42,7 +42,7 @@ class Detector:
     def detect(
         self, context: cvataa.DetectionFunctionContext, image: PillowImage.Image
     ) -> Sequence[cvataa.DetectionAnnotation]:
-        """Pixels of less confidence than `context.conf_threshold` belong to no shape."""
+        """The shapes of an image. Pixels with a confidence below the threshold are in no shape."""
         upright = ImageOps.exif_transpose(image)
         prediction = self._model.predict(rgb_image(upright, Path(context.frame_name)))
         label_map = prediction.above(context.conf_threshold or 0)

@@ -1,4 +1,4 @@
-"""One checkpoint, one image at a time."""
+"""Prediction for single images with the network of a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from hvsa_cvat.video.frames import resize_image
 from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 _BAND = 2**23
-"""Probabilities held at once: 32 MiB. All of a 4K image with 20 classes would take 660 MB."""
+"""Probabilities held at the same time: 32 MiB. A 4K image with 20 classes has 660 MB of them."""
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of every pixel of an image."""
+    """The class of every pixel of an image."""
 
     label_map: LabelMap
-    """uint8 (H, W) at the image's own size; every pixel has a class."""
+    """uint8 (H, W) at the image's own size. Every pixel has a class."""
     confidence: NDArray[np.float32]
-    """float32 (H, W): the probability of that class."""
+    """float32 (H, W): the probability of the pixel's class."""
 
     def above(self, threshold: float) -> LabelMap:
-        """The label map with `IGNORE` where the confidence is below `threshold`."""
+        """The label map, with `IGNORE` where the confidence is below `threshold`."""
         if threshold <= 0:
             return self.label_map
         kept: LabelMap = np.where(self.confidence >= threshold, self.label_map, np.uint8(IGNORE))
@@ -41,29 +41,29 @@ class Prediction:
 
 
 class SegmentationModel:
-    """The network of one of our checkpoints, ready to predict. Safe to share between threads."""
+    """The network of one of our checkpoints, ready to predict. Threads may share it."""
 
     def __init__(self, checkpoint: Path, device: str = "auto") -> None:
-        """`device` is auto, cpu or cuda; an absent one is a `ConfigError`."""
+        """`device` is auto, cpu or cuda. `ConfigError` if the machine has no such device."""
         if checkpoint.suffix.lower() in (".pth", ".pt", ".bin"):
             raise CheckpointError(
-                f"checkpoint {checkpoint} is a plain state dict, which names no classes; give a "
-                ".safetensors file that hvsa-agent wrote"
+                f"checkpoint {checkpoint} is a plain state dict without the names of classes; give "
+                "a .safetensors file that hvsa-agent wrote"
             )
         use_one_opencv_thread()
         self.device = choose_device(device)
         info = read_info(checkpoint)
         self.labels = LabelSet(info.labels)
         self.size: Size = info.size
-        """(height, width) in pixels at which the network was trained, and looks at images."""
+        """(height, width) in pixels. The network was trained at this size; images are resized."""
         network, self.description = load_checkpoint(checkpoint, self.labels)
         network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.eval()
-        # Two images at once would take twice the memory, and as long as one after the other.
+        # Two images at the same time would take twice the memory and no less time.
         self._turn = threading.Lock()
 
     def predict(self, image: Image) -> Prediction:
-        """`image` may have any size; it is seen at `size`."""
+        """Predict an image of any size. The network sees it resized to `size`."""
         small = torch.from_numpy(resize_image(image, self.size)).permute(2, 0, 1)[None]
         small = small.to(self.device, memory_format=torch.channels_last)
         with self._turn, torch.inference_mode():
@@ -72,7 +72,7 @@ class SegmentationModel:
             return self._decide(logits, (image.shape[0], image.shape[1]))
 
     def _decide(self, logits: Tensor, size: Size) -> Prediction:
-        """Class and confidence at `size`, of logits (1, C, h, w) at a quarter of the network's."""
+        """Class and confidence at `size`, from logits (1, C, h, w) of the smaller image."""
         label_map = np.empty(size, dtype=np.uint8)
         confidence = np.empty(size, dtype=np.float32)
         rows = max(1, _BAND // (logits.shape[1] * size[1]))
@@ -86,7 +86,7 @@ class SegmentationModel:
 
 
 def _band_at(logits: Tensor, size: Size, band: slice, align_corners: bool) -> Tensor:
-    """Some rows of logits (1, C, h, w) brought to `size` bilinearly: (C, rows, W)."""
+    """The rows `band` of logits (1, C, h, w) resized to `size` bilinearly: (C, rows, W)."""
     (height, width), given = size, logits.shape[2]
     row = torch.arange(band.start, band.stop, device=logits.device)
     if align_corners:

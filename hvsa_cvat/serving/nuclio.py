@@ -1,7 +1,7 @@
-"""What our Nuclio functions answer to CVAT: a payload in, JSON out.
+"""The answers of our Nuclio functions to CVAT: they take a payload and return JSON.
 
-CVAT sends an image and nothing that tells which frame of which task it is. Without nuclio's SDK:
-the files that Nuclio runs (`templates/`) hand over payloads and send answers.
+CVAT sends an image, but does not say which frame of which task it is. This module does not use
+nuclio's SDK; the files that Nuclio runs (`templates/`) pass payloads in and send answers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.errors import CheckpointError, ConfigError, HvsaError, MediaError
 from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.serving.bitmaps import MOST, pieces, trimmed
+from hvsa_cvat.serving.bitmaps import MOST_BYTES, pieces, rows_json
 from hvsa_cvat.serving.download import download
 from hvsa_cvat.serving.model import Prediction, SegmentationModel
 from hvsa_cvat.serving.region import Click, clicked_region
@@ -32,26 +32,29 @@ from hvsa_cvat.types import Image, LabelMap
 from hvsa_cvat.video.images import opened_image, read_image
 
 MOST_PIXELS = 64_000_000
-"""Of an image that is sent. A file of a few kilobytes can claim many more."""
+"""The most pixels of an image. A file of a few kilobytes can claim to have many more."""
 
-_MOST_SAID = f"the {MOST // 2**20} MiB that an answer may have"
+_MOST_ANSWER = f"the {MOST_BYTES // 2**20} MiB that an answer may have"
 
-_KEPT = 4
-"""Predictions that an interactor keeps: further clicks into the same frame are answered at once."""
+_KEPT_PREDICTIONS = 4
+"""Predictions that an interactor keeps, so that further clicks into an image are answered fast."""
 
-_SENT = Path("sent")
-"""An image that is sent has no path."""
+_MOST_CLICKS = 100
+"""The most positive or negative clicks. Each takes time in proportion to the image."""
+
+_SENT_IMAGE = Path("sent")
+"""Stands for the path of an image that was sent."""
 
 _CLICKS = TypeAdapter(list[tuple[FiniteFloat, FiniteFloat]])
 
 
 class PayloadError(HvsaError):
-    """What was sent is no request that a function can answer."""
+    """A function cannot answer the payload that was sent."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What goes back over HTTP."""
+    """The HTTP response of a function."""
 
     status: int
     body: str
@@ -59,14 +62,14 @@ class Answer:
 
 
 class Function(Protocol):
-    """A function behind HTTP."""
+    """Computes the answer to a payload."""
 
     def __call__(self, payload: Mapping[str, Any]) -> str:
-        """JSON; `PayloadError` for what cannot be answered."""
+        """The answer as JSON. `PayloadError` if the payload cannot be answered."""
 
 
 def respond(function: Function, body: object) -> Answer:
-    """Answer the body of a request, parsed or as bytes; what is wrong with it is status 400."""
+    """Answer the body of a request, which is parsed JSON or bytes. Status 400 if it is invalid."""
     try:
         return Answer(200, function(_payload(body)))
     except PayloadError as error:
@@ -76,15 +79,15 @@ def respond(function: Function, body: object) -> Answer:
 def open_function(environment: Mapping[str, str]) -> Function:
     """The function that the variables `HVSA_*` describe, with its network loaded.
 
-    Everything that would make it fail later fails here: no weights, other classes than the ones
-    that CVAT was told of, no GPU where one is asked for.
+    It fails now rather than at the first image if there are no weights, if their classes differ
+    from those that CVAT knows, or if there is no GPU although one is asked for.
     """
     device = environment.get("HVSA_DEVICE", "auto")
     try:
         choose_device(device)
     except ConfigError as error:
         raise ConfigError(
-            f"HVSA_DEVICE is {device!r}, but PyTorch sees no such device in this container; give "
+            f"HVSA_DEVICE is {device!r}, but PyTorch finds no such device in this container; give "
             "it a GPU (NVIDIA container toolkit, limit nvidia.com/gpu), or deploy function.yaml"
         ) from error
     model = SegmentationModel(_checkpoint(environment), device)
@@ -92,7 +95,7 @@ def open_function(environment: Mapping[str, str]) -> Function:
     if set(promised) != set(model.labels):
         raise CheckpointError(
             f"the checkpoint knows {', '.join(model.labels)}, but this function was rendered for "
-            f"{', '.join(promised)}; give it the checkpoint of the same project, or render it anew"
+            f"{', '.join(promised)}; give it a checkpoint of the same project, or render it again"
         )
     if _variable(environment, "HVSA_FUNCTION") == "interactor":
         return Interactor(model)
@@ -105,8 +108,8 @@ def _checkpoint(environment: Mapping[str, str]) -> Path:
         path = Path(_variable(environment, "HVSA_CHECKPOINT"))
         if not path.exists():
             raise CheckpointError(
-                f"no checkpoint {path} in this container; put it into the folder of the host that "
-                "is mounted there (--mount), or render the function anew"
+                f"there is no checkpoint {path} in this container; put it into the folder of the "
+                "host that is mounted there (--mount), or render the function again"
             )
         return path
     folder = Path(tempfile.gettempdir()) / "hvsa"
@@ -118,15 +121,15 @@ def _variable(environment: Mapping[str, str], name: str) -> str:
         return environment[name]
     except KeyError:
         raise ConfigError(
-            f"{name} is not set; render the function anew with `hvsa-agent serverless render`"
+            f"{name} is not set; render the function again with `hvsa-agent serverless render`"
         ) from None
 
 
 class Detector:
-    """Every pixel its class: one mask a class, or polygons.
+    """Gives every pixel a class: one mask for each class, or polygons.
 
-    `image` is base64; pixels of less confidence than `threshold` are left out;
-    `conv_mask_to_poly` asks for polygons once, `polygons` always.
+    In the payload, `image` is base64. Pixels with a confidence below `threshold` are left out.
+    `conv_mask_to_poly` asks for polygons; with `polygons` every answer has polygons.
     """
 
     def __init__(self, model: SegmentationModel, polygons: bool = False) -> None:
@@ -136,7 +139,7 @@ class Detector:
     def __call__(self, payload: Mapping[str, Any]) -> str:
         threshold = payload.get("threshold") or 0
         if not _is_number(threshold) or not 0 <= threshold <= 1:
-            raise PayloadError(f"threshold {reprlib.repr(threshold)} is no number between 0 and 1")
+            raise PayloadError(f"threshold {reprlib.repr(threshold)} must be a number from 0 to 1")
         prediction = self._model.predict(_image(payload))
         if self._polygons or payload.get("conv_mask_to_poly"):
             return self._as_polygons(prediction, threshold)
@@ -148,7 +151,7 @@ class Detector:
         if found is None:
             height, width = label_map.shape
             raise PayloadError(
-                f"the masks of this {width}x{height} image would take more than {_MOST_SAID}; "
+                f"the masks of this {width}x{height} image would take more than {_MOST_ANSWER}; "
                 "render the function with --shapes polygons"
             )
         items = []
@@ -170,7 +173,7 @@ class Detector:
         return "[" + ",".join(items) + "]"
 
     def _item(self, label: int, confidence: float, key: str, points: str) -> str:
-        """One shape as CVAT's server reads it; `points` is JSON."""
+        """One shape in the form that CVAT's server reads. `points` is JSON."""
         name = json.dumps(self._model.labels.names[label])
         kind = {"mask": "mask", "points": "polygon"}[key]
         return (
@@ -180,37 +183,43 @@ class Detector:
 
 
 class Interactor:
-    """The region under a click: `pos_points` and `neg_points` are [[x, y], ...].
+    """The region under clicks: `pos_points` and `neg_points` are [[x, y], ...].
 
-    The answer holds the region's box only, and says where that lies.
+    The answer is a mask of the whole image. CVAT's page up to 2.72 also reads a smaller mask with
+    its `bounds`, but the page of 2.73 ignores them, and the server refuses any other size if the
+    annotator has chosen a region of interest. (Then the image is the crop of that region.)
     """
 
     def __init__(self, model: SegmentationModel) -> None:
         def look(content: bytes) -> LabelMap:
             return model.predict(_decoded(content)).label_map
 
-        self._label_map = lru_cache(maxsize=_KEPT)(look)
+        self._label_map = lru_cache(maxsize=_KEPT_PREDICTIONS)(look)
 
     def __call__(self, payload: Mapping[str, Any]) -> str:
         positive, negative = _clicks(payload, "pos_points"), _clicks(payload, "neg_points")
         if not positive:
             raise PayloadError("pos_points is empty; click into the region")
-        region = clicked_region(self._label_map(_content(payload)), positive, negative)
-        (piece,) = trimmed(0, 0, 0, region)  # whatever label: the annotator has chosen one
-        if piece.most_bytes > MOST:
-            raise PayloadError(f"the region would take more than {_MOST_SAID}")
-        return f'{{"mask":{piece.rows_json},"bounds":{list(piece.box)}}}'
+        label_map = self._label_map(_content(payload))
+        if 2 * label_map.size > MOST_BYTES:
+            height, width = label_map.shape
+            raise PayloadError(
+                f"the mask of this {width}x{height} image would take more than {_MOST_ANSWER}; "
+                "choose a region of interest in CVAT's AI tools"
+            )
+        region = clicked_region(label_map, positive, negative)
+        return f'{{"mask":{rows_json(region)}}}'
 
 
 def _payload(body: object) -> Mapping[str, Any]:
     if isinstance(body, bytes | str):
-        # nuclio's SDK parses JSON by its content type, and leaves what is broken as it is
+        # nuclio's SDK parses JSON by its content type, and passes on what it cannot parse
         try:
             body = json.loads(body)
         except (ValueError, RecursionError) as error:
             raise PayloadError(f"the payload is no JSON ({error})") from error
     if not isinstance(body, Mapping):
-        raise PayloadError("the payload is no JSON object")
+        raise PayloadError("the payload must be a JSON object")
     return body
 
 
@@ -230,22 +239,25 @@ def _content(payload: Mapping[str, Any]) -> bytes:
 
 def _decoded(content: bytes) -> Image:
     try:
-        with opened_image(_SENT, io.BytesIO(content)) as image:
+        with opened_image(_SENT_IMAGE, io.BytesIO(content)) as image:
             width, height = image.size
         if width * height > MOST_PIXELS:
             raise PayloadError(
                 f"the image has {width}x{height} pixels, more than {MOST_PIXELS // 10**6} million"
             )
-        return read_image(_SENT, io.BytesIO(content))
+        return read_image(_SENT_IMAGE, io.BytesIO(content))
     except MediaError as error:
-        raise PayloadError("the image cannot be read: it is none, or damaged") from error
+        raise PayloadError("the image cannot be read: it is damaged, or no image") from error
 
 
 def _clicks(payload: Mapping[str, Any], key: str) -> list[Click]:
+    clicks = payload.get(key) or []
+    if isinstance(clicks, list) and len(clicks) > _MOST_CLICKS:
+        raise PayloadError(f"{key} has {len(clicks):,} clicks; at most {_MOST_CLICKS} are allowed")
     try:
-        return _CLICKS.validate_python(payload.get(key) or [])
+        return _CLICKS.validate_python(clicks)
     except ValidationError as error:
-        raise PayloadError(f"{key} is no list of [x, y]") from error
+        raise PayloadError(f"{key} must be a list of [x, y]") from error
 
 
 def _is_number(value: object) -> bool:

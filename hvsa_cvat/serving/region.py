@@ -1,4 +1,4 @@
-"""Clicks to a region: what an annotator gets for clicking into a frame."""
+"""The region that an annotator gets for clicking into an image."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage import measure
 
-from hvsa_cvat.types import LabelMap, Mask
+from hvsa_cvat.types import LabelMap, Mask, Size
 
 Click = tuple[float, float]
-"""x and y, frame pixels."""
+"""x and y in pixels of the image."""
+
+Pixel = tuple[int, int]
+"""Row and column."""
 
 
 def clicked_region(
@@ -19,39 +22,43 @@ def clicked_region(
 ) -> Mask:
     """The 4-connected parts of one class under the positive clicks.
 
-    A negative click inside them takes away what lies nearer to it than to any positive click, and
-    whatever that cuts off; one outside them changes nothing. So two things of one class that touch
-    are parted half-way between a click on each, wherever the network is sure of both. Asking for
-    the second best class instead would not part them, and would change pixels far away.
+    A negative click inside them removes the pixels that are nearer to it than to any positive
+    click, and then all parts without a positive click. A negative click elsewhere changes nothing.
+    So a positive and a negative click separate two objects of one class that touch, half-way
+    between the clicks. Taking the second best class around a negative click instead would not
+    separate them, and would change pixels far away.
     """
     wanted, unwanted = _pixels(positive, label_map), _pixels(negative, label_map)
-    region = np.zeros(label_map.shape, dtype=np.bool_)
-    for row, column in wanted:
-        if not region[row, column]:
-            region |= _part(label_map == label_map[row, column], row, column)
+    region = _parts_at(label_map, wanted)
     cuts = [(row, column) for row, column in unwanted if region[row, column]]
     if cuts:
-        region &= _distance(wanted, label_map) <= _distance(cuts, label_map)
-        region = np.logical_or.reduce([_part(region, row, column) for row, column in wanted])
+        region &= _distance(wanted, label_map.shape) <= _distance(cuts, label_map.shape)
+        region &= _parts_at(region, wanted)
     return region
 
 
-def _pixels(clicks: Sequence[Click], label_map: LabelMap) -> list[tuple[int, int]]:
-    """Rows and columns; clicks on the far border, which is no pixel's, go to the last pixel."""
+def _pixels(clicks: Sequence[Click], label_map: LabelMap) -> list[Pixel]:
+    """The row and column of each click. A click outside the image takes the nearest pixel."""
     height, width = label_map.shape
     return [(min(max(int(y), 0), height - 1), min(max(int(x), 0), width - 1)) for x, y in clicks]
 
 
-def _part(mask: Mask, row: int, column: int) -> Mask:
-    """The 4-connected part of `mask` that holds a pixel of it."""
-    parts = measure.label(mask, connectivity=1)  # type: ignore[no-untyped-call]
-    part: Mask = parts == parts[row, column]
-    return part
+def _parts_at(values: LabelMap | Mask, pixels: Sequence[Pixel]) -> Mask:
+    """The 4-connected parts of equal values that hold one of `pixels`."""
+    # with the background -1, pixels of value 0 are parts like all others
+    parts = measure.label(values.astype(np.int16), background=-1, connectivity=1)  # type: ignore[no-untyped-call]
+    rows, columns = zip(*pixels, strict=True)
+    held: Mask = np.isin(parts, parts[rows, columns])
+    return held
 
 
-def _distance(pixels: Sequence[tuple[int, int]], label_map: LabelMap) -> NDArray[np.int64]:
-    """int64 (H, W): squared distance to the nearest of `pixels`."""
-    rows, columns = (np.arange(side, dtype=np.int64) for side in label_map.shape)
-    squares = ((rows[:, None] - row) ** 2 + (columns - column) ** 2 for row, column in pixels)
-    nearest: NDArray[np.int64] = np.minimum.reduce(list(squares))
+def _distance(pixels: Sequence[Pixel], size: Size) -> NDArray[np.int64]:
+    """int64 (H, W): the squared distance to the nearest of `pixels`.
+
+    The pixels are taken one by one, so that the memory does not grow with their number.
+    """
+    rows, columns = (np.arange(side, dtype=np.int64) for side in size)
+    nearest = np.full(size, np.iinfo(np.int64).max)
+    for row, column in dict.fromkeys(pixels):
+        np.minimum(nearest, (rows[:, None] - row) ** 2 + (columns - column) ** 2, out=nearest)
     return nearest

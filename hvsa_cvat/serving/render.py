@@ -1,4 +1,4 @@
-"""Folders that CVAT's scripts deploy to Nuclio, made from a checkpoint."""
+"""Makes a folder from a checkpoint that CVAT's scripts deploy to Nuclio."""
 
 from __future__ import annotations
 
@@ -28,56 +28,59 @@ _IN_IMAGE = "/opt/nuclio"
 _MOUNTED = "/checkpoint"
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,48}[a-z0-9])?")
-"""Becomes part of names in Docker and Kubernetes, which are shorter than 64."""
+"""Docker and Kubernetes put it into longer names, which may have at most 63 characters."""
 
 _CARRY_MASKS = ("any", "mask", "polygon")
 
 
 @dataclass(frozen=True)
 class FunctionOptions:
-    """A function to render. Without `mount` and `url` the checkpoint goes into the image."""
+    """How to make a function. Without `mount` and `url` the image contains the checkpoint."""
 
     kind: Kind = "detector"
     name: str | None = None
-    """Nuclio's name of the function; None: after the checkpoint."""
+    """Nuclio's name of the function. None: a name made from the checkpoint's."""
     shapes: Shapes = "masks"
     mount: Path | None = None
-    """Folder of the Docker host, with a file of the checkpoint's name in it."""
+    """A folder of the Docker host that contains a file with the checkpoint's name."""
     url: str | None = None
-    """Where each worker fetches the checkpoint when it starts."""
+    """The address from which each worker fetches the checkpoint when it starts."""
     base_image: str = "hvsa-agent"
-    """The image that our Dockerfile makes: this package, with Python 3.11."""
+    """The image that our Dockerfile builds, with this package and Python 3.11."""
 
     def __post_init__(self) -> None:
         if self.mount and self.url:
-            raise ConfigError("--mount and --url exclude each other: name one of them")
+            raise ConfigError("--mount and --url cannot be used together; give one of them")
         if self.mount and not self.mount.is_absolute():
             raise ConfigError(f"--mount {self.mount} must be an absolute path on the Docker host")
         if self.url:
             check_address(self.url)
         if self.name is not None and not _NAME.fullmatch(self.name):
             raise ConfigError(
-                f"--name {self.name!r}: use lower-case letters, digits and -, beginning with a "
-                "letter, at most 50"
+                f"--name {self.name!r}: use at most 50 lower-case letters, digits and -, beginning "
+                "with a letter"
             )
         if self.kind == "interactor" and self.shapes == "polygons":
-            raise ConfigError("--shapes polygons goes with detectors; CVAT turns regions itself")
+            raise ConfigError(
+                "--shapes polygons is for detectors; for an interactor leave it out, CVAT converts "
+                "masks itself"
+            )
 
 
 @dataclass(frozen=True)
 class PlannedFunction:
-    """A function that can be written."""
+    """A function that has been checked and can be written."""
 
     name: str
     folder: Path
-    """OUT/NAME/nuclio, where it goes."""
+    """OUT/NAME/nuclio: the folder to write."""
     checkpoint: Path
     info: CheckpointInfo
     options: FunctionOptions
 
 
 def plan(checkpoint: Path, out: Path, options: FunctionOptions) -> PlannedFunction:
-    """What `write` would write. The checkpoint is loaded once, so that what is wrong shows now."""
+    """Check everything and return what `write` will write. The checkpoint is loaded as a test."""
     SegmentationModel(checkpoint, "cpu")
     name = options.name or _name_after(checkpoint, options.kind)
     planned = PlannedFunction(
@@ -88,7 +91,7 @@ def plan(checkpoint: Path, out: Path, options: FunctionOptions) -> PlannedFuncti
 
 
 def write(planned: PlannedFunction) -> None:
-    """Write the folder, whole or not at all; one that was written before is replaced."""
+    """Write the folder. If this fails, nothing is changed. An older folder is replaced."""
     options, values, environment = planned.options, _values(planned), _environment()
     with atomic_directory(planned.folder) as temporary:
         for gpu, file in ((False, "function.yaml"), (True, "function-gpu.yaml")):
@@ -102,30 +105,30 @@ def write(planned: PlannedFunction) -> None:
 
 
 def check_labels(labels: Sequence[str], task_labels: Sequence[Mapping[str, Any]]) -> None:
-    """`CheckpointError` unless each of `labels` is a label of a task that can carry masks.
+    """`CheckpointError` unless each of `labels` is a label of the task and can have masks.
 
-    `task_labels` are rows of CVAT's API. CVAT itself would leave out what it does not find.
+    `task_labels` are rows of CVAT's API. CVAT itself ignores labels that the task does not have.
     """
     types = {row["name"]: row["type"] for row in task_labels}
     unknown = [name for name in labels if name not in types]
     if unknown:
         raise CheckpointError(
-            f"the checkpoint knows {', '.join(unknown)}, which the task has no label for (it has "
-            f"{', '.join(types) or 'none'}); take the checkpoint of the same project, or add them"
+            f"the checkpoint knows {', '.join(unknown)}, but the task has no such label (it has "
+            f"{', '.join(types) or 'none'}); use a checkpoint of the same project, or add the label"
             f"{''.join(twin_hint(name, types) for name in unknown)}"
         )
     wrong = [name for name in labels if types[name] not in _CARRY_MASKS]
     if wrong:
         raise CheckpointError(
-            f"label {wrong[0]!r} of the task has type {types[wrong[0]]}, which carries no masks; "
+            f"label {wrong[0]!r} of the task has type {types[wrong[0]]}, which allows no masks; "
             "set it to any or mask in CVAT"
         )
 
 
 def check_deployed(planned: PlannedFunction, functions: Sequence[Mapping[str, Any]]) -> None:
-    """`ConfigError` if CVAT has another function of this name, which deploying would replace.
+    """`ConfigError` if deploying would replace another function of the same name.
 
-    `functions` are rows of CVAT's API. The same function with other weights is no other one.
+    `functions` are rows of CVAT's API. The same function with other weights may be replaced.
     """
     for function in functions:
         if function["id"] == planned.name:
@@ -134,9 +137,9 @@ def check_deployed(planned: PlannedFunction, functions: Sequence[Mapping[str, An
             same_labels = kind == "interactor" or set(labels) == set(planned.info.labels)
             if function["kind"] != kind or not same_labels:
                 raise ConfigError(
-                    f"CVAT has another function {planned.name!r} already, "
-                    f"{_described(function['kind'], labels)}, which this one would replace; choose "
-                    "another --name, or delete that one first (nuctl delete function)"
+                    f"CVAT already has another function {planned.name!r}, "
+                    f"{_described(function['kind'], labels)}, which would be replaced; choose "
+                    "another --name, or delete that function first (nuctl delete function)"
                 )
 
 
@@ -148,18 +151,18 @@ def _name_after(checkpoint: Path, kind: Kind) -> str:
     words = re.sub(r"[^a-z0-9]+", "-", checkpoint.stem.lower()).strip("-")
     name = f"hvsa-{words}" + ("-interactor" if kind == "interactor" else "")
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"no name can be made of {checkpoint.name}; give one with --name")
+        raise ConfigError(f"no name can be made from {checkpoint.name}; give one with --name")
     return name
 
 
 def _check_place(planned: PlannedFunction, out: Path) -> None:
-    """Nothing of others is overwritten, and no other function below `out` has the name."""
+    """`ConfigError` if the folder is someone else's, or another function in `out` has the name."""
     folder = planned.folder
     if folder.exists():
         before = _variables(folder / "function.yaml")
         if before is None:
             raise ConfigError(
-                f"{folder} was not written by this command; move it away, or choose another --out"
+                f"{folder} was not written by this command; move it, or choose another --out"
             )
         kind, labels = before["HVSA_FUNCTION"], json.loads(before["HVSA_LABELS"])
         if kind != planned.options.kind or set(labels) != set(planned.info.labels):
@@ -170,13 +173,13 @@ def _check_place(planned: PlannedFunction, out: Path) -> None:
     for file in sorted(out.rglob("function*.yaml")):
         if file.parent != folder and _name_in(file) == planned.name:
             raise ConfigError(
-                f"{file} has the name {planned.name!r} too, and of two functions of one name "
-                "Nuclio keeps the one deployed last; choose another --name"
+                f"{file} has the name {planned.name!r} too, and Nuclio keeps only the function "
+                "deployed last; choose another --name"
             )
 
 
 def _variables(file: Path) -> dict[str, str] | None:
-    """The variables HVSA_* of a file that `render` wrote."""
+    """The variables HVSA_* of a file that this module wrote; None for any other file."""
     try:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -188,7 +191,7 @@ def _variables(file: Path) -> dict[str, str] | None:
 
 
 def _name_in(file: Path) -> str | None:
-    """The name in the metadata, which come first in these files."""
+    """The name in the metadata, which are the first entry of these files."""
     text = file.read_text(encoding="utf-8", errors="replace")
     found = re.search(r"^  name: *['\"]?([\w.-]+)", text, re.MULTILINE)
     return found and found[1]
@@ -224,6 +227,6 @@ def _environment() -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     environment.filters["json"] = json.dumps
-    # a string of YAML, which does not take the two escapes that JSON in ASCII has for an emoji
+    # YAML does not read the pair of escapes that JSON in ASCII writes for an emoji
     environment.filters["quoted"] = partial(json.dumps, ensure_ascii=False)
     return environment

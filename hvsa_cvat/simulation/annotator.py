@@ -1,6 +1,6 @@
-"""The simulated person: an annotation server that draws polygons around the truth.
+"""A simulated annotator: an annotation server that draws polygons around the truth.
 
-The paper's experiments are the ordinary loop with this server in CVAT's place.
+The paper's experiments run the same rounds as CVAT's users do, with this server instead of CVAT.
 """
 
 from __future__ import annotations
@@ -23,21 +23,20 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write, write_npz
 from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps, silent
 from hvsa_cvat.simulation.datasets import LabelMaps
-from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, LabelMap, LabelSet, Sample, SegmentMap
+from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, LabelMap, Sample, SegmentMap
 
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class SimulatedServer:
-    """An `AnnotationServer` that answers at once, from `truths`, by polygons.
+    """An `AnnotationServer` that answers every request at once, with polygons around `truths`.
 
-    Requests outlive the process: they lie in `folder/requests`, with the segments as they were
-    when they were asked for.
+    Requests are kept in `folder/requests`, each with the segments of the time of the request, so
+    that another process can collect them.
     """
 
     def __init__(
         self,
-        labels: LabelSet,
         frames: FrameSource,
         truths: LabelMaps,
         rules: AnnotationRules,
@@ -45,17 +44,10 @@ class SimulatedServer:
     ) -> None:
         if len(truths) != len(frames):
             raise ValueError(f"{len(truths)} label maps for {len(frames)} frames")
-        self._labels = labels
         self._frames = frames
         self._truths = truths
         self._rules = rules
         self._folder = folder
-
-    def labels(self) -> LabelSet:
-        return self._labels
-
-    def frames(self) -> FrameSource:
-        return self._frames
 
     def request(
         self,
@@ -107,23 +99,24 @@ class SimulatedServer:
         return Answers(tuple(annotations), clicks)
 
     def revised(self, request: str) -> None:
-        """The simulated person never changes an answer."""
+        """None: the simulated annotator never changes an answer."""
 
     def corrections(self) -> tuple[FrameAnnotation, ...]:
-        """Nor draws anything unasked."""
+        """Empty: the simulated annotator draws nothing outside requests."""
         return ()
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
-        """Write 8-bit PNG files of class indices, `published/NAME.png`."""
+        """Write each label map to `folder/published/NAME.png`, 8-bit class indices."""
         with atomic_directory(self._folder / "published") as folder:
             for frame, label_map in label_maps:
                 path = folder / f"{self._frames.names[frame]}.png"
                 PillowImage.fromarray(label_map).save(path)
 
     def full_cost(self, progress: Progress = silent) -> int:
-        """Clicks of annotating every frame of the video as a whole: what shares of clicks refer to.
+        """How many clicks it takes to annotate every frame of the video as a whole.
 
-        Kept in `folder/full_cost.json` for these truths and rules.
+        Shares of clicks are shares of this number. It is kept in `folder/full_cost.json`, and
+        counted again only when the truths or the rules change.
         """
         cache = self._folder / "full_cost.json"
         digest = hashlib.sha256(json.dumps(asdict(self._rules)).encode())
@@ -165,12 +158,12 @@ class SimulatedServer:
 
 def _lost(path: Path) -> SessionError:
     return SessionError(
-        f"{path} is missing or damaged; restore it from a copy or start again in another folder"
+        f"{path} is missing or damaged; restore it from a copy, or start again in another folder"
     )
 
 
 def _read_cache(path: Path) -> dict[str, Any]:
-    """What was counted before; nothing where the file is missing or damaged."""
+    """What was counted before; empty if the file is missing or damaged."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError):

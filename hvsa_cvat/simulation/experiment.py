@@ -56,9 +56,7 @@ def run_experiment(
     inputs, truths = experiment.inputs, experiment.truths
     with Store(out) as store:
         session = _open_session(store, experiment)
-        server = SimulatedServer(
-            inputs.labels, inputs.source, truths, inputs.rules, store.path("annotator")
-        )
+        server = SimulatedServer(inputs.source, truths, inputs.rules, store.path("annotator"))
         context, full_clicks, seconds = _prepare(inputs, store, server, clock, progress)
         told: list[RoundMetrics] = []
         while True:

@@ -1,4 +1,4 @@
-"""Dense optical flow between neighbouring frames: O_{t->t'} and M_{t->t'} for |t - t'| < 3."""
+"""Dense optical flow between frames that are at most two apart: O_{t->t'} and M_{t->t'}."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ from hvsa_cvat.video.opencv import use_one_opencv_thread
 T = TypeVar("T")
 
 OFFSETS = (-2, -1, 1, 2)
-"""t' - t of the neighbours whose flow is kept."""
+"""The values of t' - t for which flow is computed."""
 
 CONSISTENT_BELOW = 1.0
-"""Pixels; a pixel is valid when flow there and back returns closer than this to its start."""
-
+"""In pixels. The flow of a pixel is valid if following it to the other frame and back ends closer
+than this to the start."""
 
 _CHUNK = 8
-"""Frames whose pairs are estimated in one call."""
+"""The pairs that start in this many frames are estimated in one call."""
 
 WORKING_BYTES = 2**30
-"""What estimating flow may take in memory, unless a single thread takes more."""
+"""The memory that all threads together may use to estimate flow. One thread may always run."""
 
-_ESTIMATOR = 150
-"""Bytes a pixel that an estimator, and the check of its flow, hold beside images and flow."""
+_ESTIMATOR_BYTES = 150
+"""Bytes per pixel that an estimator and the check of its flow hold, besides images and flow."""
 
-_FINITE = 60000.0
-"""Below the largest float16; anything near it is far outside every frame."""
+_MOST_FLOW = 60000.0
+"""In pixels. Larger flow is cut to this, because float16 ends at 65504. It leaves every frame."""
 
 
 # Estimators
 
 
 class DisFlow:
-    """Dense inverse search (Kroeger et al. 2016), on luma, by OpenCV: quick without a GPU.
+    """Dense inverse search (DIS, Kroeger et al. 2016) by OpenCV, on brightness. Fast without a GPU.
 
-    `fine` is OpenCV's `medium` carried on to the full size, which `medium` leaves at half: frames
-    at the network's size are small, and thin things move in them.
+    `fast` and `medium` are OpenCV's presets. `medium` stops at half the size of the frames; `fine`
+    goes on to the full size, because thin objects in frames at the network's size need it.
     """
 
     _presets: dict[str, int] = {  # noqa: RUF012
@@ -64,7 +64,7 @@ class DisFlow:
         "fine": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
     }
     _smallest = 16
-    """Pixels; OpenCV refuses images of less than 12."""
+    """In pixels. Smaller images are padded, because OpenCV refuses sides below 12 pixels."""
 
     def __init__(self, preset: Literal["fast", "medium", "fine"] = "fine") -> None:
         self._preset = preset
@@ -78,11 +78,11 @@ class DisFlow:
     ) -> NDArray[np.float32]:
         height, width = sources.shape[1:3]
         below, right = max(self._smallest - height, 0), max(self._smallest - width, 0)
-        # Not kept between calls: an instance works for one thread at a time.
+        # A new instance for each call: two threads must not use one at the same time.
         method = cv2.DISOpticalFlow.create(self._presets[self._preset])
         if self._preset == "fine":
             method.setFinestScale(0)
-            # Wider apart, the patches cost less; less smoothing keeps motion at thin things.
+            # Fewer patches take less time; less smoothing keeps the motion of thin objects.
             method.setPatchStride(4)
             method.setVariationalRefinementAlpha(10.0)
 
@@ -99,7 +99,7 @@ class DisFlow:
 
 
 class RaftFlow:
-    """RAFT (Teed and Deng 2020) by torchvision, with its published weights or those of a file."""
+    """RAFT (Teed and Deng 2020) by torchvision, with its published weights or a file's."""
 
     _models: dict[str, Any] = {  # noqa: RUF012
         "large": (optical_flow.raft_large, optical_flow.Raft_Large_Weights.DEFAULT),
@@ -107,16 +107,16 @@ class RaftFlow:
     }
     _stride = 8
     _smallest = 128
-    """Pixels; the coarsest level of the correlation pyramid needs two cells of 64 pixels."""
+    """In pixels: the coarsest level of the correlation pyramid needs two cells of 64 pixels."""
     _correlation_bytes = 2**30
-    """What the correlation pyramids of one batch may take."""
+    """The memory that the correlation pyramids of one batch may use."""
 
     def __init__(
         self, variant: Literal["large", "small"], weights: Path | None, device: str
     ) -> None:
         build, registered = self._models[variant]
         if weights is None:
-            state, version = _published(registered), registered.name
+            state, version = _published_weights(registered), registered.name
         else:
             state, version = _read_state(weights), _digest(weights)
         model = build()
@@ -124,14 +124,14 @@ class RaftFlow:
             model.load_state_dict(state)
         except (RuntimeError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"{weights or registered.url} holds no weights of RAFT {variant} as torchvision "
-                "names them; choose the fitting --flow, another --flow-weights FILE, or --flow dis"
+                f"{weights or registered.url} holds no weights of torchvision's RAFT {variant}; "
+                "choose the --flow of these weights, another --flow-weights FILE, or --flow dis"
             ) from error
         self._name = f"raft-{variant}-{version}"
         self._model: torch.nn.Module = model.eval().to(device)
         self._device = device
         self._turn = threading.Lock()
-        """Threads take turns: the memory of the device must hold one batch only."""
+        """One thread uses the device at a time, so its memory must hold one batch only."""
 
     @property
     def name(self) -> str:
@@ -142,7 +142,7 @@ class RaftFlow:
         self, sources: NDArray[np.uint8], targets: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
         height, width = sources.shape[1:3]
-        # Four levels of all pairs of cells, float32: 4/3 of the finest.
+        # The pyramid has four levels of float32 for all pairs of cells: 4/3 of the finest level.
         cells = self._padded(height) * self._padded(width) // self._stride**2
         batch = max(1, self._correlation_bytes * 3 // (cells**2 * 16))
         flows = np.empty((len(sources), 2, height, width), dtype=np.float32)
@@ -154,7 +154,7 @@ class RaftFlow:
         return flows
 
     def _prepared(self, images: NDArray[np.uint8]) -> torch.Tensor:
-        """float32 (B, 3, h, w) in [-1, 1], padded at the right and below to what RAFT takes."""
+        """float32 (B, 3, h, w) in [-1, 1], padded at the right and below to sides RAFT accepts."""
         height, width = images.shape[1:3]
         margins = (0, self._padded(width) - width, 0, self._padded(height) - height)
         tensor = torch.from_numpy(np.array(images)).to(self._device).permute(0, 3, 1, 2)
@@ -165,16 +165,16 @@ class RaftFlow:
 
 
 def choose_flow(name: str, device: str, weights: Path | None) -> tuple[FlowEstimator, str]:
-    """The estimator called `name`, one of `FLOW_NAMES`, and a sentence that says which and why.
+    """The estimator called `name`, and a sentence for the user that says which one and why.
 
-    `auto` is RAFT large on a GPU, or wherever a weights file is given, and DIS otherwise: RAFT
-    takes seconds for a pair of frames on a CPU.
+    `auto` is RAFT large on a GPU or if a file of weights is given. Otherwise it is DIS, because
+    RAFT takes seconds for a pair of frames on a CPU.
     """
     if name not in FLOW_NAMES:
         raise ConfigError(f"no flow named {name!r}; choose one of {', '.join(FLOW_NAMES)}")
     if name == "dis":
         if weights is not None:
-            raise ConfigError("--flow dis takes no weights; leave out --flow-weights")
+            raise ConfigError("--flow dis uses no weights; leave out --flow-weights")
         return DisFlow(), "Optical flow by DIS, as asked for."
     if name == "raft-large":
         return RaftFlow("large", weights, device), "Optical flow by RAFT (large), as asked for."
@@ -188,17 +188,17 @@ def choose_flow(name: str, device: str, weights: Path | None) -> tuple[FlowEstim
     try:
         raft = RaftFlow("large", None, device)
     except CheckpointError as error:
-        return DisFlow(), f"Optical flow by DIS, because RAFT cannot be had: {error}."
+        return DisFlow(), f"Optical flow by DIS, because RAFT cannot be used: {error}."
     return raft, "Optical flow by RAFT (large), because there is a GPU."
 
 
-def _published(weights: Any) -> dict[str, Any]:
+def _published_weights(weights: Any) -> dict[str, Any]:
     try:
         state: dict[str, Any] = weights.get_state_dict(progress=False, check_hash=True)
     except Exception as error:  # no network, no space, a damaged download
         raise CheckpointError(
-            f"cannot get the published RAFT weights from {weights.url} into "
-            f"{torch.hub.get_dir()}: {_one_line(error)}; give them with --flow-weights FILE or "
+            f"cannot download the published RAFT weights from {weights.url} into "
+            f"{torch.hub.get_dir()}: {_one_line(error)}; give them with --flow-weights FILE, or "
             "use --flow dis"
         ) from error
     return state
@@ -211,8 +211,8 @@ def _read_state(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise nearly anything
         raise CheckpointError(
-            f"cannot read flow weights from {path}: {_one_line(error)}; give a state dict of "
-            "torchvision's RAFT with --flow-weights FILE or use --flow dis"
+            f"cannot read the flow weights {path}: {_one_line(error)}; give a state dict of "
+            "torchvision's RAFT with --flow-weights FILE, or use --flow dis"
         ) from error
     return state
 
@@ -230,10 +230,11 @@ def _digest(path: Path) -> str:
 
 
 def warp(values: NDArray[Any], flow: NDArray[np.floating[Any]]) -> NDArray[Any]:
-    """Backward sampling: `values` (H, W) or (H, W, C) of the target frame at x + flow(x).
+    """Backward sampling: at each pixel x, the value of the target frame at x + flow(x).
 
-    `flow` is (2, H, W) in pixels. Floats are sampled bilinearly; integers and bool, which are
-    labels, from the nearest pixel. Outside the frame its border goes on; the valid mask says where.
+    `values` are (H, W) or (H, W, C), and `flow` is (2, H, W) in pixels. Floats are sampled
+    bilinearly. Integers and bool, which are labels, are taken from the nearest pixel. Positions
+    outside the frame get the value of the nearest pixel of its border; `valid` tells which.
     """
     if values.dtype.kind == "f":
         return np.asarray(_sample(values.astype(np.float32, copy=False), flow), dtype=values.dtype)
@@ -244,7 +245,7 @@ def warp(values: NDArray[Any], flow: NDArray[np.floating[Any]]) -> NDArray[Any]:
 
 
 def _positions(flow: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """float32 (2, H, W), the x and y that pixel centres reach; centres count from 0."""
+    """float32 (2, H, W): the x and y to which the flow moves each pixel. Pixel 0 lies at 0."""
     height, width = flow.shape[1:]
     moved = flow.astype(np.float32)
     moved[0] += np.arange(width, dtype=np.float32)
@@ -259,8 +260,11 @@ def _sample(values: NDArray[np.float32], flow: NDArray[np.floating[Any]]) -> NDA
 
 
 def consistent(there: NDArray[np.float32], back: NDArray[np.float32]) -> Mask:
-    """M_{t->t'}(x) = 1[ ||O_{t->t'}(x) + O_{t'->t}(x + O_{t->t'}(x))||_2 < 1 px ] and
-    x + O_{t->t'}(x) inside the frame; flows are float32 (2, H, W)."""
+    """The forward-backward check M_{t->t'} of two flows, float32 (2, H, W).
+
+    M_{t->t'}(x) is true if ||O_{t->t'}(x) + O_{t'->t}(x + O_{t->t'}(x))||_2 < 1 px and
+    x + O_{t->t'}(x) lies inside the frame.
+    """
     height, width = there.shape[1:]
     returned = np.stack([_sample(component, there) for component in back])
     closed: Mask = ((there + returned) ** 2).sum(axis=0) < CONSISTENT_BELOW**2
@@ -273,12 +277,12 @@ def consistent(there: NDArray[np.float32], back: NDArray[np.float32]) -> Mask:
 
 
 class FlowStore:
-    """The flow of one video at the network's size, memory-mapped."""
+    """The flow of one video at the network's size, in memory-mapped files."""
 
     offsets = OFFSETS
 
     def __init__(self, flow: NDArray[np.float16], valid: NDArray[np.bool_]) -> None:
-        """float16 (N, 4, 2, h, w), bool (N, 4, h, w), axis 1 in order of `OFFSETS`."""
+        """`flow` is float16 (N, 4, 2, h, w), `valid` bool (N, 4, h, w); axis 1 is `OFFSETS`."""
         self._flow = flow
         self._valid = valid
 
@@ -287,7 +291,7 @@ class FlowStore:
 
     @property
     def arrays(self) -> tuple[NDArray[np.float16], NDArray[np.bool_]]:
-        """What the store was made from; of neighbours outside the video nothing is valid."""
+        """`flow` and `valid`. No pixel is valid for a target frame outside the video."""
         return self._flow, self._valid
 
     @property
@@ -296,7 +300,7 @@ class FlowStore:
         return height, width
 
     def get(self, source: int, target: int) -> Correspondence | None:
-        """None where the frames are more than two apart, the same, or outside the video."""
+        """None if the frames are equal, more than two apart, or outside the video."""
         inside = 0 <= source < len(self) and 0 <= target < len(self)
         if not inside or target - source not in OFFSETS:
             return None
@@ -304,8 +308,10 @@ class FlowStore:
         return Correspondence(source, target, self._flow[source, i], self._valid[source, i])
 
     def valid_share(self) -> dict[int, float]:
-        """For |t - t'| of 1 and 2 the share of pixels that pass the check; no entry without a
-        pair."""
+        """The share of pixels that pass the check, for |t - t'| = 1 and for |t - t'| = 2.
+
+        A distance at which the video has no pair has no entry.
+        """
         shares = {}
         for distance in (1, 2):
             pairs = len(self) - distance
@@ -323,10 +329,11 @@ def compute_flow(
     progress: Progress = silent,
     workers: int = 1,
 ) -> FlowStore:
-    """Flow and validity of all neighbours of all frames, uint8 (N, h, w, 3) RGB.
+    """The flow between all frames that are at most two apart; `frames` are uint8 (N, h, w, 3) RGB.
 
-    Kept in `folder`, which is replaced as a whole, and taken from there when it was made by the
-    same estimator for frames of the same shape. `workers` threads call the estimator.
+    The flow is written to `folder`, which is replaced as a whole. It is not computed again if
+    `folder` holds flow of the same estimator for frames of the same shape. `workers` threads call
+    the estimator.
     """
     use_one_opencv_thread()
     length, height, width = frames.shape[:3]
@@ -338,24 +345,26 @@ def compute_flow(
         npy_writer(temporary / "flow.npy", shape, np.float16) as append_flow,
         npy_writer(temporary / "valid.npy", (*shape[:2], *shape[3:]), np.bool_) as append_valid,
     ):
-        for done, (flow, valid) in enumerate(_rows(frames, estimator, workers), 1):
+        for done, (flow, valid) in enumerate(_flow_by_frame(frames, estimator, workers), 1):
             append_flow(flow)
             append_valid(valid)
             progress("computing optical flow", done, length)
         (temporary / "flow.json").write_text(json.dumps(_description(estimator.name, shape)))
     store = _load(folder, estimator.name, shape)
     if store is None:
-        raise ValueError(f"{folder} changed while optical flow was written")
+        raise ValueError(f"{folder} was changed while optical flow was written to it")
     return store
 
 
 def working_bytes(size: Size) -> int:
-    """At most what one thread holds while it estimates the flow of a chunk of frames of this size,
-    with the result before it."""
+    """An upper bound of the memory of one thread that estimates flow for frames of `size`.
+
+    It counts one chunk of frames, and the result of the chunk before.
+    """
     pairs, pixels = 2 * _CHUNK, size[0] * size[1]
-    # RGB of both frames, once to be joined and once joined both ways; flow both ways
+    # both frames as RGB, once by themselves and once joined in both orders; the flow both ways
     images, flow = pairs * 3 * (2 + 4), 2 * pairs * 8
-    return pixels * (images + flow + _ESTIMATOR + 2 * 2 * pairs * 5)
+    return pixels * (images + flow + _ESTIMATOR_BYTES + 2 * 2 * pairs * 5)
 
 
 def _description(name: str, shape: Sequence[int]) -> dict[str, Any]:
@@ -374,10 +383,10 @@ def _load(folder: Path, name: str, shape: tuple[int, ...]) -> FlowStore | None:
     return None if flow is None or valid is None else FlowStore(flow, valid)
 
 
-def _rows(
+def _flow_by_frame(
     frames: NDArray[np.uint8], estimator: FlowEstimator, workers: int
 ) -> Iterator[tuple[NDArray[np.float16], NDArray[np.bool_]]]:
-    """Per frame, in order, what `FlowStore` keeps of it."""
+    """The flow and validity of each frame, in order, in the form of `FlowStore`."""
     length, height, width = frames.shape[:3]
     entry = (len(OFFSETS), height, width)
     rows: dict[int, tuple[NDArray[np.float16], NDArray[np.bool_]]] = {}
@@ -395,7 +404,7 @@ def _rows(
             for distance in (1, 2)
             if t + distance < length
         ]
-        return _both_ways(frames, pairs, estimator) if pairs else []
+        return _estimate_both_ways(frames, pairs, estimator) if pairs else []
 
     starts = range(0, length, _CHUNK)
     workers = min(workers, max(1, WORKING_BYTES // working_bytes((height, width))))
@@ -404,23 +413,23 @@ def _rows(
             flow, valid = row(pair.source)
             i = OFFSETS.index(pair.target - pair.source)
             flow[i], valid[i] = pair.flow, pair.valid
-        # Pairs that begin in later chunks touch later frames only.
+        # Pairs of later chunks contain later frames only, so these frames are finished.
         for frame in range(start, min(start + _CHUNK, length)):
             yield row(frame)
             del rows[frame]
 
 
-def _both_ways(
+def _estimate_both_ways(
     frames: NDArray[np.uint8], pairs: Sequence[tuple[int, int]], estimator: FlowEstimator
 ) -> list[Correspondence]:
     here, there = frames[[s for s, _ in pairs]], frames[[t for _, t in pairs]]
     flows = estimator.estimate(np.concatenate([here, there]), np.concatenate([there, here]))
     if not np.isfinite(flows).all():
         raise CheckpointError(
-            f"the flow of {estimator.name} is not finite; its weights are broken, "
-            "give others with --flow-weights FILE or use --flow dis"
+            f"the flow of {estimator.name} holds values that are no numbers, so its weights are "
+            "damaged; give others with --flow-weights FILE, or use --flow dis"
         )
-    flows.clip(-_FINITE, _FINITE, out=flows)
+    flows.clip(-_MOST_FLOW, _MOST_FLOW, out=flows)
     found = []
     for (source, target), forward, backward in zip(
         pairs, flows[: len(pairs)], flows[len(pairs) :], strict=True

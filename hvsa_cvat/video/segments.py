@@ -1,4 +1,4 @@
-"""Segment maps: how the frames are cut into the samples that people are asked about."""
+"""Segment maps: how frames are divided into the samples that people annotate."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from hvsa_cvat.types import SegmentMap, Size
 from hvsa_cvat.video.images import opened_image
 
 Features = Callable[[int], NDArray[np.float32]]
-"""The backbone's feature map of a frame, float32 (D, h, w), spread over the whole frame."""
+"""Gives the backbone's feature map of a frame, float32 (D, h, w). It covers the whole frame."""
 
 _OVERSEGMENTATION = 4
-"""Superpixels per merged one before merging."""
+"""Superpixels before merging, for each one after it."""
 
 _FORMS = (
     "frame, rectangle:16, rectangle:20x30 (height x width), superpixel:300, "
@@ -38,19 +38,19 @@ _FORMS = (
 
 @dataclass(frozen=True)
 class Granularity:
-    """What a sample is: a whole frame, a rectangle, a superpixel, or a segment of given maps."""
+    """What a sample is: a frame, a rectangle, a superpixel, or a segment of the user's own maps."""
 
     kind: Literal["frame", "rectangle", "superpixel", "superpixel-merged", "maps"]
     size: Size | None = None
-    """Of a rectangle, in pixels of the video."""
+    """The size of a rectangle in pixels of the video."""
     number: int | None = None
-    """Of superpixels in a frame, about."""
+    """The approximate number of superpixels in a frame."""
     folder: Path | None = None
-    """Of given maps."""
+    """The folder with the user's own maps."""
 
     @classmethod
     def parse(cls, text: str) -> Granularity:
-        """The reverse of `str`."""
+        """The granularity that `str` writes as `text`."""
         kind, _, value = text.strip().partition(":")
         if kind == "frame" and text.strip() == "frame":
             return cls("frame")
@@ -80,13 +80,15 @@ class Granularity:
 
 
 def granularity_by_round(text: str, rounds: int) -> tuple[Granularity, ...]:
-    """What each of the rounds that ask people asks for: `rectangle:16,frame` is rectangles in the
-    first round and whole frames in all others."""
+    """The granularity of each round.
+
+    `rectangle:16,frame` means rectangles in the first round and whole frames in all later ones.
+    """
     named = tuple(map(Granularity.parse, text.split(",")))
     if len(named) > rounds:
         raise ConfigError(
-            f"granularity {text!r} is for {len(named)} rounds, but there are {rounds}; name "
-            "at most one a round, the last holds for all rounds left"
+            f"granularity {text!r} names {len(named)} rounds, but there are {rounds}; name at most "
+            "one for each round, the last one is used for all later rounds"
         )
     return named + named[-1:] * (rounds - len(named))
 
@@ -97,8 +99,11 @@ def build_segments(
     folder: Path,
     features: Features | None = None,
 ) -> SegmentMaps:
-    """The segment maps of a video. Superpixels are computed when they are first asked for and
-    kept in `folder`, so that a segment stays itself from round to round."""
+    """The segment maps of a video.
+
+    Superpixels of a frame are computed when they are first needed, and kept in `folder`, so that
+    a segment number means the same pixels in every round.
+    """
     height, width = source.size
     if granularity.size is not None:
         rows, cols = granularity.size
@@ -118,15 +123,15 @@ def build_segments(
         if granularity.kind == "superpixel":
             return Superpixels(source, granularity.number, folder)
         if features is None:
-            raise ValueError("merging superpixels needs the network's features")
+            raise ValueError("superpixels can only be merged with the network's features")
         return MergedSuperpixels(source, granularity.number, folder, features)
     if granularity.folder is not None:
         return MapFiles(granularity.folder, source.names, source.size)
     return WholeFrames(len(source), source.size)
 
 
-class _Constant:
-    """One map for all frames."""
+class _SameMap:
+    """The same map for all frames."""
 
     def __init__(self, length: int, segment_map: SegmentMap) -> None:
         self._length = length
@@ -142,12 +147,12 @@ class _Constant:
 
     def __getitem__(self, frame: int) -> SegmentMap:
         if not -self._length <= frame < self._length:
-            raise IndexError(f"no frame {frame} in {self._length}")
+            raise IndexError(f"there is no frame {frame} among {self._length} frames")
         return self._map
 
 
-class WholeFrames(_Constant):
-    """Every frame is one segment, and its border is the image's: nothing there is free."""
+class WholeFrames(_SameMap):
+    """Every frame is one segment. Its border is the image's border, where vertices cost clicks."""
 
     border_is_free = False
 
@@ -155,8 +160,11 @@ class WholeFrames(_Constant):
         super().__init__(length, np.zeros(size, dtype=np.int32))
 
 
-class Rectangles(_Constant):
-    """A grid from the top left in rows, `rows` x `cols` pixels a cell, cut at the border."""
+class Rectangles(_SameMap):
+    """A grid of cells of `rows` x `cols` pixels, numbered in reading order.
+
+    The cells at the right and at the bottom are smaller where the frame ends.
+    """
 
     border_is_free = True
 
@@ -167,8 +175,8 @@ class Rectangles(_Constant):
         super().__init__(length, (y[:, np.newaxis] * across + x).astype(np.int32))
 
 
-class _Found(ABC):
-    """Maps that are found one by one; the last is kept."""
+class _MapsOnDemand(ABC):
+    """Maps that are read or computed one at a time. The last one is kept in memory."""
 
     border_is_free = True
 
@@ -188,15 +196,15 @@ class _Found(ABC):
     def __getitem__(self, frame: int) -> SegmentMap:
         frame = range(self._length)[frame]
         if self._last is None or self._last[0] != frame:
-            self._last = frame, self._find(frame)
+            self._last = frame, self._make(frame)
         return self._last[1]
 
     @abstractmethod
-    def _find(self, frame: int) -> SegmentMap: ...
+    def _make(self, frame: int) -> SegmentMap: ...
 
 
-class Superpixels(_Found):
-    """About `number` SLIC superpixels a frame (Achanta et al. 2012), each connected."""
+class Superpixels(_MapsOnDemand):
+    """About `number` SLIC superpixels in each frame (Achanta et al. 2012). Each is connected."""
 
     def __init__(self, source: FrameSource, number: int, folder: Path) -> None:
         super().__init__(len(source))
@@ -204,9 +212,9 @@ class Superpixels(_Found):
         self._number = number
         self._folder = folder
 
-    def _find(self, frame: int) -> SegmentMap:
+    def _make(self, frame: int) -> SegmentMap:
         path = self._folder / f"{frame:06d}.npz"
-        stored = _stored(path)
+        stored = _read_segments(path)
         if stored is None or stored.shape != self._source.size:
             stored = self._compute(frame)
             with atomic_write(path) as temporary:
@@ -217,14 +225,14 @@ class Superpixels(_Found):
         return self._slic(frame, self._number)
 
     def _slic(self, frame: int, number: int) -> SegmentMap:
-        return _relabelled(slic(self._source[frame], n_segments=number, start_label=0))
+        return _renumbered(slic(self._source[frame], n_segments=number, start_label=0))
 
 
 class MergedSuperpixels(Superpixels):
-    """Small SLIC superpixels merged into connected segments that look alike to the network.
+    """Small SLIC superpixels, merged where the network's features are similar.
 
-    In the spirit of DMMSS-FCN, which merges superpixels by learned similarity: Ward's criterion
-    on unit-length mean features merges neighbours until `number` are left.
+    Neighbours are merged by Ward's criterion on mean features of unit length, until `number` are
+    left. The idea is that of DMMSS-FCN, which merges superpixels by a learned similarity.
     """
 
     def __init__(self, source: FrameSource, number: int, folder: Path, features: Features) -> None:
@@ -240,12 +248,15 @@ class MergedSuperpixels(Superpixels):
         clusters = AgglomerativeClustering(
             n_clusters=self._number, connectivity=_adjacency(fine), linkage="ward"
         ).fit_predict(means)
-        return _relabelled(clusters[fine])
+        return _renumbered(clusters[fine])
 
 
-class MapFiles(_Found):
-    """Maps given as files, one a frame under the frame's name: .png of 8 or 16 bits, .png of
-    24 bits with id = R + 256 G + 65536 B, or .npy of integers. Any ids; they are renumbered."""
+class MapFiles(_MapsOnDemand):
+    """The user's own maps: one file for each frame, with the frame's name.
+
+    A file is a .png of 8 or 16 bits, a .png of 24 bits with id = R + 256 G + 65536 B, or a .npy
+    of integers. Any ids are allowed; they are renumbered.
+    """
 
     def __init__(self, folder: Path, names: Sequence[str], size: Size) -> None:
         super().__init__(len(names))
@@ -256,28 +267,29 @@ class MapFiles(_Found):
             path = next((p for p in choices if p.is_file()), None)
             if path is None:
                 raise MediaError(
-                    f"no segment map {choices[0]} or {choices[1].name}; every frame needs one"
+                    f"there is no segment map {choices[0]} or {choices[1].name}; add one for every "
+                    "frame"
                 )
             self._paths.append(path)
 
-    def _find(self, frame: int) -> SegmentMap:
+    def _make(self, frame: int) -> SegmentMap:
         path = self._paths[frame]
         ids = _npy_ids(path) if path.suffix == ".npy" else _png_ids(path)
         if ids.shape != self._size:
             found, frames = ("x".join(map(str, shape)) for shape in (ids.shape, self._size))
             raise MediaError(
-                f"{path} has the size {found}, the frames {frames} (height x width); "
-                "make the map at the video's own size"
+                f"{path} has the size {found}, but the frames have {frames} (height x width); "
+                "save the map at the video's own size"
             )
-        return _relabelled(ids)
+        return _renumbered(ids)
 
 
-def _relabelled(ids: NDArray[Any]) -> SegmentMap:
-    """Ids 0..n-1 in the order of the old ones."""
+def _renumbered(ids: NDArray[Any]) -> SegmentMap:
+    """The same segments with the ids 0..n-1, in the order of the old ids."""
     return np.unique(ids, return_inverse=True)[1].reshape(ids.shape).astype(np.int32)
 
 
-def _stored(path: Path) -> SegmentMap | None:
+def _read_segments(path: Path) -> SegmentMap | None:
     try:
         with np.load(path) as archive:
             return np.asarray(archive["segments"], dtype=np.int32)
@@ -286,8 +298,10 @@ def _stored(path: Path) -> SegmentMap | None:
 
 
 def _mean_features(segments: SegmentMap, features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """float32 (n, D), of length one: each segment's mean over its pixels, which take the
-    features of the cell (of h x w) that they lie in."""
+    """float32 (n, D): the mean feature of each segment, scaled to length one.
+
+    Each pixel has the features of the cell (of h x w) in which it lies.
+    """
     depth, h, w = features.shape
     height, width = segments.shape
     y, x = np.arange(height) * h // height, np.arange(width) * w // width
@@ -296,14 +310,14 @@ def _mean_features(segments: SegmentMap, features: NDArray[np.float32]) -> NDArr
     pooling = sparse.coo_array(
         (pixels, (segments.ravel(), cells.ravel())), shape=(segments.max() + 1, h * w)
     ).tocsr()
-    # A sum has the direction of the mean.
+    # The sum has the same direction as the mean.
     sums = pooling @ features.reshape(depth, -1).T
     norms = np.linalg.norm(sums, axis=1, keepdims=True)
     return np.asarray(sums / np.maximum(norms, 1e-12), dtype=np.float32)
 
 
 def _adjacency(segments: SegmentMap) -> sparse.coo_array:
-    """Symmetric (n, n): which segments share a side of a pixel."""
+    """Symmetric (n, n): nonzero for segments that touch along the side of a pixel."""
     pairs = np.concatenate(
         [
             np.stack([segments[1:], segments[:-1]], axis=-1).reshape(-1, 2),
@@ -322,7 +336,7 @@ def _npy_ids(path: Path) -> NDArray[Any]:
     except (OSError, ValueError, EOFError) as error:
         raise MediaError(f"cannot read the segment map {path}: {error}; save it again") from error
     if ids.dtype.kind not in "iu":
-        raise MediaError(f"{path} holds {ids.dtype} values; segment ids must be integers")
+        raise MediaError(f"{path} holds {ids.dtype} values; save segment ids as integers")
     return ids
 
 
@@ -330,7 +344,7 @@ def _png_ids(path: Path) -> NDArray[Any]:
     with opened_image(path) as image:
         if image.mode not in ("1", "L", "P", "RGB") and not image.mode.startswith("I"):
             raise MediaError(
-                f"{path} is a {image.mode} image; save segment ids as 8, 16 or 24 bits (RGB)"
+                f"{path} is a {image.mode} image; save segment ids with 8, 16 or 24 bits (RGB)"
             )
         ids = np.asarray(image).astype(np.int64)
     return ids @ np.array([1, 256, 65536]) if ids.ndim == 3 else ids

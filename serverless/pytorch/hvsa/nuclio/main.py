@@ -1,4 +1,4 @@
-"""What Nuclio calls. The work is done by hvsa_cvat, which the base image brings."""
+"""What Nuclio calls. The work is done by hvsa_cvat, which is in the base image."""
 
 from model_handler import ModelHandler
 
@@ -8,7 +8,7 @@ def init_context(context):
     try:
         context.user_data.model = ModelHandler()
     except Exception as error:
-        # one line that says what to mend, before the traceback that Nuclio logs
+        # one line that says what to fix, before the traceback that Nuclio logs
         context.logger.error(f"This function cannot start: {error}")
         raise
     context.logger.info("Ready")
