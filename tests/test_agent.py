@@ -322,7 +322,7 @@ def test_nothing_is_withdrawn_from_another_organisation(team: Team) -> None:
     only(agent.sync())
     team.cvat.add_organization("acme")
     astray = team.agent(organization="acme")
-    with pytest.raises(NotFound, match="in the organisation 'acme'"):
+    with pytest.raises(NotFound, match="in organisation 'acme'"):
         astray.withdraw(team.task, children=True)
     assert [care.task for care in agent._workspace.tasks()] == [team.task]
     assert len(tasks(team)) == 2
