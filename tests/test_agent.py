@@ -326,7 +326,7 @@ def test_nothing_is_withdrawn_from_another_organisation(team: Team) -> None:
     only(sync(agent))
     team.cvat.add_organization("acme")
     astray = team.agent(organization="acme")
-    with pytest.raises(NotFound, match="in the organisation 'acme'"):
+    with pytest.raises(NotFound, match="in organisation 'acme'"):
         withdraw(astray, team.task, children=True)
     assert [one.task for one in agent.workspace.enrollments()] == [team.task]
     assert len(tasks(team)) == 2

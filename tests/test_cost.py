@@ -45,9 +45,7 @@ def rounds_of(
     )
     inputs = what.inputs
     with Store(tmp_path / "out") as store:
-        server = SimulatedServer(
-            inputs.labels, inputs.source, what.truths, inputs.rules, store.path("annotator")
-        )
+        server = SimulatedServer(inputs.source, what.truths, inputs.rules, store.path("annotator"))
         session: Session | None = Session("s", "clip", tiny.LABELS, {}, len(budgets))
         assert session is not None
         store.create(session)

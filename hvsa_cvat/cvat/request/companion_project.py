@@ -9,7 +9,7 @@ from hvsa_cvat.cvat.connection import Log, TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Uncertain
 from hvsa_cvat.cvat.http.exchange import Json
-from hvsa_cvat.cvat.keys import companion_keys
+from hvsa_cvat.cvat.keys import OURS, companion_keys
 from hvsa_cvat.cvat.request.guide import (
     CLASS_ATTRIBUTE,
     REGION_LABEL,
@@ -59,7 +59,7 @@ def open_companion_project(
 
 def refuse_companion(project: Json) -> None:
     """`ConfigError` for a project that an agent made: its tasks only ask about other ones."""
-    if str(project.get("bug_tracker") or "").startswith("hvsa://"):
+    if str(project.get("bug_tracker") or "").startswith(OURS):
         raise ConfigError(
             f"project {project['id']} ({project['name']!r}) is one that an agent made to ask "
             "people; name the project that it asks about"
