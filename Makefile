@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-cvat lint format demo-data ablation bench gpu requirements clean
+.PHONY: demo test test-slow test-cvat lint format demo-data ablation bench gpu requirements clean docs
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -72,6 +72,10 @@ requirements: $(VENV)/installed
 	$(BIN)/pip --python build/requirements/bin/python install --quiet .
 	$(BIN)/pip --python build/requirements/bin/python freeze --all --exclude hvsa-cvat \
 		> deploy/requirements.txt
+
+# docs/cli.md and docs/configuration.md, from the help and the settings; a test fails when stale
+docs: $(VENV)/installed
+	$(BIN)/python -m tools.reference_docs
 
 clean:
 	rm -rf $(VENV) runs build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
