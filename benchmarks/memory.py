@@ -241,7 +241,7 @@ def measure(
     start = Start(film, labels, config, checkpoint, estimator, chosen)
     with Store(out) as store, meter.running():
         bench = prepare(start, store, full_clicks=None, progress=progress, lap=meter.lap)
-        server = Annotator(labels, film, Truths(film), AnnotationRules(), store.path("annotator"))
+        server = Annotator(film, Truths(film), AnnotationRules(), store.path("annotator"))
         session = Session("memory", "clip", labels, {}, 1)
         store.create(session)
         while not session.done:
