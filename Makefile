@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-slow test-cvat lint format demo-data ablation bench gpu requirements clean docs
+.PHONY: demo test test-lowest test-slow test-cvat lint format demo-data ablation bench gpu requirements clean docs
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -22,6 +22,22 @@ demo: $(VENV)/installed
 # a process for each core, up to four; more threads in each would only wait for each other
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4
+
+# the same tests with the lowest versions that pyproject.toml allows; warnings are no errors there,
+# because old libraries use deprecated parts of newer ones
+test-lowest: build/lowest/installed
+	OMP_NUM_THREADS=1 build/lowest/bin/pytest -n auto --maxprocesses 4 -W default
+
+build/lowest.txt: pyproject.toml $(VENV)/dev-installed
+	mkdir -p build
+	$(BIN)/uv pip compile --quiet --python $(BIN)/python --resolution lowest-direct --extra dev \
+		pyproject.toml --output-file $@
+
+build/lowest/installed: build/lowest.txt
+	$(PYTHON) -m venv --clear build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --requirement build/lowest.txt
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --no-deps --editable .
+	touch $@
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/pytest -m slow

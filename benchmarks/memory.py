@@ -242,7 +242,7 @@ def measure(
     inputs = RunInputs(film, labels, config, checkpoint, estimator, chosen)
     with Store(out) as store, meter.running():
         context = prepare(inputs, store, full_clicks=None, progress=progress, done=meter.lap)
-        server = Annotator(labels, film, Truths(film), AnnotationRules(), store.path("annotator"))
+        server = Annotator(film, Truths(film), AnnotationRules(), store.path("annotator"))
         session = Session("memory", "clip", labels, {}, 1)
         store.create(session)
         while not session.done:

@@ -257,7 +257,7 @@ def test_shapes_are_those_that_the_agent_pushes(
 def test_what_cannot_be_loaded_fails_before_the_first_image(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint"):
         create(str(tmp_path / "gone.safetensors"))
-    with pytest.raises(CheckpointError, match="names no classes"):
+    with pytest.raises(CheckpointError, match="without the names of classes"):
         create(str(tmp_path / "official.pth"))
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="no CUDA device"):

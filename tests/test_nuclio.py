@@ -512,7 +512,7 @@ def test_what_cannot_work_fails_at_the_start(tmp_path: Path, checkpoint: Path) -
     with pytest.raises(CheckpointError, match=r"no checkpoint .*gone.*\(--mount\)"):
         open_function(environment(tmp_path / "gone.safetensors"))
     (tmp_path / "official.pth").touch()
-    with pytest.raises(CheckpointError, match="names no classes"):
+    with pytest.raises(CheckpointError, match="without the names of classes"):
         open_function(environment(tmp_path / "official.pth"))
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(checkpoint.read_bytes()[:5000])

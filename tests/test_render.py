@@ -238,7 +238,7 @@ def test_options_that_cannot_be_used(tmp_path: Path, checkpoint: Path) -> None:
 def test_checkpoints_that_cannot_be_served(tmp_path: Path, checkpoint: Path) -> None:
     out = tmp_path / "out"
     refuses(CheckpointError, "no checkpoint", tmp_path / "gone.safetensors", out)
-    refuses(CheckpointError, "names no classes", tmp_path / "official.pth", out)
+    refuses(CheckpointError, "without the names of classes", tmp_path / "official.pth", out)
     cut = tmp_path / "cut.safetensors"
     cut.write_bytes(checkpoint.read_bytes()[:-100])
     refuses(CheckpointError, "truncated", cut, out)
@@ -342,12 +342,12 @@ def test_a_name_that_cvat_has_already(cvat: StandIn, tmp_path: Path, checkpoint:
     call = ("--checkpoint", checkpoint, "--out", tmp_path / "out", "--task", task.id)
     labels = [{"name": name, "type": "mask"} for name in tiny.LABELS]
     DEPLOYED[:] = [{"id": "hvsa-tiny", "kind": "detector", "labels_v2": labels[:2]}]
-    line = "another function 'hvsa-tiny' already, detector for floor, box, which this one would"
+    line = "another function 'hvsa-tiny', detector for floor, box, which would be replaced"
     complains(invoke(*call), 2, line, "--name")
     assert not (tmp_path / "out").exists()
     says(invoke(*call, "--name", "hvsa-second"), "hvsa-second")
     DEPLOYED[:] = [{"id": "hvsa-tiny", "kind": "interactor", "labels_v2": []}]
-    complains(invoke(*call), 2, "already, interactor, which")
+    complains(invoke(*call), 2, "'hvsa-tiny', interactor, which")
     DEPLOYED[:] = [{"id": "hvsa-tiny", "kind": "detector", "labels_v2": labels[::-1]}]
     says(invoke(*call), "hvsa-tiny")
 

@@ -211,7 +211,7 @@ def test_granularity_by_round():
     assert granularity_by_round("frame", 2) == (frame, frame)
     assert granularity_by_round("rectangle:16, frame", 3) == (small, frame, frame)
     assert granularity_by_round("frame,rectangle:16", 2) == (frame, small)
-    with pytest.raises(ConfigError, match="for 2 rounds, but there are 1; name at most one"):
+    with pytest.raises(ConfigError, match="for 2 rounds, but the number of rounds is 1; name at"):
         granularity_by_round("frame,frame", 1)
     with pytest.raises(ConfigError, match="'' is not one of frame"):
         granularity_by_round("frame,", 2)

@@ -115,7 +115,7 @@ def test_the_farthest_member_is_taken_then_the_farthest_from_both() -> None:
 
 
 def test_farthest_of_what_does_not_go_together_is_refused() -> None:
-    with pytest.raises(ValueError, match="go together"):
+    with pytest.raises(ValueError, match="fit together"):
         farthest([1, 2], [], 1, [1, 1, 1])
     with pytest.raises(ValueError, match="finite"):
         farthest([1, np.nan], [], 1)

@@ -20,6 +20,7 @@ from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.lookalikes import twin_hint
+from hvsa_cvat.segmentation.checkpoint_checks import check_metadata, check_weights
 from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
 from hvsa_cvat.types import LabelSet, Size
 
@@ -79,10 +80,11 @@ def read_info(path: Path) -> CheckpointInfo:
         )
     try:
         fields = json.loads(metadata["info"])
+        check_metadata(fields)
         for name in ("labels", "size", "mean", "std"):
             fields[name] = tuple(fields[name])
         info = CheckpointInfo(**fields)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"checkpoint {path} has broken metadata ({error}); copy it again or make it anew"
         ) from error
@@ -216,4 +218,11 @@ def load_tensors(
                 f"checkpoint {path}: {name!r} has shape {tuple(tensors[name].shape)}, "
                 f"{network.name} with {network.classes} classes needs {tuple(own[name].shape)}"
             )
-    network.load_state_dict({name: tensors[name] for name in wanted & set(tensors)}, strict=False)
+    taken = {name: tensors[name] for name in wanted & set(tensors)}
+    try:
+        check_weights(taken)
+    except ValueError as error:
+        raise CheckpointError(
+            f"checkpoint {path}: {error}; take a checkpoint of an earlier round, or train again"
+        ) from error
+    network.load_state_dict(taken, strict=False)

@@ -1,7 +1,7 @@
 """Diversity: choosing samples that are spread over the feature space (active selection).
 
-The rows of a feature array are called members. k-means is our own: scikit-learn's KMeans takes 7 to
-13 times as long, and its MiniBatchKMeans, as fast as ours, misses rare points where features repeat
+The rows of a feature array are called members. k-means is our own because scikit-learn's KMeans
+takes 7 to 13 times as long, and its MiniBatchKMeans leaves out points where features repeat
 (docs/performance.md).
 """
 

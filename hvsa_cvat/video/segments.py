@@ -87,8 +87,8 @@ def granularity_by_round(text: str, rounds: int) -> tuple[Granularity, ...]:
     named = tuple(map(Granularity.parse, text.split(",")))
     if len(named) > rounds:
         raise ConfigError(
-            f"granularity {text!r} names {len(named)} rounds, but there are {rounds}; name at most "
-            "one for each round, the last one is used for all later rounds"
+            f"granularity {text!r} is for {len(named)} rounds, but the number of rounds is "
+            f"{rounds}; name at most one for each round, the last one is used for all later rounds"
         )
     return named + named[-1:] * (rounds - len(named))
 
