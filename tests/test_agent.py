@@ -543,7 +543,7 @@ def test_stopping_ends_after_a_step(team: Team) -> None:
         ({"checkpoint": "nowhere.safetensors"}, "nowhere.safetensors"),
         ({"granularity": "circles"}, "circles"),
         ({"background": ["sky"]}, "'sky'"),
-        ({"budget": "0%"}, "over 0 %"),
+        ({"budget": "0%"}, "above 0 %"),
         ({"size": "4x4"}, "32"),
         ({"size": "8192x8192", "method": "paper"}, "up to .* of memory, .* choose --size"),
     ],

@@ -136,8 +136,8 @@ def test_classes_from_a_file(own_clip: tiny.Clip, checkpoint: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("options", "code", "patterns"),
     [
-        (("--budget", "0"), 2, ("--budget '0'", "over 0 %")),
-        (("--budget", "-1%"), 2, ("--budget '-1%'", "over 0 %")),
+        (("--budget", "0"), 2, ("--budget '0'", "above 0 %")),
+        (("--budget", "-1%"), 2, ("--budget '-1%'", "above 0 %")),
         (("--budget", "101%"), 2, ("--budget '101%'", "at most 100 %")),
         (("--budget", "nan"), 2, ("--budget 'nan'",)),
         (("--budget", "abc"), 2, ("'abc' is not a percentage", "6%")),

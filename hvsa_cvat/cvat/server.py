@@ -18,7 +18,7 @@ from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import FrameSource, SegmentMaps
-from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, LabelSet, Sample
+from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Sample
 
 
 @dataclass(frozen=True)
@@ -49,12 +49,6 @@ class CvatServer:
     @cached_property
     def _frames(self) -> FrameSource:
         return self._open()
-
-    def labels(self) -> LabelSet:
-        return self._connection.task.labels
-
-    def frames(self) -> FrameSource:
-        return self._frames
 
     def request(
         self,
