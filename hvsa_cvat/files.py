@@ -47,10 +47,12 @@ def atomic_write(path: Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.stem}{_token()}{path.suffix}")
         # the system applies the umask: changing it here would change it for other threads, too
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+        mode = temporary.stat().st_mode
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
         yield temporary
+        temporary.chmod(mode)  # a library may have put a file of its own there
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)

@@ -47,7 +47,7 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     clip = ablation.Clip.model_validate(tomllib.loads(clips.read_text())["stripes"])
 
     def config(row: str):
-        return clip.experiment(row, "2%,5%,10%", 3).config
+        return clip.experiment(row, "2%,5%,10%", 3).inputs.config
 
     assert config("+ carried labels teach it: `hvsa`").carrying == HVSA_CARRYING
     assert config("+ carried labels teach it: `hvsa`").training == HVSA

@@ -96,7 +96,7 @@ def test_simulate_tells_the_rounds_and_where_the_results_lie(
     assert result.stdout.count("(without truth: ") == 1
     assert "advice: " in result.stdout
     assert f"Report: {out}/report.html" in result.stdout
-    assert "What the session can tell without truth" in (out / "report.html").read_text()
+    assert "Estimated quality, without truth" in (out / "report.html").read_text()
     assert f"Numbers: {out}/metrics.json" in result.stdout
     assert "tiny.safetensors: hrnet_w18_small, 3 classes" in result.stdout
     assert "Takes memory up to " in result.stdout
@@ -157,7 +157,7 @@ def test_classes_from_a_file(own_clip: tiny.Clip, checkpoint: Path, tmp_path: Pa
             2,
             ("strategy uniform", "frame"),
         ),
-        (("--granularity", "frame,frame", "--rounds", "1"), 2, ("2 rounds", "there are 1")),
+        (("--granularity", "frame,frame", "--rounds", "1"), 2, ("2 rounds", "is 1")),
         (("--size", "48"), 2, ("--size '48'", "192x256")),
         (("--size", "0x64"), 2, ("--size '0x64'", "32 to 8192")),
         (("--size", "48x²"), 2, ("--size '48x²'", "192x256")),

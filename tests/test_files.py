@@ -303,3 +303,12 @@ def test_files_of_other_threads_keep_the_umask(tmp_path: Path) -> None:
         thread.join()
         os.umask(before)
     assert {stat.S_IMODE(p.stat().st_mode) & 0o077 for p in tmp_path.iterdir()} == {0}
+
+
+def test_a_file_that_a_library_replaces_has_the_rights_of_any_other(tmp_path: Path) -> None:
+    ordinary, replaced = tmp_path / "ordinary", tmp_path / "replaced"
+    ordinary.touch()
+    with atomic_write(replaced) as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    assert replaced.stat().st_mode == ordinary.stat().st_mode

@@ -65,6 +65,11 @@ def read(*shapes: dict[str, Any]) -> Outlines:
     return read_outlines(REGIONS, shapes, LABELS, SIZE)
 
 
+def said(found: Outlines) -> tuple[dict[int, int], tuple[dict[str, Any], ...], tuple[str, ...]]:
+    """All but the regions whose outlines are gone; test_send_back looks at those."""
+    return found.classes, found.rest, found.remarks
+
+
 def test_labels_are_known_by_name_and_the_attribute_by_its_spec() -> None:
     assert LABELS.classes == {ROAD: 0, CAR: 1, SKY: 2}
     assert (LABELS.region, LABELS.choice) == (REGION, SPEC)
@@ -74,14 +79,14 @@ def test_labels_are_known_by_name_and_the_attribute_by_its_spec() -> None:
 def test_without_the_reserved_label_nothing_is_an_outline() -> None:
     labels = ChildLabels.of(server_labels()[:-1], NAMES)
     found = read_outlines(REGIONS, [], labels, SIZE)
-    assert found == Outlines({}, (), ())
+    assert said(found) == ({}, (), ())
 
 
 @pytest.mark.parametrize(
     ("value", "expected"), [("car", {3: 1}), ("mixed", {}), (UNSET, {}), ("", {})]
 )
 def test_the_attribute_says_the_class(value: str, expected: dict[int, int]) -> None:
-    assert read(outline(3, value)) == Outlines(expected, (), ())
+    assert said(read(outline(3, value))) == (expected, (), ())
 
 
 def test_attributes_come_in_any_order_and_others_say_nothing() -> None:
@@ -107,35 +112,35 @@ def test_an_outline_relabelled_as_something_unknown_is_unset_and_noted() -> None
 
 def test_a_group_matches_on_its_own_frame_only() -> None:
     stray = outline(1, "car", id=900, frame=1, points=[0, 5, 1, 5])
-    assert read(outline(1), stray) == Outlines({}, (stray,), ())
+    assert said(read(outline(1), stray)) == ({}, (stray,), ())
 
 
 def test_a_polygon_in_the_group_of_a_region_is_no_outline() -> None:
     polygon = outline(1, id=900, type="polygon", label_id=CAR, attributes=[])
-    assert read(outline(1), polygon) == Outlines({}, (polygon,), ())
+    assert said(read(outline(1), polygon)) == ({}, (polygon,), ())
 
 
 def test_an_outline_without_id_and_group_is_found_by_its_place() -> None:
     lost = outline(2, "car", id=900, group=0, points=square(1, shift=1))
     assert read(lost).classes == {2: 1}
     far = outline(2, "car", id=900, group=0, points=square(1, shift=2))
-    assert read(far) == Outlines({}, (far,), ())
+    assert said(read(far)) == ({}, (far,), ())
 
 
 def test_a_region_that_has_its_outline_takes_no_other_at_its_place() -> None:
     copy = outline(2, "car", id=900, group=0, source="manual")
-    assert read(outline(2), copy) == Outlines({}, (copy,), ())
+    assert said(read(outline(2), copy)) == ({}, (copy,), ())
 
 
 def test_a_line_of_a_class_is_an_outline_only_if_we_made_it() -> None:
     relabelled = outline(2, id=900, group=0, label_id=CAR, attributes=[])
     assert read(relabelled).classes == {2: 1}
     own_line = relabelled | {"source": "manual"}
-    assert read(own_line) == Outlines({}, (own_line,), ())
+    assert said(read(own_line)) == ({}, (own_line,), ())
 
 
 def test_of_two_outlines_the_one_that_was_set_holds() -> None:
-    assert read(outline(1), outline(1, "sky", id=900)) == Outlines({1: 2}, (), ())
+    assert said(read(outline(1), outline(1, "sky", id=900))) == ({1: 2}, (), ())
 
 
 def test_outlines_that_disagree_are_noted() -> None:
@@ -150,7 +155,7 @@ def test_outlines_that_disagree_are_noted() -> None:
 
 def test_lines_of_odd_numbers_do_no_harm() -> None:
     odd = outline(2, "car", id=900, group=0, points=[4.0, 0.0, 8.0])
-    assert read(odd) == Outlines({}, (odd,), ())
+    assert said(read(odd)) == ({}, (odd,), ())
 
 
 # -- people at work

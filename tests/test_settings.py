@@ -185,8 +185,8 @@ def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.Monke
         'workspace = "~/ws"\n[defaults]\ncheckpoint = "~/a.safetensors"\nflow_weights = "~/f.pth"',
     )
     assert settings.workspace == home / "ws"
-    assert settings.care(None, {}).checkpoint == home / "a.safetensors"
-    assert settings.care(None, {}).flow_weights == home / "f.pth"
+    assert settings.enroll_options(None, {}).checkpoint == home / "a.safetensors"
+    assert settings.enroll_options(None, {}).flow_weights == home / "f.pth"
     (home / "token").write_text("t0p-s3cret\n")
     assert read_secret("S", {"S_FILE": "~/token"}) == "t0p-s3cret"
     with pytest.raises(ConfigError, match=r"home/ca.pem holds no certificates"):
@@ -195,5 +195,5 @@ def test_the_home_folder_in_every_path(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_lists_of_names_may_be_text(tmp_path: Path) -> None:
     settings = load(tmp_path, '[defaults]\nbackground = "sky, road"\nannotators = "ann"')
-    assert settings.care(None, {}).background == ("sky", "road")
-    assert settings.care(None, {}).annotators == ("ann",)
+    assert settings.enroll_options(None, {}).background == ("sky", "road")
+    assert settings.enroll_options(None, {}).annotators == ("ann",)

@@ -186,7 +186,7 @@ def test_passes_come_at_intervals_and_when_woken() -> None:
 
 
 def test_the_heart_beats_between_passes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hvsa_cvat.agent.watch._QUIET", 0.01)
+    monkeypatch.setattr("hvsa_cvat.agent.watch._BEAT", 0.01)
     beats = []
     watch = Watch(1000, random.Random(0), lambda: beats.append(len(beats) == 8 and watch.stop()))
     assert list(watch.passes()) == [None]  # one pass, then a wait in which the heart goes on

@@ -40,22 +40,20 @@ _ENVIRONMENT = {
 def cli_page() -> str:
     """Markdown: the help of every command."""
     lines = ["# Commands", "", _MADE, ""]
-    for path, command in _commands(program, ("hvsa-agent",)):
-        context = click.Context(
-            command, info_name=path[-1], terminal_width=_WIDTH, max_content_width=_WIDTH
-        )
-        text = command.get_help(context).replace(f"Usage: {path[-1]}", f"Usage: {' '.join(path)}")
-        lines += [f"## {' '.join(path)}", "", "```text", text, "```", ""]
+    width: dict[str, Any] = {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    root = click.Context(program, info_name="hvsa-agent", **program.context_settings, **width)
+    for context in _contexts(root):
+        lines += [f"## {context.command_path}", "", "```text", context.get_help(), "```", ""]
     return "\n".join(lines)
 
 
-def _commands(
-    command: click.Command, path: tuple[str, ...]
-) -> Iterator[tuple[tuple[str, ...], click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        for name in sorted(command.commands):
-            yield from _commands(command.commands[name], (*path, name))
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    """The context of a command, and those of the commands below it."""
+    yield context
+    if isinstance(context.command, click.Group):
+        for name, command in sorted(context.command.commands.items()):
+            below = click.Context(command, info_name=name, parent=context)
+            yield from _contexts(below)
 
 
 def configuration_page() -> str:

@@ -65,6 +65,7 @@ def enroll(
     config = options.run_config(watched.size, device.type)
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
     start = choose_start(options, watched)
+    agent.log(f"task {task}: {start.told}")
     for name in options.annotators:
         find_person(agent.client, name)
     takes = check_machine(watched, config, start.network, flow, device, agent.workspace.root)

@@ -36,6 +36,8 @@ class StartNetwork:
     """The classes of the task that it knows."""
     align_corners: bool
     """How an official state dict was trained; other checkpoints say it themselves."""
+    told: str
+    """In one line: what it is, and what becomes of its classes."""
 
     def write(self, folder: Path, size: Size) -> None:
         """Put it into the folder of a session, as a checkpoint of ours.
@@ -53,9 +55,9 @@ def choose_start(options: EnrollOptions, task: WatchedTask) -> StartNetwork:
     """The checkpoint to start from. It is loaded once, so that its faults show at enrollment."""
     path = options.checkpoint or Path(str(files("hvsa_cvat") / "data/demo/pretrained.safetensors"))
     if is_official(path):
-        network, _ = load_official(path, len(task.labels))
-        return StartNetwork(path, network.name, (), options.align_corners)
-    load_checkpoint(path, task.labels)
+        network, line = load_official(path, len(task.labels))
+        return StartNetwork(path, network.name, (), options.align_corners, line)
+    _, line = load_checkpoint(path, task.labels)
     info = read_info(path)
     strange = not set(info.labels) & set(task.labels.names)
     if options.checkpoint is not None and strange and not options.new_classes:
@@ -65,7 +67,7 @@ def choose_start(options: EnrollOptions, task: WatchedTask) -> StartNetwork:
             "start from its backbone"
         )
     known = tuple(task.labels.names[index] for index in known_classes(path, task.labels))
-    return StartNetwork(path, info.network, known, options.align_corners)
+    return StartNetwork(path, info.network, known, options.align_corners, line)
 
 
 def start_checkpoint(folder: Path, options: EnrollOptions, size: Size) -> Path:

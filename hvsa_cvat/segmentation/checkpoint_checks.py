@@ -25,7 +25,7 @@ class _Metadata(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     network: _Name
-    labels: Annotated[list[_Name], Field(min_length=1, max_length=IGNORE)]
+    labels: Annotated[list[_Name], Field(max_length=IGNORE)]
     size: Annotated[list[_Side], Field(min_length=2, max_length=2)]
     align_corners: bool
     round: Annotated[int, Field(ge=0, le=10**6)]
