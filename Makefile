@@ -68,10 +68,17 @@ demo-data: $(VENV)/installed
 		--labels build/rooms/pretrain/labels --classes build/rooms/pretrain/classes.txt \
 		--size 144x192 --epochs 60 --seed 0 --out hvsa_cvat/data/demo/pretrained.safetensors
 
+# the one table of docs/results.md, JOBS runs at once; see benchmarks/results.py
+JOBS ?= 1
+.PHONY: results
+results: $(VENV)/installed
+	$(BIN)/python -m benchmarks.results $(CLIPS) --jobs $(JOBS) --out runs/results \
+		--write docs/results.md
+
 # every part of the method hvsa, on the videos that CLIPS names; see benchmarks/ablation.py
 ablation: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablation $(CLIPS) --out runs/ablation \
-		--write docs/results.md
+		--write docs/ablation.md
 
 # the round against the plain one, part by part; BENCH="--frames 50 --size 192x256 --epochs 8" for
 # the sizes of docs/performance.md

@@ -1,7 +1,7 @@
 """What each part of the method `hvsa` earns: part added to part, and every part taken out.
 
     python -m benchmarks.ablation clips.toml --seeds 0,1,2 --out runs/ablation \\
-        --write docs/results.md
+        --write docs/ablation.md
 
 `clips.toml` names the labelled videos, each with its network of round 0:
 
@@ -196,13 +196,13 @@ def main(
         write.write_text(between_marks(write.read_text(), text))
 
 
-def between_marks(document: str, text: str) -> str:
+def between_marks(document: str, text: str, first: str = FIRST, last: str = LAST) -> str:
     """`document` with `text` in place of what stood between the marks."""
-    before, mark, rest = document.partition(FIRST)
-    _, end, after = rest.partition(LAST)
+    before, mark, rest = document.partition(first)
+    _, end, after = rest.partition(last)
     if not (mark and end):
-        raise click.ClickException(f"no place for the table; write {FIRST} and {LAST} in the file")
-    return f"{before}{FIRST}\n\n{text.strip()}\n\n{LAST}{after}"
+        raise click.ClickException(f"no place for the table; write {first} and {last} in the file")
+    return f"{before}{first}\n\n{text.strip()}\n\n{last}{after}"
 
 
 def _folder(out: Path, clip: str, row: str, seed: int) -> Path:
