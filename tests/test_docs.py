@@ -57,3 +57,10 @@ def test_the_layout_names_every_module() -> None:
     for path in sorted((ROOT / "hvsa_cvat").rglob("*.py")):
         if path.name not in ("__init__.py", "__main__.py"):
             assert path.name in text, path.relative_to(ROOT)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_lines_are_at_most_120_characters_long(page: Path) -> None:
+    # a row of a table and a picture cannot be broken
+    lines = [line for line in TEXT[page].splitlines() if not line.startswith(("|", "!["))]
+    assert [line for line in lines if len(line) > 120] == []
