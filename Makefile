@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test test-lowest test-slow test-cvat lint format demo-data ablation bench gpu requirements clean docs
+.PHONY: demo test coverage test-lowest test-slow test-cvat lint format demo-data ablation bench gpu requirements clean docs
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -22,6 +22,11 @@ demo: $(VENV)/installed
 # a process for each core, up to four; more threads in each would only wait for each other
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4
+
+# the ordinary tests, and how much of the package they run: fails below FLOOR % of lines and branches
+FLOOR = 90
+coverage: $(VENV)/dev-installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 4 --cov --cov-fail-under=$(FLOOR)
 
 # the same tests with the lowest versions that pyproject.toml allows; warnings are no errors there,
 # because old libraries use deprecated parts of newer ones

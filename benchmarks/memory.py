@@ -70,11 +70,12 @@ class Film:
         return self.length
 
     def __getitem__(self, frame: int) -> Image:
-        return cv2.resize(self.clip[self._in_clip(frame)], self.size[::-1])
+        return np.asarray(cv2.resize(self.clip[self._in_clip(frame)], self.size[::-1]), np.uint8)
 
     def truth(self, frame: int) -> LabelMap:
-        found = self.labels[self._in_clip(frame)]
-        return cv2.resize(found, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        truth = self.labels[self._in_clip(frame)]
+        scaled = cv2.resize(truth, self.size[::-1], interpolation=cv2.INTER_NEAREST)
+        return np.asarray(scaled, np.uint8)
 
     def before(self, frame: int, earlier: int) -> int:
         """A frame before `earlier` that shows the same as `frame`."""

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from standin import Person, StandIn
 
 from hvsa_cvat.cvat.answers import collect
 from hvsa_cvat.cvat.answers.corrections import corrections
@@ -25,6 +24,7 @@ from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import SegmentMaps, silent
 from hvsa_cvat.types import IGNORE, Answers, FrameAnnotation, Image, LabelMap, Sample
 from hvsa_cvat.video.segments import Rectangles
+from tests.standin import Person, StandIn
 
 SIZE = (8, 8)
 CLASSES = ("road", "car", "sky")

@@ -1,10 +1,11 @@
 from pathlib import Path
 
-import float32  # noqa: F401  # before anything asks for it by name
 import pytest
-import tiny
 import torch
 from hypothesis import settings
+
+import tests.float32  # noqa: F401  # before anything asks for it by name
+from tests import tiny
 
 # arrays this small gain nothing from threads, which on a busy machine wait for each other
 torch.set_num_threads(1)

@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from standin import Person, StandIn
 
 from hvsa_cvat.annotation.polygons import fill, vectorise
 from hvsa_cvat.types import LabelMap
+from tests.standin import Person, StandIn
 
 Truth = Callable[[int], LabelMap]
 """The label map of a frame of the parent task, by its number there."""

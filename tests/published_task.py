@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from cvat_sdk.masks import decode_mask
-from standin import Person, StandIn
 
 from hvsa_cvat.annotation.polygons import fill
 from hvsa_cvat.cvat.connection import TaskConnection
@@ -26,6 +25,7 @@ from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import silent
 from hvsa_cvat.types import IGNORE, LabelMap, Mask, Size
+from tests.standin import Person, StandIn
 
 SIZE = (6, 8)
 CLASSES = ("road", "car", "sky")

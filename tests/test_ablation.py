@@ -4,11 +4,11 @@ from pathlib import Path
 
 import click
 import pytest
-import tiny
 from click.testing import CliRunner
 
 from benchmarks import ablation, paper_table, quality
 from hvsa_cvat.config import HVSA, HVSA_CARRYING, PAPER, Strategy
+from tests import tiny
 
 
 @pytest.fixture

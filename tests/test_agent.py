@@ -12,9 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
-from people import answer_job, open_jobs
-from standin import StandIn
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll, enroll_project
@@ -31,6 +28,9 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.ports import silent
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet
+from tests import tiny
+from tests.people import answer_job, open_jobs
+from tests.standin import StandIn
 
 LENGTH = 6
 NAMES = tuple(tiny.LABELS)

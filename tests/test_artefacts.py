@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.selection.strategy import Pool
@@ -21,6 +20,7 @@ from hvsa_cvat.session.records import Agreement, Propagation, Selection
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import SCHEMA_VERSION, Store
 from hvsa_cvat.types import Answers, FrameAnnotation, Sample
+from tests import tiny
 
 MAP = np.zeros((4, 6), np.uint8)
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from scipy import ndimage
-from standin import Fault, ProcessDied, Request, StandIn
 
 from hvsa_cvat.annotation.polygons import fill
 from hvsa_cvat.cvat.connection import TaskConnection
@@ -41,6 +40,7 @@ from hvsa_cvat.errors import ConfigError, ServerError, SessionError
 from hvsa_cvat.ports import SegmentMaps, silent
 from hvsa_cvat.types import Image, Sample, SegmentMap
 from hvsa_cvat.video.segments import Rectangles, WholeFrames
+from tests.standin import Fault, ProcessDied, Request, StandIn
 
 SIZE = (24, 32)
 LENGTH = 6

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import safetensors.torch
-import tiny
 import torch
 
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, read_info
+from tests import tiny
 
 INFO: dict[str, Any] = {
     "network": "hrnet_w18_small",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from click.testing import CliRunner, Result
 
@@ -22,6 +21,7 @@ from hvsa_cvat.cli import main
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.types import LabelSet
+from tests import tiny
 
 COMMANDS = ("simulate", "pretrain", "demo")
 CLASSES = ("--classes", "floor,box,ball")

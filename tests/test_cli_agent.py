@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 from click.testing import CliRunner, Result
-from people import answer_job, open_jobs
-from standin import StandIn
 
 from hvsa_cvat.cli import main
+from tests import tiny
+from tests.people import answer_job, open_jobs
+from tests.standin import StandIn
 
 NAMES = tuple(tiny.LABELS)
 SECRETS = ("CVAT_HOST", "CVAT_ACCESS_TOKEN", "CVAT_USER", "CVAT_PASSWORD", "HVSA_WEBHOOK_SECRET")

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from certificates import self_signed
 from PIL import Image
-from standin import Fault, Request, StandIn
 
 from hvsa_cvat.cvat.http.client import (
     Address,
@@ -31,6 +29,8 @@ from hvsa_cvat.cvat.http.client import (
 )
 from hvsa_cvat.errors import ConfigError, HvsaError, MediaError, ServerError
 from hvsa_cvat.ports import silent
+from tests.certificates import self_signed
+from tests.standin import Fault, Request, StandIn
 
 CANARY = "canary-0123456789"
 

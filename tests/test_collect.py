@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asked_task import LATER, LEFT, RIGHT, SIZE, Asking, Places, drawn, picture
-from standin import ProcessDied, Request, StandIn
 
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.gaps import Gap
@@ -18,6 +16,8 @@ from hvsa_cvat.cvat.state import Region
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import Answers, Clicks, Sample
 from hvsa_cvat.video.segments import WholeFrames
+from tests.asked_task import LATER, LEFT, RIGHT, SIZE, Asking, Places, drawn, picture
+from tests.standin import ProcessDied, Request, StandIn
 
 SQUARE = [1, 1, 3, 1, 3, 3, 1, 3]
 """A polygon of the four pixels around (2, 2)."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from asked_task import BLACK, CLASSES, Asking, Places, picture
-from standin import Request, StandIn
 
 from hvsa_cvat.annotation.run_lengths import encode_masks
 from hvsa_cvat.cvat.masks.label_map_shapes import mask_shape
 from hvsa_cvat.cvat.masks.task_labels import read_labels
 from hvsa_cvat.cvat.task import read_task
 from hvsa_cvat.types import FrameAnnotation
+from tests.asked_task import BLACK, CLASSES, Asking, Places, picture
+from tests.standin import Request, StandIn
 
 ROW = [0, 0, 8, 0, 8, 1, 0, 1]
 """A polygon of the topmost row."""

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
 from hvsa_cvat.ports import silent
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
@@ -17,6 +16,7 @@ from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
 from hvsa_cvat.types import LabelSet
+from tests import tiny
 
 STRANGE = LabelSet(("a", "b", "c", "d"))
 

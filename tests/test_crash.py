@@ -12,11 +12,11 @@ import traceback
 from pathlib import Path
 
 import pytest
-import tiny
 
 from hvsa_cvat.files import atomic_directory, atomic_write
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
+from tests import tiny
 
 TRAINING = tiny.QUICK.model_copy(update={"epochs": 2})
 

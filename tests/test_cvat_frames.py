@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from standin import Fault, ProcessDied, StandIn
-from standin.media import Media, Picture, Pixels, encode
-from standin.model import Task
 
 from hvsa_cvat.cvat.frames import open_task_frames
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
 from hvsa_cvat.cvat.media import TaskMedia, read_media
 from hvsa_cvat.errors import HvsaError, MediaError
 from hvsa_cvat.ports import FrameSource, silent
+from tests.standin import Fault, ProcessDied, StandIn
+from tests.standin.media import Media, Picture, Pixels, encode
+from tests.standin.model import Task
 
 
 @pytest.fixture
@@ -236,7 +236,8 @@ def test_rotated_images_as_the_server_shows_them(
     cvat, client, tmp_path, announced, orientation, white
 ):
     task = make(cvat, frames=clip(1))
-    task.media.pictures = [Picture("a.png", *announced[::-1], turned((4, 6), orientation))]
+    height, width = announced
+    task.media.pictures = [Picture("a.png", width, height, turned((4, 6), orientation))]
     image = open_frames(client, task, tmp_path)[0]
     assert image.shape[:2] == announced
     assert np.argwhere(image[..., 0]).tolist() == [white]

@@ -24,10 +24,10 @@ import yaml
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.version import Version
-from standin import StandIn
 
 from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.cli import main
+from tests.standin import StandIn
 
 ROOT = Path(__file__).parent.parent
 COMPOSE = (ROOT / "docker-compose.hvsa.yml", ROOT / "docker-compose.hvsa.gpu.yml")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import self_signed
-from standin import Fault, StandIn
 
 from hvsa_cvat.cvat.doctor import Finding, examine
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Json
+from tests.certificates import self_signed
+from tests.standin import Fault, StandIn
 
 NOW = datetime(2026, 11, 23, 18, 0, tzinfo=UTC)
 

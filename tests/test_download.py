@@ -12,10 +12,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-from certificates import self_signed
 
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.serving.download import DownloadLimits, download
+from tests.certificates import self_signed
 
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
-import tiny
 from click.testing import CliRunner, Result
-from standin import StandIn
 
 from hvsa_cvat.cli import main
 from hvsa_cvat.types import LabelSet
+from tests import tiny
+from tests.standin import StandIn
 
 NAMES = tuple(tiny.LABELS)
 VARIABLES = ("CVAT_USER", "CVAT_PASSWORD", "HVSA_WORKSPACE", "HVSA_CONFIG")

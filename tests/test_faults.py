@@ -15,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from people import answer_job, open_jobs
-from standin import Fault, ProcessDied, StandIn
 
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
@@ -30,6 +28,8 @@ from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.ports import silent
 from hvsa_cvat.types import Image, LabelMap, Sample
 from hvsa_cvat.video.segments import Rectangles
+from tests.people import answer_job, open_jobs
+from tests.standin import Fault, ProcessDied, StandIn
 
 SIZE = (8, 12)
 NAMES = ("road", "car", "sky")

@@ -18,9 +18,6 @@ from cvat_cli.__main__ import main as cvat_cli
 from cvat_sdk import make_client
 from cvat_sdk.core import Client
 from PIL import Image as PillowImage
-from standin import StandIn
-from standin.api import ROUTES, Answer, Call, route
-from standin.model import Task
 
 from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.annotation.run_lengths import encode_masks
@@ -33,6 +30,9 @@ from hvsa_cvat.serving.model import SegmentationModel
 from hvsa_cvat.types import IGNORE, Image, LabelMap
 from hvsa_cvat.video.frames import resize_image
 from hvsa_cvat.video.images import read_image
+from tests.standin import StandIn
+from tests.standin.api import ROUTES, Answer, Call, route
+from tests.standin.model import Task
 
 DEMO = Path(str(files("hvsa_cvat") / "data" / "demo"))
 CHECKPOINT = DEMO / "pretrained.safetensors"

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from hvsa_cvat.config import RunConfig, TrainingConfig
@@ -32,6 +31,7 @@ from hvsa_cvat.session.memory import Demand, bounds
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 from hvsa_cvat.video.segments import Rectangles
+from tests import tiny
 
 pytestmark = [
     pytest.mark.gpu,
@@ -247,7 +247,8 @@ def test_a_training_that_does_not_fit_is_told_in_a_line() -> None:
 
 def test_the_whole_loop_runs_on_the_gpu(clip: tiny.Clip, checkpoint: Path, tmp_path: Path) -> None:
     for method in ("paper", "hvsa"):
-        what = replace(tiny.experiment(clip, checkpoint, method=method), device=GPU)
+        what = tiny.experiment(clip, checkpoint, method=method)
+        what = replace(what, inputs=replace(what.inputs, device=GPU))
         metrics = tiny.run(what, tmp_path / method)
         assert len(metrics.rounds) == 3
         assert metrics.rounds[-1].miou > 0.1

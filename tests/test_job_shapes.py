@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from published_task import CAR, ROAD_AND_SKY, WITH_CAR, field_of
 
 from hvsa_cvat.cvat.masks.annotations import Annotation, read_annotations
 from hvsa_cvat.cvat.masks.job_shapes import read_shapes
 from hvsa_cvat.cvat.masks.task_labels import read_labels
 from hvsa_cvat.errors import ServerError
+from tests.published_task import CAR, ROAD_AND_SKY, WITH_CAR, field_of
 
 VALUES = st.recursive(
     st.none()
@@ -41,7 +41,7 @@ class Download:
         target.write_bytes(self._answer)
 
 
-def annotations(answer: bytes, folder: Path) -> list[Annotation]:
+def annotations_of(answer: bytes, folder: Path) -> list[Annotation]:
     client: Any = Download(answer)
     return list(read_annotations(client, 7, folder))
 
@@ -57,7 +57,7 @@ def test_annotations_are_read_as_they_were_sent(
 ) -> None:
     folder = tmp_path_factory.getbasetemp()
     answer = {"version": 0, "tags": tags, "shapes": shapes, "tracks": tracks, "more": {"x": []}}
-    found = annotations(json.dumps(answer, indent=indent, ensure_ascii=False).encode(), folder)
+    found = annotations_of(json.dumps(answer, indent=indent, ensure_ascii=False).encode(), folder)
     expected = [("shape", row) for row in shapes] + [("track", row) for row in tracks]
     assert [(one.kind, one.content) for one in found] == expected
     assert all(json.loads(one.text) == one.content for one in found)
@@ -65,10 +65,10 @@ def test_annotations_are_read_as_they_were_sent(
 
 def test_an_answer_that_is_cut_off_is_an_error(tmp_path: Path) -> None:
     text = b'{"version": 0, "shapes": [{"id": 1}, {"id": 2}], "tracks": []}'
-    assert len(annotations(text, tmp_path)) == 2
+    assert len(annotations_of(text, tmp_path)) == 2
     for end in range(len(text)):
         with pytest.raises(ServerError, match="annotations of job 7 cannot be understood"):
-            annotations(text[:end], tmp_path)
+            annotations_of(text[:end], tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-import tiny
 import torch
 
 from hvsa_cvat.errors import ConfigError, MediaError, SessionError
@@ -19,6 +18,7 @@ from hvsa_cvat.simulation.experiment import run_experiment
 from hvsa_cvat.simulation.scores import RunMetrics
 from hvsa_cvat.types import IGNORE, LabelSet
 from hvsa_cvat.video.frames import open_frames
+from tests import tiny
 
 SCORES = {
     "miou",

@@ -74,8 +74,8 @@ def test_consistency_is_zero_exactly_under_the_true_shift() -> None:
     valid = torch.zeros(1, 6, 8, dtype=torch.bool)
     valid[:, 1:, :6] = True
 
-    def loss(*flow: float) -> float:
-        return float(consistency_loss(probs, other, constant_flow(*flow, (6, 8)), valid))
+    def loss(x: float, y: float) -> float:
+        return float(consistency_loss(probs, other, constant_flow(x, y, (6, 8)), valid))
 
     assert loss(dx, dy) < 1e-10
     assert loss(-dx, -dy) > 0.01

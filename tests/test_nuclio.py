@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from nuclio_processor import Processor, as_label_map, as_region, call, in_base64, variables
 from PIL import Image as PillowImage
 from PIL import ImageOps
 
@@ -37,6 +35,8 @@ from hvsa_cvat.serving.render import FunctionOptions, plan, write
 from hvsa_cvat.types import IGNORE, Image, LabelSet
 from hvsa_cvat.video.frames import resize_image
 from hvsa_cvat.video.images import read_image
+from tests import tiny
+from tests.nuclio_processor import Processor, as_label_map, as_region, call, in_base64, variables
 
 # nuclio's SDK, on Python 3.12 and newer
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp")

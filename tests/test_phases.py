@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny
 
 from hvsa_cvat.config import HVSA, PAPER, PAPER_EXACT, RunConfig
 from hvsa_cvat.errors import SessionError
@@ -22,6 +21,7 @@ from hvsa_cvat.session.select import unasked
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
 from hvsa_cvat.video.segments import Rectangles, WholeFrames
+from tests import tiny
 
 
 def drawn(text: str) -> np.ndarray:

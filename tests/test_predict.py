@@ -3,7 +3,6 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from float32 import native
 
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation import device
@@ -11,6 +10,7 @@ from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import autocast, choose_device
 from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
+from tests.float32 import native
 
 CPU = torch.device("cpu")
 SIZE = (32, 48)

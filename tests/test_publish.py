@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from published_task import (
+
+from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
+from hvsa_cvat.cvat.masks.publish import Outcome
+from hvsa_cvat.errors import ServerError
+from hvsa_cvat.types import IGNORE, LabelMap
+from tests.published_task import (
     CAR,
     CLASSES,
     ROAD,
@@ -22,14 +28,8 @@ from published_task import (
     draw,
     field_of,
 )
-from standin import Fault, ProcessDied, Request
-from standin.model import Row
-
-from hvsa_cvat.cvat.http.client import Unreachable
-from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
-from hvsa_cvat.cvat.masks.publish import Outcome
-from hvsa_cvat.errors import ServerError
-from hvsa_cvat.types import IGNORE, LabelMap
+from tests.standin import Fault, ProcessDied, Request
+from tests.standin.model import Row
 
 
 @pytest.fixture

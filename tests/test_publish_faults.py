@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from published_task import CAR, SKY, Field, Json, assert_shows, blocks, field_of
-from standin import Fault, ProcessDied, Request
 
 from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
 from hvsa_cvat.errors import ServerError
+from tests.published_task import CAR, SKY, Field, Json, assert_shows, blocks, field_of
+from tests.standin import Fault, ProcessDied, Request
 
 MAPS = [blocks(seed) for seed in range(6)]
 NEXT = [blocks(seed) for seed in (6, 1, 8, 9, 10, 4)]

@@ -12,17 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny
 import yaml
 from click.testing import CliRunner, Result
-from nuclio_processor import read_function, variables
-from standin import StandIn
-from standin.api import ROUTES, Answer, Call, route
 
 from hvsa_cvat.cli import main
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.serving.render import FunctionOptions, PlannedFunction, plan, write
 from hvsa_cvat.types import LabelSet
+from tests import tiny
+from tests.nuclio_processor import read_function, variables
+from tests.standin import StandIn
+from tests.standin.api import ROUTES, Answer, Call, route
 
 ROOT = Path(__file__).parents[1]
 DEMO = Path(str(files("hvsa_cvat") / "data" / "demo"))

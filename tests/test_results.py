@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-import tiny
 from click.testing import CliRunner
 
 from benchmarks import results
 from benchmarks.results import Point, Row
+from tests import tiny
 
 HVSA, LABEL_PROPAGATION = "`hvsa`, whole frames", "label propagation, whole frames"
 

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from asked_task import Asking, Places, picture
-from standin import Fault, ProcessDied, Request, StandIn
 
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import ServerError
+from tests.asked_task import Asking, Places, picture
+from tests.standin import Fault, ProcessDied, Request, StandIn
 
 ADVICE = (
     "Give it a class or draw it, up to its edges, and finish the job again. What you cannot tell "

@@ -26,8 +26,9 @@ import pytest
 import urllib3
 from cvat_sdk import make_client, models
 from PIL import Image
-from standin import Fault, ProcessDied, StandIn
-from standin.media import Film, Pixels, encode, from_arrays, to_png
+
+from tests.standin import Fault, ProcessDied, StandIn
+from tests.standin.media import Film, Pixels, encode, from_arrays, to_png
 
 RECORDINGS = Path(__file__).parent / "data/cvat_recordings.json"
 """Requests of cvat-sdk 2.80 and the answers of CVAT 2.54.1; secrets and hosts are replaced."""

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from standin import StandIn
-from standin.model import Background
 
 from hvsa_cvat.cvat.http.client import (
     Address,
@@ -20,6 +18,8 @@ from hvsa_cvat.cvat.media import read_media
 from hvsa_cvat.cvat.task import ClassLabel, follow_labels, read_task
 from hvsa_cvat.errors import AnnotationError, ConfigError, MediaError
 from hvsa_cvat.ports import silent
+from tests.standin import StandIn
+from tests.standin.model import Background
 
 FRAMES = [np.zeros((4, 6, 3), np.uint8)] * 3
 

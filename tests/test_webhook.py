@@ -16,12 +16,12 @@ from urllib.error import HTTPError, URLError
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from standin import StandIn
 
 from hvsa_cvat.agent.watch import Heartbeat, Watch, listening
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Refused
 from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
 from hvsa_cvat.errors import ConfigError
+from tests.standin import StandIn
 
 SECRET = "a long random text"
 OWN = 3
@@ -188,7 +188,13 @@ def test_passes_come_at_intervals_and_when_woken() -> None:
 def test_the_heart_beats_between_passes_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hvsa_cvat.agent.watch._BEAT", 0.01)
     beats = []
-    watch = Watch(1000, random.Random(0), lambda: beats.append(len(beats) == 8 and watch.stop()))
+
+    def beat():
+        beats.append(None)
+        if len(beats) == 9:
+            watch.stop()
+
+    watch = Watch(1000, random.Random(0), beat)
     assert list(watch.passes()) == [None]  # one pass, then a wait in which the heart goes on
     assert len(beats) == 9
 

@@ -12,10 +12,10 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from place import Json, Own, Place, desk, write_video
-from standin import StandIn
 
 from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from tests.contract.place import Json, Own, Place, desk, write_video
+from tests.standin import StandIn
 
 
 def token(name: str) -> Credentials | None:

@@ -1,7 +1,6 @@
 """Who asks, where, and how lists are read."""
 
 import pytest
-from place import Json, Place
 
 from hvsa_cvat.cvat.http.client import (
     Address,
@@ -11,6 +10,7 @@ from hvsa_cvat.cvat.http.client import (
     Refused,
     Unauthorized,
 )
+from tests.contract.place import Json, Place
 
 
 def test_the_server_tells_its_version(client: CvatClient) -> None:

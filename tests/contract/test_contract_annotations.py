@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
-from place import UNSET, Json
 
 from hvsa_cvat.cvat.http.client import CvatClient, Refused
 from hvsa_cvat.errors import ServerError
+from tests.contract.place import UNSET, Json
 
 BOX = [1.0, 2.0, 9.0, 8.0]
 

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from place import Json, Own, Place, jobs_of, write_pictures
 
 from hvsa_cvat.cvat.http.client import CvatClient, Forbidden
+from tests.contract.place import Json, Own, Place, jobs_of, write_pictures
 
 
 def ids(rows: list[Json]) -> list[int]:

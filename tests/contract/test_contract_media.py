@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from place import Json, Own, jobs_of, picture, write_pictures, write_video
 
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.errors import ServerError
+from tests.contract.place import Json, Own, jobs_of, picture, write_pictures, write_video
 
 
 def fetch(

@@ -12,9 +12,9 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from place import Json, Own, Place, jobs_of
 
 from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from tests.contract.place import Json, Own, Place, jobs_of
 
 
 def test_an_issue_says_where_and_what(client: CvatClient, job: Json) -> None:

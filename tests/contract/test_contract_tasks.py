@@ -4,10 +4,10 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from place import LABELS, Json, Own, jobs_of, write_pictures
 
 from hvsa_cvat.cvat.http.client import CvatClient, NotFound, Refused
 from hvsa_cvat.errors import ServerError
+from tests.contract.place import LABELS, Json, Own, jobs_of, write_pictures
 
 
 def names(client: CvatClient, task: Json) -> list[str]:
