@@ -45,7 +45,7 @@ from hvsa_cvat.simulation.datasets import open_labels
 from hvsa_cvat.simulation.experiment import Experiment, run_experiment
 from hvsa_cvat.simulation.scores import RoundMetrics
 from hvsa_cvat.types import LabelSet
-from hvsa_cvat.video.flow import DisFlow
+from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.frames import open_frames
 
 FIRST, LAST = "<!-- ablation: made by `make ablation` -->", "<!-- /ablation -->"

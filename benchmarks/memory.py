@@ -36,14 +36,16 @@ from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.advance import advance
 from hvsa_cvat.session.context import RunContext, RunInputs
-from hvsa_cvat.session.memory import Bounds, check_fits, demand_of, this_machine
+from hvsa_cvat.session.demand import demand_of
+from hvsa_cvat.session.machine import this_machine
+from hvsa_cvat.session.memory import Bounds, check_fits
 from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
 from hvsa_cvat.simulation.datasets import LabelMaps, open_labels
 from hvsa_cvat.types import Image, LabelMap, LabelSet, Size
-from hvsa_cvat.video.flow import choose_flow
+from hvsa_cvat.video.flow_estimators import choose_flow
 from hvsa_cvat.video.frames import open_frames
 
 MIB = 2**20

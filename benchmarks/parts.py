@@ -34,7 +34,8 @@ from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.diversity import cluster_members
 from hvsa_cvat.simulation.datasets import open_labels
 from hvsa_cvat.types import FrameAnnotation, LabelSet, Size
-from hvsa_cvat.video.flow import DisFlow, FlowStore, compute_flow
+from hvsa_cvat.video.flow import FlowStore, compute_flow
+from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.frames import open_frames, resize_image
 from hvsa_cvat.video.segments import Rectangles
 

@@ -32,7 +32,8 @@ from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.simulation.datasets import open_labels
 from hvsa_cvat.types import LabelMap, LabelSet
-from hvsa_cvat.video.flow import DisFlow, compute_flow
+from hvsa_cvat.video.flow import compute_flow
+from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.frames import open_frames, resized_frames
 
 

@@ -31,7 +31,8 @@ from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.session.prepare import carrying_size
 from hvsa_cvat.simulation.datasets import LabelMaps, open_labels
 from hvsa_cvat.types import FrameAnnotation, LabelMap, LabelSet, Size
-from hvsa_cvat.video.flow import DisFlow, compute_flow
+from hvsa_cvat.video.flow import compute_flow
+from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.frames import open_frames, resized_frames
 from hvsa_cvat.video.segments import Rectangles
 

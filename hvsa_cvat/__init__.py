@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hvsa_cvat.simulation.annotator import SimulatedServer
     from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
     from hvsa_cvat.video.arrays import ArrayFrames
-    from hvsa_cvat.video.flow import DisFlow, compute_flow
+    from hvsa_cvat.video.flow import compute_flow
+    from hvsa_cvat.video.flow_estimators import DisFlow
     from hvsa_cvat.video.frames import open_frames
     from hvsa_cvat.video.segments import Rectangles, WholeFrames
 
@@ -83,7 +84,8 @@ _HOMES = {
         "Sample",
     ),
     "hvsa_cvat.video.arrays": ("ArrayFrames",),
-    "hvsa_cvat.video.flow": ("DisFlow", "compute_flow"),
+    "hvsa_cvat.video.flow": ("compute_flow",),
+    "hvsa_cvat.video.flow_estimators": ("DisFlow",),
     "hvsa_cvat.video.frames": ("open_frames",),
     "hvsa_cvat.video.segments": ("Rectangles", "WholeFrames"),
 }

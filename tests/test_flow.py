@@ -10,15 +10,8 @@ from scipy import ndimage
 from torchvision.models.optical_flow import raft_small
 
 from hvsa_cvat.errors import CheckpointError, ConfigError
-from hvsa_cvat.video.flow import (
-    OFFSETS,
-    DisFlow,
-    RaftFlow,
-    choose_flow,
-    compute_flow,
-    consistent,
-    warp,
-)
+from hvsa_cvat.video.flow import OFFSETS, compute_flow, consistent, warp
+from hvsa_cvat.video.flow_estimators import DisFlow, RaftFlow, choose_flow
 
 
 def texture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:

@@ -27,7 +27,8 @@ from hvsa_cvat.segmentation.pairs import (
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.diversity import cluster_members, farthest_members
-from hvsa_cvat.session.memory import Demand, bounds
+from hvsa_cvat.session.demand import Demand
+from hvsa_cvat.session.memory import bounds
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 from hvsa_cvat.video.segments import Rectangles

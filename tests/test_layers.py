@@ -113,11 +113,12 @@ def test_torch_stays_where_networks_run() -> None:
         "hvsa_cvat.selection.diversity",
         "hvsa_cvat.serving.model",
         "hvsa_cvat.session.context",
-        "hvsa_cvat.session.memory",
+        "hvsa_cvat.session.demand",
+        "hvsa_cvat.session.machine",
         "hvsa_cvat.session.predict",
     }
     for package in ("torch", "torchvision", "timm", "safetensors"):
-        for module in users(package) - {"hvsa_cvat.video.flow"}:
+        for module in users(package) - {"hvsa_cvat.video.flow_estimators"}:
             networks = part(module) == "segmentation"
             assert networks or (package == "torch" and module in names_a_device), module
 

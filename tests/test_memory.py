@@ -14,17 +14,9 @@ from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.errors import CapacityError
 from hvsa_cvat.segmentation.device import fitting_memory
 from hvsa_cvat.segmentation.footprint import LiveTensors, Step, counted_pixels, footprint
-from hvsa_cvat.session.memory import (
-    Demand,
-    Machine,
-    at_size,
-    bounds,
-    check_fits,
-    fitting_size,
-    free_memory,
-    most_samples,
-    this_machine,
-)
+from hvsa_cvat.session.demand import Demand, at_size, most_samples
+from hvsa_cvat.session.machine import Machine, free_memory, this_machine
+from hvsa_cvat.session.memory import bounds, check_fits, fitting_size
 from hvsa_cvat.video.flow import working_bytes
 from hvsa_cvat.video.segments import Granularity
 

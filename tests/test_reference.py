@@ -18,7 +18,8 @@ from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection import diversity
 from hvsa_cvat.selection.diversity import cluster_members, nearest_members
 from hvsa_cvat.types import IGNORE
-from hvsa_cvat.video.flow import DisFlow, FlowStore, compute_flow
+from hvsa_cvat.video.flow import FlowStore, compute_flow
+from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.segments import Rectangles
 
 CPU = torch.device("cpu")

@@ -22,7 +22,7 @@ from hvsa_cvat.simulation.datasets import LabelMaps, open_labels
 from hvsa_cvat.simulation.experiment import Experiment, run_experiment
 from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
-from hvsa_cvat.video.flow import DisFlow
+from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.frames import open_frames
 
 LABELS = LabelSet(("floor", "box", "ball"))

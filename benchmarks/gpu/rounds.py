@@ -39,7 +39,8 @@ from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.types import Size
-from hvsa_cvat.video.flow import DisFlow, FlowStore, RaftFlow, compute_flow
+from hvsa_cvat.video.flow import FlowStore, compute_flow
+from hvsa_cvat.video.flow_estimators import DisFlow, RaftFlow
 
 _RESERVE = 20.0
 """Seconds that a training leaves for what follows it."""

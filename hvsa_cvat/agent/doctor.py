@@ -16,7 +16,7 @@ from hvsa_cvat.files import check_writable
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.official import is_official, load_official
-from hvsa_cvat.video.flow import DisFlow, choose_flow
+from hvsa_cvat.video.flow_estimators import DisFlow, choose_flow
 
 _LITTLE_DISK = 5 * 2**30
 """Bytes that the frames, flow and label maps of one long video take."""

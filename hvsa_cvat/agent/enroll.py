@@ -27,7 +27,7 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.video.flow import choose_flow
+from hvsa_cvat.video.flow_estimators import choose_flow
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FlowEstimator
 from hvsa_cvat.segmentation.checkpoint import known_classes, load_checkpoint, read_info
 from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
-from hvsa_cvat.session.memory import check_fits, demand_of, this_machine
+from hvsa_cvat.session.demand import demand_of
+from hvsa_cvat.session.machine import this_machine
+from hvsa_cvat.session.memory import check_fits
 from hvsa_cvat.types import LabelSet, Size
 
 _FILE = "start.safetensors"

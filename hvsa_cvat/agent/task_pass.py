@@ -32,7 +32,7 @@ from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.publish import published_maps
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.video.flow import choose_flow
+from hvsa_cvat.video.flow_estimators import choose_flow
 
 
 class TaskPass:

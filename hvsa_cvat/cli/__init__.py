@@ -13,11 +13,12 @@ import click
 
 from hvsa_cvat import __version__
 from hvsa_cvat.cli.console import printable
+from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.serverless import serverless
-from hvsa_cvat.cli.simulate import demo, simulate
+from hvsa_cvat.cli.simulate import simulate
 from hvsa_cvat.cli.status import status
 from hvsa_cvat.cli.sync import sync
 from hvsa_cvat.cli.webhook import webhook

@@ -10,21 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import IntEnum
-from functools import cached_property
 from typing import Literal
 from urllib.parse import urlsplit
 
 from cvat_sdk.version import VERSION as SDK_VERSION
 
-from hvsa_cvat.cvat.http.client import (
-    NEWEST,
-    OLDEST,
-    CvatClient,
-    Forbidden,
-    NotFound,
-    Untrusted,
-)
+from hvsa_cvat.cvat.account import AccountProbe, Need
+from hvsa_cvat.cvat.http.client import NEWEST, OLDEST, CvatClient, Forbidden, NotFound, Untrusted
 from hvsa_cvat.errors import HvsaError
 
 Level = Literal["ok", "warning", "failure"]
@@ -53,7 +45,7 @@ def examine(client: CvatClient, now: Callable[[], datetime] = _utc_now) -> Itera
 
     `now` tells the time of this machine, with a time zone.
     """
-    probe = _AccountProbe(client, now)
+    probe = AccountProbe(client, now)
     for check in _CHECKS:
         try:
             missing = probe.lacks(check.needs)
@@ -65,105 +57,6 @@ def examine(client: CvatClient, now: Callable[[], datetime] = _utc_now) -> Itera
             yield Finding(check.name, "failure", text, "check that this is the address of CVAT")
 
 
-class _Need(IntEnum):
-    """What must work before a check makes sense; each includes the ones before."""
-
-    NOTHING = 0
-    SERVER = 1
-    LOGIN = 2
-    ROLE = 3
-
-
-class _AccountProbe:
-    """The server and the account, each fact asked for once."""
-
-    def __init__(self, client: CvatClient, now: Callable[[], datetime]) -> None:
-        self.client = client
-        self.url = client.address.url
-        self.organization = client.address.organization
-        self.now = now
-
-    def lacks(self, need: _Need) -> str | None:
-        """What of `need` is missing, in words."""
-        if need >= _Need.SERVER and self.unreachable:
-            return "no usable answer from the server"
-        if need >= _Need.LOGIN and self.no_login:
-            return "no login"
-        if need >= _Need.ROLE and self.no_member:
-            return f"no role in organisation {self.organization}"
-        return None
-
-    @cached_property
-    def unreachable(self) -> HvsaError | None:
-        """Why the server cannot be reached, if so."""
-        return _error_of(self.client.version)
-
-    @cached_property
-    def no_login(self) -> HvsaError | None:
-        """Why the server does not let us in, if so."""
-        return _error_of(self.client.me)
-
-    @property
-    def version(self) -> tuple[int, int]:
-        return self.client.version()
-
-    @property
-    def name(self) -> str:
-        return str(self.client.me()["username"])
-
-    @property
-    def privilege(self) -> str:
-        """The account's group on the whole server: admin, user, worker or none; old servers also
-        have business."""
-        account = self.client.me()
-        known = [g for g in ("admin", "business", "user", "worker") if g in account["groups"]]
-        return "admin" if account.get("is_superuser") else (known or ["none"])[0]
-
-    @property
-    def admin(self) -> bool:
-        return self.privilege == "admin"
-
-    @property
-    def user(self) -> bool:
-        return self.privilege in ("admin", "business", "user")
-
-    @cached_property
-    def role(self) -> str | None:
-        """The account's role in the organisation: owner, maintainer, supervisor, worker; None if it
-        is no member."""
-        account = self.client.me()
-        for row in self.client.rows("memberships", user=self.name):
-            if row["user"]["id"] == account["id"] and row.get("is_active", True):
-                return str(row["role"])
-        return None
-
-    @cached_property
-    def no_member(self) -> HvsaError | None:
-        """Why the account does not belong to the organisation, if so."""
-        if not self.organization:
-            return None
-        error = _error_of(lambda: self.role)
-        if error is None and self.role is None and not self.admin:
-            return HvsaError(f"{self.name} is no member of organisation {self.organization}")
-        return error
-
-    @property
-    def trusted(self) -> bool:
-        """Whether the account may work with what others own. In the personal space only
-        administrators may."""
-        if self.admin or not self.organization:
-            return self.admin
-        return self.user and self.role in ("owner", "maintainer")
-
-
-def _error_of(call: Callable[[], object]) -> HvsaError | None:
-    try:
-        call()
-    except HvsaError as error:
-        return error
-    return None
-
-
 _Result = tuple[Level, str] | tuple[Level, str, str]
 
 
@@ -171,14 +64,14 @@ def _unchecked(reason: str) -> _Result:
     return "warning", f"not checked: {reason}", "fix the findings above first"
 
 
-def _server(probe: _AccountProbe) -> _Result:
+def _server(probe: AccountProbe) -> _Result:
     if probe.unreachable:
         raise probe.unreachable
     major, minor = probe.version
     return "ok", f"{probe.url} answers: CVAT {major}.{minor}"
 
 
-def _encryption(probe: _AccountProbe) -> _Result:
+def _encryption(probe: AccountProbe) -> _Result:
     address = urlsplit(probe.url)
     if isinstance(probe.unreachable, Untrusted):
         raise probe.unreachable
@@ -197,7 +90,7 @@ def _encryption(probe: _AccountProbe) -> _Result:
     return "ok", f"encrypted, the certificate is trusted {trust}"
 
 
-def _version(probe: _AccountProbe) -> _Result:
+def _version(probe: AccountProbe) -> _Result:
     found, oldest, newest = (f"{a}.{b}" for a, b in (probe.version, OLDEST, NEWEST))
     if probe.version < OLDEST:
         return "failure", f"CVAT {found} is older than {oldest}", "upgrade CVAT"
@@ -210,7 +103,7 @@ def _version(probe: _AccountProbe) -> _Result:
     return "ok", f"CVAT {found} lies within {oldest} to {newest}"
 
 
-def _sdk(probe: _AccountProbe) -> _Result:
+def _sdk(probe: AccountProbe) -> _Result:
     numbers = SDK_VERSION.split(".")
     major, minor = int(numbers[0]), int(numbers[1])
     found = f"{probe.version[0]}.{probe.version[1]}"
@@ -225,7 +118,7 @@ def _sdk(probe: _AccountProbe) -> _Result:
     return "ok", f"cvat-sdk {SDK_VERSION}, made for servers {major}.{minor} and {major}.{minor + 1}"
 
 
-def _clock(probe: _AccountProbe) -> _Result:
+def _clock(probe: AccountProbe) -> _Result:
     theirs = probe.client.server_time()
     if theirs is None:
         return (
@@ -245,14 +138,14 @@ def _clock(probe: _AccountProbe) -> _Result:
     )
 
 
-def _login(probe: _AccountProbe) -> _Result:
+def _login(probe: AccountProbe) -> _Result:
     if probe.no_login:
         raise probe.no_login
     way = "an access token" if probe.client.by_token else "user name and password"
     return "ok", f"logged in as {probe.name} ({probe.privilege} on this server) by {way}"
 
 
-def _token(probe: _AccountProbe) -> _Result:
+def _token(probe: AccountProbe) -> _Result:
     if not probe.client.by_token:
         return "ok", "none in use"
     try:
@@ -275,7 +168,7 @@ def _token(probe: _AccountProbe) -> _Result:
     return "ok", f"may write, expires on {day}"
 
 
-def _organization(probe: _AccountProbe) -> _Result:
+def _organization(probe: AccountProbe) -> _Result:
     slug = probe.organization
     if not slug:
         return "ok", "none: tasks and projects of the personal space"
@@ -284,7 +177,7 @@ def _organization(probe: _AccountProbe) -> _Result:
     return "ok", f"{slug}, as {probe.role or 'administrator of the server'}"
 
 
-def _create(probe: _AccountProbe) -> _Result:
+def _create(probe: AccountProbe) -> _Result:
     where = probe.organization
     if not probe.user:
         who = f"a {probe.privilege} of the server"
@@ -295,7 +188,7 @@ def _create(probe: _AccountProbe) -> _Result:
     return "ok", "may create projects and tasks"
 
 
-def _others(probe: _AccountProbe) -> _Result:
+def _others(probe: AccountProbe) -> _Result:
     if probe.trusted:
         return "ok", "may read and write the tasks of others"
     return (
@@ -305,20 +198,20 @@ def _others(probe: _AccountProbe) -> _Result:
     )
 
 
-def _guides(probe: _AccountProbe) -> _Result:
+def _guides(probe: AccountProbe) -> _Result:
     if probe.user:
         return "ok", "may write guides" + ("" if probe.trusted else " for what it owns")
     return "failure", "may not write guides, so annotators would not learn what to do", _MAKE_USER
 
 
-def _webhooks(probe: _AccountProbe) -> _Result:
+def _webhooks(probe: AccountProbe) -> _Result:
     if probe.user or probe.organization:
         return "ok", "may install webhooks" + ("" if probe.trusted else " for projects it owns")
     text = "may not install webhooks; the agent asks for changes at intervals"
     return "warning", text, _MAKE_USER
 
 
-def _assign(probe: _AccountProbe) -> _Result:
+def _assign(probe: AccountProbe) -> _Result:
     if probe.admin or probe.organization:
         return "ok", "may give jobs to others"
     return (
@@ -336,24 +229,24 @@ _LOGIN = "set CVAT_ACCESS_TOKEN to a valid token, or check user name and passwor
 @dataclass(frozen=True)
 class _Check:
     name: str
-    run: Callable[[_AccountProbe], _Result]
-    needs: _Need
+    run: Callable[[AccountProbe], _Result]
+    needs: Need
     fix: str
     """How to fix an error that the check ends in."""
 
 
 _CHECKS = (
-    _Check("server", _server, _Need.NOTHING, "check the address, that CVAT runs, and firewalls"),
-    _Check("encryption", _encryption, _Need.NOTHING, "name its authority's certificate as ca"),
-    _Check("version", _version, _Need.SERVER, "check the server address"),
-    _Check("cvat-sdk", _sdk, _Need.SERVER, "pip install --upgrade cvat-sdk"),
-    _Check("clock", _clock, _Need.SERVER, "try again"),
-    _Check("login", _login, _Need.SERVER, _LOGIN),
-    _Check("token", _token, _Need.LOGIN, _LOGIN),
-    _Check("organisation", _organization, _Need.LOGIN, "check its short name; be invited to it"),
-    _Check("create tasks", _create, _Need.ROLE, _PROMOTE),
-    _Check("tasks of others", _others, _Need.ROLE, _PROMOTE),
-    _Check("guides", _guides, _Need.ROLE, _PROMOTE),
-    _Check("webhooks", _webhooks, _Need.ROLE, _PROMOTE),
-    _Check("assigning", _assign, _Need.ROLE, _PROMOTE),
+    _Check("server", _server, Need.NOTHING, "check the address, that CVAT runs, and firewalls"),
+    _Check("encryption", _encryption, Need.NOTHING, "name its authority's certificate as ca"),
+    _Check("version", _version, Need.SERVER, "check the server address"),
+    _Check("cvat-sdk", _sdk, Need.SERVER, "pip install --upgrade cvat-sdk"),
+    _Check("clock", _clock, Need.SERVER, "try again"),
+    _Check("login", _login, Need.SERVER, _LOGIN),
+    _Check("token", _token, Need.LOGIN, _LOGIN),
+    _Check("organisation", _organization, Need.LOGIN, "check its short name; be invited to it"),
+    _Check("create tasks", _create, Need.ROLE, _PROMOTE),
+    _Check("tasks of others", _others, Need.ROLE, _PROMOTE),
+    _Check("guides", _guides, Need.ROLE, _PROMOTE),
+    _Check("webhooks", _webhooks, Need.ROLE, _PROMOTE),
+    _Check("assigning", _assign, Need.ROLE, _PROMOTE),
 )

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.types import Image
-from hvsa_cvat.video.flow import DisFlow, warp
+from hvsa_cvat.video.flow import warp
+from hvsa_cvat.video.flow_estimators import DisFlow
 
 _WINDOW = 5
 """The side of the square over which frame and picture are compared, in cells."""

@@ -189,8 +189,10 @@ def finetune(
 
 
 def help_out(team: Team) -> None:
-    """Take part in the trainings of the team's leader until it has no more. Errors are its to tell,
-    as it meets them too."""
+    """Take part in the trainings of the team's leader until it has no more.
+
+    The leader meets the same errors and reports them, so this process ends without a message.
+    """
     try:
         with losing_a_process():
             for (name, classes, aligned), data, config, seed, device, state in team.trainings():

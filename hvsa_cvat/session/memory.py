@@ -9,15 +9,9 @@ bounds against what a run takes.
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
-import torch
-
-from hvsa_cvat.config import RunConfig, Strategy
+from hvsa_cvat.config import Strategy
 from hvsa_cvat.errors import CapacityError
 from hvsa_cvat.propagation.propagate import (
     CARRIED_PIXEL,
@@ -26,14 +20,14 @@ from hvsa_cvat.propagation.propagate import (
     reading_threads,
 )
 from hvsa_cvat.propagation.votes import VOTE_PIXEL
-from hvsa_cvat.segmentation.device import computes_in_bfloat16, resident_bytes
-from hvsa_cvat.segmentation.distributed import current_team
 from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
 from hvsa_cvat.segmentation.predict import BATCH
+from hvsa_cvat.session.demand import Demand, at_size
+from hvsa_cvat.session.machine import Machine
 from hvsa_cvat.session.prepare import carrying_size
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow import WORKING_BYTES, working_bytes
-from hvsa_cvat.video.segments import Granularity, MapFiles, granularity_by_round
+from hvsa_cvat.video.segments import granularity_by_round
 
 _GIB, _MIB = 2**30, 2**20
 
@@ -95,48 +89,6 @@ _ON_DEVICE = {"cpu": 0, "cuda": 768 * _MIB}
 
 _RAFT = 3 * _GIB
 """Bytes of the device's memory for a batch of flow by RAFT: its correlation and the rest."""
-
-
-@dataclass(frozen=True)
-class Demand:
-    """What a run asks of a machine."""
-
-    length: int
-    """Frames of the video."""
-    frames: Size
-    """Their own size."""
-    classes: int
-    network: str
-    samples: int
-    """A frame, at most."""
-    config: RunConfig
-    flow: str
-    """The estimator's name."""
-    device: str = "cpu"
-    """`cpu` or `cuda`."""
-    half: bool = False
-    """Whether convolutions are computed in bfloat16."""
-    threads: int = 1
-    """Threads that estimate flow."""
-    video_bytes: int = 0
-    """What the video takes in the run's folder."""
-    processes: int = 1
-    """That train together, on this machine."""
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What a machine has left, in bytes."""
-
-    host: int
-    disk: int
-    """In the run's folder, with what lies there already."""
-    device: int | None = None
-    """None: the network runs in the host's memory."""
-    resident: int = 0
-    """The largest video, in bytes, that is kept on the device during training."""
-    folder: Path = Path()
-    """Where the disk was looked at."""
 
 
 @dataclass(frozen=True)
@@ -296,11 +248,6 @@ def fitting_size(demand: Demand, machine: Machine) -> Size | None:
     return best
 
 
-def at_size(demand: Demand, size: Size) -> Demand:
-    """The same run with the network at another size."""
-    return replace(demand, config=demand.config.model_copy(update={"size": size}))
-
-
 def check_fits(demand: Demand, machine: Machine) -> Bounds:
     """The bounds of a run, or `CapacityError` with the size that does fit."""
     found = bounds(demand, machine.resident)
@@ -320,116 +267,6 @@ def check_fits(demand: Demand, machine: Machine) -> Bounds:
         f"{demand.length} frames of {demand.frames[0]}x{demand.frames[1]} with the network at size "
         f"{height}x{width} (height x width) take {' and '.join(lacking)}; {mend}"
     )
-
-
-def demand_of(
-    names: Sequence[str],
-    frames: Size,
-    classes: int,
-    network: str,
-    config: RunConfig,
-    flow: str,
-    device: torch.device,
-    video_bytes: int = 0,
-) -> Demand:
-    """What a run asks of this machine; `names` are those of the frames, `frames` is their size."""
-    team = current_team()
-    return Demand(
-        length=len(names),
-        frames=frames,
-        classes=classes,
-        network=network,
-        samples=max(
-            most_samples(kind, frames, names)
-            for kind in granularity_by_round(config.granularity, len(config.budgets))
-        ),
-        config=config,
-        flow=flow,
-        device=device.type,
-        half=computes_in_bfloat16(device),
-        threads=os.cpu_count() or 1,
-        video_bytes=video_bytes,
-        processes=team.size if team is not None else 1,
-    )
-
-
-def most_samples(granularity: Granularity, frames: Size, names: Sequence[str]) -> int:
-    """The most samples that a frame has; for given maps a guess by three of them."""
-    if granularity.size is not None:
-        (height, width), (rows, columns) = frames, granularity.size
-        return -(-height // rows) * -(-width // columns)
-    if granularity.number is not None:
-        return granularity.number * 3 // 2  # SLIC may make a few more than it is asked for
-    if granularity.folder is not None:
-        maps = MapFiles(granularity.folder, names, frames)
-        return 2 * max(maps.count(frame) for frame in {0, len(names) // 2, len(names) - 1})
-    return 1
-
-
-def this_machine(folder: Path, device: torch.device) -> Machine:
-    """What is left here for a run in `folder`, which need not exist yet."""
-    return Machine(
-        host=free_memory(),
-        disk=_free_disk(folder),
-        device=torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None,
-        resident=resident_bytes(device),
-        folder=folder,
-    )
-
-
-def free_memory(root: Path = Path("/")) -> int:
-    """Bytes that this process may have, with what it has: what the system has available, or what
-    the limits of its control groups leave, as containers have them. `root` is `/`."""
-    own = _field(root / "proc/self/status", "RssAnon:", 1024) or 0
-    available = _field(root / "proc/meminfo", "MemAvailable:", 1024)
-    if available is None:
-        available = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    free = own + available
-    for group, limit_file, used_name in _control_groups(root):
-        try:
-            limit = int((group / limit_file).read_text())
-        except (OSError, ValueError):  # none, or `max`
-            continue
-        # pages of files can be dropped, so they do not count
-        used = _field(group / "memory.stat", used_name, 1) or 0
-        free = min(free, limit - max(0, used - own))
-    return max(free, 0)
-
-
-def _control_groups(root: Path) -> Iterator[tuple[Path, str, str]]:
-    """The groups that this process is in, each with the file of its limit and what `memory.stat`
-    calls anonymous memory: version 2, and version 1."""
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        lines = []
-    of_version_2 = (root / "sys/fs/cgroup", "memory.max", "anon")
-    of_version_1 = (root / "sys/fs/cgroup/memory", "memory.limit_in_bytes", "total_rss")
-    for line in lines:
-        number, controllers, path = line.split(":", 2)
-        if number == "0" or "memory" in controllers.split(","):
-            base, limit, used = of_version_2 if number == "0" else of_version_1
-            inner = base / path.strip("/")
-            # a limit above holds too; where a container sees only its own, that is at the base
-            for group in (inner, *inner.parents):
-                yield group, limit, used
-                if group == base:
-                    break
-
-
-def _field(path: Path, name: str, unit: int) -> int | None:
-    """A number that follows `name` in a file of the kernel, times `unit`."""
-    try:
-        lines = [line.split() for line in path.read_text().splitlines()]
-        return next((int(line[1]) * unit for line in lines if line[:1] == [name]), None)
-    except (OSError, ValueError, IndexError):
-        return None
-
-
-def _free_disk(folder: Path) -> int:
-    there = next(one for one in (folder, *folder.resolve().parents) if one.exists())
-    kept = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
-    return shutil.disk_usage(there).free + kept
 
 
 def _trained(demand: Demand, counted: Footprint) -> float:

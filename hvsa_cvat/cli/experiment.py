@@ -1,0 +1,224 @@
+"""The experiment that `simulate` and `demo` share: its options, and the run on a labelled clip."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, get_args
+
+import click
+
+from hvsa_cvat.cli.console import OUT, progress_bars, say
+from hvsa_cvat.cli.frame_size import own_size
+from hvsa_cvat.cli.options import PATH, device_option, together
+from hvsa_cvat.cli.round_table import round_line, round_row, round_table
+from hvsa_cvat.config import FLOW_NAMES, Method, RunConfig, Strategy, choose_strategy, parse_budgets
+from hvsa_cvat.ports import Progress
+from hvsa_cvat.types import LabelSet, Size
+
+if TYPE_CHECKING:
+    from hvsa_cvat.simulation.experiment import Experiment
+    from hvsa_cvat.simulation.scores import RoundMetrics
+
+
+run_options = together(
+    click.option(
+        "--granularity",
+        default="frame",
+        show_default=True,
+        help="What people are asked for: frame, rectangle:16 (or HxW), superpixel:300, "
+        "superpixel-merged:300, or maps:DIR with one segment map per frame. Or one for each "
+        "round, comma separated; the last one holds for the rounds after it "
+        "(rectangle:16,frame).",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice([one.value for one in Strategy]),
+        help="How samples are chosen; uniform spaces whole frames evenly, and chooses smaller "
+        "samples as active does. Default: uniform where hvsa asks for frames, else active.",
+    ),
+    click.option(
+        "--method",
+        type=click.Choice(get_args(Method)),
+        default="hvsa",
+        show_default=True,
+        help="hvsa: labels carried along the flow teach the network and join its answer; "
+        "paper: the paper's losses with settings that suit small networks too; "
+        "paper-exact: the paper's own settings; finetune-only: without temporal "
+        "consistency; label-propagation: no training at all.",
+    ),
+    click.option(
+        "--budget",
+        default="6%",
+        show_default=True,
+        help="Clicks, in % of the clicks that annotating every frame would take: one total that "
+        "is split evenly over the rounds, or the total after each round (2%,5%,10%).",
+    ),
+    click.option(
+        "--rounds", type=int, default=3, show_default=True, help="How many rounds ask people."
+    ),
+    click.option(
+        "--epsilon",
+        type=click.FloatRange(min=0),
+        default=1.0,
+        show_default=True,
+        help="How far, in pixels, a drawn outline may lie from the true one.",
+    ),
+    click.option(
+        "--charge-junctions/--free-junctions",
+        default=False,
+        show_default=True,
+        help="Whether the points where an outline meets the border of a rectangle or "
+        "superpixel cost a click.",
+    ),
+    click.option(
+        "--flow",
+        type=click.Choice(FLOW_NAMES),
+        default="auto",
+        show_default=True,
+        help="Optical flow; auto takes RAFT on a GPU and DIS elsewhere.",
+    ),
+    click.option(
+        "--flow-weights",
+        type=PATH,
+        help="State dict of torchvision's RAFT, for machines that cannot download it.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of all random choices.",
+    ),
+    device_option,
+)
+"""The options that `simulate` and `demo` share; `RunOptions` holds their values."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    granularity: str
+    strategy: str | None
+    method: Method
+    budget: str
+    rounds: int
+    epsilon: float
+    charge_junctions: bool
+    flow: str
+    flow_weights: Path | None
+    seed: int
+    device: str
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A labelled video and the network to start from."""
+
+    video: Path
+    labels_folder: Path
+    labels: LabelSet
+    checkpoint: Path
+    size: Size | None = None
+    """(height, width) in pixels at which the network works; None: the frames' own."""
+    align_corners: bool = True
+    """How an official state dict was trained."""
+
+
+def run(clip: Clip, options: RunOptions, out: Path) -> None:
+    from hvsa_cvat.simulation.experiment import run_experiment
+
+    table = round_table()
+
+    def tell(metrics: RoundMetrics) -> None:
+        table.add_row(*round_row(metrics))
+        say(round_line(metrics))
+
+    with progress_bars() as progress, tempfile.TemporaryDirectory() as scratch:
+        experiment = _open_experiment(clip, options, Path(scratch), progress)
+        say(f"Takes {_check_machine(experiment, out)}.")
+        run_experiment(experiment, out, clock=time.perf_counter, progress=progress, tell=tell)
+    OUT.print(table)
+    say(f"Report: {out / 'report.html'}")
+    say(f"Numbers: {out / 'metrics.json'}")
+
+
+def _open_experiment(
+    clip: Clip, options: RunOptions, scratch: Path, progress: Progress
+) -> Experiment:
+    budgets = parse_budgets(options.budget, options.rounds)
+
+    from hvsa_cvat.segmentation.device import choose_device
+    from hvsa_cvat.session.context import RunInputs
+    from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
+    from hvsa_cvat.simulation.experiment import Experiment
+    from hvsa_cvat.video.flow_estimators import choose_flow
+    from hvsa_cvat.video.frames import open_frames
+    from hvsa_cvat.video.segments import granularity_by_round
+
+    whole = any(kind.whole for kind in granularity_by_round(options.granularity, len(budgets)))
+    strategy = Strategy(options.strategy) if options.strategy is not None else None
+    device = choose_device(options.device)
+    frames = open_frames(clip.video, progress, say)
+    truths = open_labels(clip.labels_folder, frames, clip.labels)
+    tell_unseen(check_labels(truths, progress), clip.labels, say)
+    config = RunConfig(
+        method=options.method,
+        strategy=choose_strategy(strategy, options.method, whole),
+        granularity=options.granularity,
+        budgets=budgets,
+        size=clip.size or own_size(frames.size),
+        seed=options.seed,
+        flow=options.flow,
+        epsilon=options.epsilon,
+        charge_junctions=options.charge_junctions,
+    )
+    checkpoint = _own_checkpoint(clip, config.size, scratch)
+    flow, line = choose_flow(options.flow, device.type, options.flow_weights)
+    say(line)
+    return Experiment(
+        video=clip.video.name if clip.video.name != "images" else clip.video.resolve().parent.name,
+        truths=truths,
+        inputs=RunInputs(
+            source=frames,
+            labels=clip.labels,
+            config=config,
+            checkpoint=checkpoint,
+            flow=flow,
+            device=device,
+        ),
+    )
+
+
+def _own_checkpoint(clip: Clip, size: Size, scratch: Path) -> Path:
+    """The start network as a checkpoint of ours; an official one is converted into `scratch`."""
+    from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+    from hvsa_cvat.segmentation.official import convert_official, is_official
+
+    if is_official(clip.checkpoint):
+        converted = scratch / "start.safetensors"
+        say(convert_official(clip.checkpoint, converted, size, align_corners=clip.align_corners))
+        return converted
+    say(load_checkpoint(clip.checkpoint, clip.labels)[1])
+    return clip.checkpoint
+
+
+def _check_machine(experiment: Experiment, out: Path) -> str:
+    """What the run takes, in words; an error where this machine lacks it."""
+    from hvsa_cvat.segmentation.checkpoint import read_info
+    from hvsa_cvat.session.demand import demand_of
+    from hvsa_cvat.session.machine import this_machine
+    from hvsa_cvat.session.memory import check_fits
+
+    inputs = experiment.inputs
+    demand = demand_of(
+        inputs.source.names,
+        inputs.source.size,
+        len(inputs.labels),
+        read_info(inputs.checkpoint).network,
+        inputs.config,
+        inputs.flow.name,
+        inputs.device,
+    )
+    return str(check_fits(demand, this_machine(out, inputs.device)))
