@@ -9,6 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -96,6 +97,17 @@ class Clicks:
         return self.boundary + self.classes
 
 
+class AnswerKind(StrEnum):
+    """How a person answered a sample."""
+
+    DRAWN = "drawn"
+    """From nothing."""
+    CORRECTED = "corrected"
+    """The masks that were shown, with changes."""
+    CONFIRMED = "confirmed"
+    """The masks that were shown, as they were."""
+
+
 @dataclass(frozen=True)
 class Packed:
     """An array that is kept compressed by zlib.
@@ -148,6 +160,12 @@ class Answers:
     """At most one for each frame, in order of frames."""
     clicks: dict[Sample, Clicks] = field(default_factory=dict)
     """The clicks that each requested sample took."""
+    kinds: dict[Sample, AnswerKind] = field(default_factory=dict)
+    """How each requested sample was answered; those without an entry were drawn."""
+
+    def count(self, kind: AnswerKind) -> int:
+        """Samples that were answered in this way."""
+        return sum(self.kinds.get(sample, AnswerKind.DRAWN) is kind for sample in self.clicks)
 
     @property
     def total_clicks(self) -> int:

@@ -35,7 +35,7 @@ class AnnotationRules:
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class Drawn:
     """One component of one class inside one segment, as drawn."""
 
     segment: int
@@ -62,7 +62,7 @@ def annotate_sample(
     simple, _ = _split(label_map, segments, np.array([0]), border_is_free)
     if simple.size:
         rules = AnnotationRules(epsilon=0)
-    drawn = list(_draw(label_map, segments, np.array([0]), rules, border_is_free))
+    drawn = list(draw(label_map, segments, np.array([0]), rules, border_is_free))
     drawn.sort(key=lambda each: -each.area)
     polygons = [
         Polygon(each.label, each.vertices.astype(np.float64), z_order)
@@ -93,11 +93,10 @@ def mimic_annotation(
 
     clicks = {int(segment): Clicks() for segment in ids}
     clicks.update({int(segment): Clicks(classes=1) for segment in simple})
-    drawn = list(_draw(label_map, segments, mixed, rules, border_is_free))
-    for each in sorted(drawn, key=lambda each: -each.area):
-        window, inside = fill(each.vertices, label_map.shape)
-        annotation[window][inside & (segments[window] == each.segment)] = each.label
+    drawn = list(draw(label_map, segments, mixed, rules, border_is_free))
+    for each in drawn:
         clicks[each.segment] += Clicks(each.boundary_clicks, 1)
+    paint(drawn, segments, annotation)
     annotation[label_map == IGNORE] = IGNORE
     return annotation, clicks
 
@@ -117,7 +116,7 @@ def click_cost(
     simple, mixed = _split(label_map, segments, ids, border_is_free)
     cost = np.zeros(segments.max() + 1, dtype=np.int64)
     cost[simple] = 1
-    for each in _draw(label_map, segments, mixed, rules, border_is_free):
+    for each in draw(label_map, segments, mixed, rules, border_is_free):
         cost[each.segment] += each.boundary_clicks + 1
     return cost[ids]
 
@@ -135,13 +134,20 @@ def _split(
     return ids[is_simple], ids[(classes > 0) & ~is_simple]
 
 
-def _draw(
+def paint(drawn: Sequence[Drawn], segments: SegmentMap, onto: LabelMap) -> None:
+    """Paint each component inside its segment into the label map `onto`, larger ones first."""
+    for each in sorted(drawn, key=lambda each: -each.area):
+        window, inside = fill(each.vertices, segments.shape)
+        onto[window][inside & (segments[window] == each.segment)] = each.label
+
+
+def draw(
     label_map: LabelMap,
     segments: SegmentMap,
     ids: NDArray[np.intp],
     rules: AnnotationRules,
     border_is_free: bool,
-) -> Iterator[_Drawn]:
+) -> Iterator[Drawn]:
     """Every component of one class inside one of the segments `ids`, void left out."""
     if ids.size == 0:
         return
@@ -160,7 +166,7 @@ def _draw(
         if len(vertices) < 3 or cv2.contourArea(vertices) == 0:
             # Too small for the tolerance; a person would still draw it.
             vertices, charged = _simplify(outline, on_border, 0.0, rules.charge_junctions)
-        yield _Drawn(segment, label, cv2.contourArea(outline), vertices, charged)
+        yield Drawn(segment, label, cv2.contourArea(outline), vertices, charged)
 
 
 def _outside(outline: Outline, surrounded: SegmentMap) -> SegmentMap:
