@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,7 +24,8 @@ from hvsa_cvat.cvat.http.errors import (
     Untrusted,
 )
 from hvsa_cvat.cvat.http.exchange import Json, Policy, Request, encode
-from hvsa_cvat.cvat.http.response import date_of, read_headers, read_json
+from hvsa_cvat.cvat.http.limits import LARGEST_FILE, LONGEST_CALL, MOST_PAGES, Patience
+from hvsa_cvat.cvat.http.response import date_of, read_blocks, read_headers, read_json
 from hvsa_cvat.cvat.http.transport import Transport
 from hvsa_cvat.cvat.http.upload import Upload
 from hvsa_cvat.files import atomic_write
@@ -61,8 +61,6 @@ _LOOKS = (0.0, 2.0, 8.0)
 """Seconds before each search for an object whose creation got no answer: a gateway may give up on a
 request while the server still works on it."""
 
-_BLOCK = 2**20
-
 
 def _quiet(line: str) -> None:
     pass
@@ -85,16 +83,21 @@ class CvatClient:
         rng: random.Random | None = None,
         log: Callable[[str], None] = _quiet,
         timeouts: tuple[float, float] = (10, 300),
+        longest: float = LONGEST_CALL,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`timeouts`: seconds to connect, and to wait for the next byte. `log` gets one line for
-        every repetition and warning."""
+        """`timeouts`: seconds to connect, and to wait for the next byte. `longest`: seconds of one
+        call with all its repetitions. `log` gets one line for every repetition and warning.
+        `stopping` tells whether the agent was asked to stop: then nothing is repeated, and calls
+        end within seconds."""
+        patience = Patience(*timeouts, call=longest)
         self.address = address
         self._sleep = sleep
         self._log = log
         self._me: Json | None = None
         self._version: tuple[int, int] | None = None
         self._transport = Transport(
-            address, credentials, sleep, rng or random.Random(), log, timeouts
+            address, credentials, sleep, rng or random.Random(), log, patience, stopping
         )
 
     def __enter__(self) -> CvatClient:
@@ -173,15 +176,17 @@ class CvatClient:
             "people are at work"
         )
 
-    def download(self, path: str, target: Path, /, **query: object) -> Mapping[str, str]:
+    def download(
+        self, path: str, target: Path, /, *, most: int = LARGEST_FILE, **query: object
+    ) -> Mapping[str, str]:
         """Write the body of `path` to the file `target`, whole or not at all; repeated as needed.
 
-        Returns the headers of the answer.
+        A body of more than `most` bytes is refused. Returns the headers of the answer.
         """
 
         def save(response: urllib3.BaseHTTPResponse) -> Mapping[str, str]:
             with atomic_write(target) as temporary, temporary.open("wb") as file:
-                for block in response.stream(_BLOCK):
+                for block in read_blocks(response, most):
                     file.write(block)
             return response.headers
 
@@ -221,7 +226,7 @@ class CvatClient:
                 sent += 1
                 self._log(f"{error}; looking for what it made")
                 known = self._look(find)
-                if known is None and sent == _CREATIONS:
+                if known is None and (sent == _CREATIONS or self._transport.stopping):
                     raise
         return known
 
@@ -249,7 +254,7 @@ class CvatClient:
         """None where rows moved between the pages, so that one may have slipped through."""
         rows: dict[object, Json] = {}
         total = 0
-        for page in count(1):
+        for page in range(1, MOST_PAGES + 1):
             try:
                 answer = self.get(path, **{"sort": "id", "page_size": _PAGE, **query, "page": page})
             except NotFound:
@@ -270,5 +275,8 @@ class CvatClient:
             if moved:
                 return None
             if last:
-                break
-        return list(rows.values())
+                return list(rows.values())
+        raise Unreachable(
+            f"{self._transport.name('GET', path)}: the list has more than {MOST_PAGES} pages; "
+            "check the server address"
+        )
