@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -63,6 +64,12 @@ class Watch:
         """Ask the agent to stop before its next step."""
         self._stopped.set()
         self._woken.set()
+
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than a second once the agent was asked to stop."""
+        if self.stopped or self._stopped.wait(seconds):
+            # what is polled meanwhile is not asked without a pause
+            time.sleep(min(seconds, 1.0))
 
     def passes(self) -> Iterator[None]:
         """One item whenever a pass is due, until stopped."""

@@ -77,7 +77,7 @@ def sync(
     passes = Watch(interval or settings.interval, random.Random(), beat)
     with ExitStack() as stack:
         stack.enter_context(_stopping_by_signal(passes.stop))
-        agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat))
+        agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat, watch=passes))
         if listen:
             stack.enter_context(_webhooks(agent, listen, passes))
         if watch:

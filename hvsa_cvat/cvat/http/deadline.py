@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Thread
@@ -34,35 +35,42 @@ class Deadline:
         self.stopping = stopping
         self._grace = grace
         self._lines: list[_Line] = []
+        self._cut = Event()
         pools.pool_classes_by_scheme = _pool_classes(self._lines)
+        # as urllib3 does for the first handles of a client that nobody closes
+        weakref.finalize(self, _drop, self._lines, lambda line: True)
 
     @contextmanager
     def until(self, end: float) -> Iterator[None]:
         """`Failure` where the block is not done at `end`, by the monotonic clock."""
-        over, cut = Event(), Event()
-        watch = Thread(target=self._watch, args=(end, over, cut), name="deadline", daemon=True)
+        over, self._cut = Event(), Event()
+        watch = Thread(target=self._watch, args=(end, over), name="deadline", daemon=True)
         watch.start()
         try:
             yield
         except Exception as error:
-            if cut.is_set():
+            if self._cut.is_set():
                 raise self._late() from error
             raise
         finally:
             over.set()
             watch.join()
-            self._drop(lambda line: line.connection.sock is None)
-        # a body without a length ends where the connection ends, without an error
-        if cut.is_set():
+            _drop(self._lines, lambda line: line.connection.sock is None)
+        self.check()
+
+    def check(self) -> None:
+        """`Failure` where the exchange was ended: a body without a length then ends without an
+        error."""
+        if self._cut.is_set():
             raise self._late()
 
-    def _watch(self, end: float, over: Event, cut: Event) -> None:
+    def _watch(self, end: float, over: Event) -> None:
         told = False
         while not over.wait(min(_TICK, max(0.0, end - time.monotonic()))):
             if self.stopping() and not told:
                 told, end = True, min(end, time.monotonic() + self._grace)
             if time.monotonic() >= end:
-                cut.set()
+                self._cut.set()
                 for line in list(self._lines):
                     line.cut()
                 # a connection that opens just now is cut at the next look
@@ -75,12 +83,7 @@ class Deadline:
 
     def close(self) -> None:
         """Forget all connections; call it when the pools are closed."""
-        self._drop(lambda line: True)
-
-    def _drop(self, unused: Callable[[_Line], bool]) -> None:
-        for line in [line for line in self._lines if unused(line)]:
-            line.handle.close()
-            self._lines.remove(line)
+        _drop(self._lines, lambda line: True)
 
 
 class _Line:
@@ -96,6 +99,12 @@ class _Line:
     def cut(self) -> None:
         with suppress(OSError):
             self.handle.shutdown(socket.SHUT_RDWR)
+
+
+def _drop(lines: list[_Line], unused: Callable[[_Line], bool]) -> None:
+    for line in [line for line in lines if unused(line)]:
+        line.handle.close()
+        lines.remove(line)
 
 
 def _pool_classes(lines: list[_Line]) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class Transport:
         self._deadline.close()
         self._api.close()
 
+    def check_in_time(self) -> None:
+        """For who takes an answer, before what was read of it counts as whole."""
+        self._deadline.check()
+
     @property
     def stopping(self) -> bool:
         """Whether the agent was asked to stop: nothing is repeated then."""

@@ -15,6 +15,7 @@ from typing import Literal
 import msgspec
 
 from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.forms import Shape, Track
 from hvsa_cvat.errors import ServerError
 
 
@@ -46,7 +47,7 @@ def read_annotations(client: CvatClient, job: int, folder: Path) -> Iterator[Ann
         answer = _parse(path)
         yield from (_annotation("shape", raw) for raw in answer.shapes)
         yield from (_annotation("track", raw) for raw in answer.tracks)
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
         raise ServerError(
             f"{client.address.url}: the annotations of job {job} cannot be understood ({error}); "
             "check the server address"
@@ -65,4 +66,6 @@ def _parse(path: Path) -> _Answer:
 
 def _annotation(kind: Literal["shape", "track"], raw: msgspec.Raw) -> Annotation:
     text = bytes(raw)
-    return Annotation(kind, msgspec.json.decode(text), text)
+    content = msgspec.json.decode(text)
+    msgspec.convert(content, Shape if kind == "shape" else Track)
+    return Annotation(kind, content, text)
