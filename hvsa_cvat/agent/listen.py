@@ -20,8 +20,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from hvsa_cvat.cvat.webhook import Listener, Receive, Scope, Send, answer
 from hvsa_cvat.errors import ConfigError
 
-MOST_CONNECTIONS = 64
-"""Open at once. The server keeps one open for the moment that a delivery takes."""
+MOST_CONNECTIONS = 256
+"""Open at once; a process may often have 1,024 files. CVAT has one open for the moment that a
+delivery takes."""
+_ACCEPTED_AT_ONCE = 64
+"""Connections that are taken in before those that are open are read again. A delivery is read
+after two such turns, so it is not among the oldest before it is answered."""
 LONGEST_CONNECTION = 10.0
 """Seconds from its begin to its end, whatever is sent over it: CVAT gives a delivery as long."""
 LARGEST_HEAD = 2**14
@@ -136,7 +140,7 @@ def _config(app: Any, host: str, port: int, protocol: type[asyncio.Protocol]) ->
         http=protocol,
         ws="none",
         lifespan="off",
-        backlog=MOST_CONNECTIONS,
+        backlog=_ACCEPTED_AT_ONCE,
         h11_max_incomplete_event_size=LARGEST_HEAD,
         timeout_keep_alive=5,
         # strangers would write a line for each of their requests
