@@ -49,6 +49,7 @@ def told(error: Exception, folder: Path) -> str:
         return f"no space left on the disk of {folder}; free space"
     file = folder / "unexpected.txt"
     with suppress(OSError):
-        file.write_text("".join(traceback.format_exception(error)))
+        text = "".join(traceback.format_exception(error))
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
     name = " ".join(f"{type(error).__name__}: {error}".split())
     return f"{name}; this should not happen: please report it, with {file}"
