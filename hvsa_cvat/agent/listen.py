@@ -29,7 +29,7 @@ after two such turns, so it is not among the oldest before it is answered."""
 LONGEST_CONNECTION = 10.0
 """Seconds from its begin to its end, whatever is sent over it: CVAT gives a delivery as long."""
 LARGEST_HEAD = 2**14
-"""Bytes of a request before its body; CVAT sends about 500."""
+"""Bytes of a request before its body; a delivery has a handful of headers."""
 _LOG_PAUSE = 60.0
 """Seconds between two lines of the same kind."""
 

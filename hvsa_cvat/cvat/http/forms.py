@@ -154,7 +154,7 @@ class _Comment(_Row):
 
 
 class _Membership(_Row):
-    user: _Row
+    user: _Row | None
     role: str
 
 
