@@ -20,7 +20,8 @@ MOST_PAGES = 1000
 
 LONGEST_CALL = 1500.0
 """Seconds of one call with all its repetitions, from the first byte sent to the last one read.
-A gigabyte at 0.7 MB/s takes as long. Health checks take an agent for dead that was silent for 1800."""
+A gigabyte at 0.7 MB/s takes as long. Health checks take an agent that was silent for 1800 s for
+dead."""
 
 LONGEST_STOPPING = 5.0
 """Seconds that an exchange may still take after the agent was asked to stop. Container runtimes

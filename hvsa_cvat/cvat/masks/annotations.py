@@ -48,12 +48,24 @@ def read_annotations(client: CvatClient, job: int, folder: Path) -> Iterator[Ann
         yield from (_annotation("shape", raw) for raw in answer.shapes)
         yield from (_annotation("track", raw) for raw in answer.tracks)
     except (ValueError, RecursionError, msgspec.MsgspecError) as error:
-        raise ServerError(
-            f"{client.address.url}: the annotations of job {job} cannot be understood ({error}); "
-            "check the server address"
-        ) from error
+        raise _not_understood(client, job, error) from error
     finally:
         path.unlink(missing_ok=True)
+
+
+def check_annotation(client: CvatClient, job: int, one: Annotation) -> None:
+    """`ServerError` where it lacks what is read of a shape or track, or has it as another type."""
+    try:
+        msgspec.convert(one.content, Shape if one.kind == "shape" else Track)
+    except (RecursionError, msgspec.MsgspecError) as error:
+        raise _not_understood(client, job, error) from error
+
+
+def _not_understood(client: CvatClient, job: int, error: Exception) -> ServerError:
+    return ServerError(
+        f"{client.address.url}: the annotations of job {job} cannot be understood ({error}); "
+        "check the server address"
+    )
 
 
 def _parse(path: Path) -> _Answer:
@@ -66,6 +78,4 @@ def _parse(path: Path) -> _Answer:
 
 def _annotation(kind: Literal["shape", "track"], raw: msgspec.Raw) -> Annotation:
     text = bytes(raw)
-    content = msgspec.json.decode(text)
-    msgspec.convert(content, Shape if kind == "shape" else Track)
-    return Annotation(kind, content, text)
+    return Annotation(kind, msgspec.json.decode(text), text)

@@ -14,7 +14,7 @@ from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
 from hvsa_cvat.cvat.http.client import CvatClient, Json
-from hvsa_cvat.cvat.masks.annotations import read_annotations
+from hvsa_cvat.cvat.masks.annotations import check_annotation, read_annotations
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels
 from hvsa_cvat.cvat.state import Pushed, State
 
@@ -65,6 +65,7 @@ def read_shapes(client: CvatClient, state: State, labels: TaskLabels, row: Json)
     tracks: list[Json] = []
     edited = 0
     for one in read_annotations(client, job, state.folder):
+        check_annotation(client, job, one)
         if one.kind == "track":
             tracks.append(one.content)
             continue
