@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet
 from tests import tiny
 from tests.people import answer_job, open_jobs
-from tests.standin import StandIn
+from tests.standin import Request, StandIn
 
 LENGTH = 6
 NAMES = tuple(tiny.LABELS)
@@ -469,16 +472,73 @@ def test_what_nobody_foresaw_stops_one_task_only(team: Team) -> None:
     other = team.add_task("other")
     enroll(agent, other, team.options)
     team.answer()
-    child = team.task + 1
-    for job in team.cvat.task(child).jobs:  # as a server of another age might have it
-        for shape in job.shapes.values():
-            shape["label_id"] = {"id": shape["label_id"]}
-    broken, fine = sync(agent)
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step.startswith(f"task {team.task}:"):
+            raise ZeroDivisionError("nobody\nforesaw this")
+
+    broken, fine = sync(replace(agent, progress=progress))
     assert broken.error is not None
     assert "\n" not in broken.error
     assert "report" in broken.error
     assert "Traceback" in (only_folder(team, team.task) / "unexpected.txt").read_text()
     assert fine.open_jobs
+
+
+WRONG = (b"[]", b"null", b"7", b'{"id": "seven"}', b"[" * 10**5 + b"]" * 10**5, b"[[[]]]")
+
+
+def kind_of(request: Request) -> str:
+    return re.sub(r"\d+", "*", str(request))
+
+
+def test_answers_of_a_wrong_form_are_one_line_each_and_harm_nothing(team: Team) -> None:
+    """Each kind of request of a round gets an answer of a wrong form, one kind a pass."""
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    team.cvat.requests.clear()
+    only(sync(agent))
+    team.answer()
+    kinds = {kind_of(request) for request in team.cvat.requests}
+    complaints = 0
+    for kind, wrong in zip(sorted(kinds), cycle(WRONG), strict=False):
+
+        def twist(request: Request, kind: str = kind, wrong: bytes = wrong) -> bytes | None:
+            return wrong if kind_of(request) == kind else None
+
+        team.cvat.twist = twist
+        report = only(sync(agent))
+        if report.error is not None:
+            complaints += 1
+            assert "\n" not in report.error
+            assert "should not happen" not in report.error, kind
+            assert len(report.error) < 500
+    assert complaints >= 3
+    team.cvat.twist = None
+    for _ in range(4):
+        report = only(sync(agent))
+        team.answer()
+    assert report.done, report.error
+
+
+def test_a_task_that_cannot_be_enrolled_leaves_the_others(team: Team) -> None:
+    project = team.cvat.add_project("videos", list(NAMES))
+    first, second, third = (team.add_task(name, project=project) for name in ("a", "b", "c"))
+    wrong = f"/api/tasks/{first}/data/meta"
+    team.cvat.twist = lambda request: b"[7]" if request.path == wrong else None
+
+    def log(line: str) -> None:
+        if line.startswith(f"task {second}:"):
+            raise ZeroDivisionError("nobody\nforesaw this")
+
+    reports = {
+        one.task: one
+        for one in enroll_project(replace(team.agent(), log=log), project.id, team.options)
+    }
+    assert "data/meta: an answer that no CVAT sends" in (reports[first].error or "")
+    assert "please report it" in (reports[second].error or "")
+    assert "\n" not in (reports[second].error or "")
+    assert reports[third].enrolled
 
 
 def test_the_servers_clock_tells_who_is_at_work(tmp_path: Path, checkpoint: Path) -> None:

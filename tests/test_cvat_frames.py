@@ -431,7 +431,7 @@ def zipped(*images: Pixels) -> bytes:
     ("kind", "sent", "reason"),
     [
         ("video", encode(clip(2)), "sent 2 frames as chunk 0, not 3 frames of 48x32; try again"),
-        ("video", encode(clip(4)), "sent 4 frames as chunk 0"),
+        ("video", encode(clip(4)), "sent more than 3 frames as chunk 0"),
         ("video", encode(clip(3, (34, 48))), "sent frames of 48x34 as chunk 0"),
         ("video", encode(clip(3))[:-200], "sent no sound film as chunk 0"),
         ("video", b"", "sent no sound film as chunk 0"),

@@ -10,7 +10,7 @@ from typing import Any
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.reports import TaskReport, one_line
+from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.start_network import StartNetwork, check_machine, choose_start
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
@@ -110,8 +110,8 @@ def enroll_new_tasks(
             continue
         try:
             enroll(agent, task, options)
-        except HvsaError as error:
-            yield TaskReport(task, name, error=one_line(error))
+        except Exception as error:  # the other tasks go on, whatever it is
+            yield TaskReport(task, name, error=told(error, agent.workspace.root))
         else:
             yield TaskReport(task, name, enrolled=True)
 

@@ -90,7 +90,7 @@ def _table(found: Sequence[TaskStatus]) -> Table:
             one.phase,
             str(len(one.open_jobs)),
             f"{one.clicks}{budget}",
-            "–" if miou is None else f"{100 * miou:.1f}",
+            "-" if miou is None else f"{100 * miou:.1f}",
         )
     return table
 

@@ -249,12 +249,12 @@ class RoundFiles:
 
     def _save_record(self, path: Path, record: BaseModel) -> None:
         with self._written(path) as temporary:
-            temporary.write_text(record.model_dump_json(indent=2) + "\n")
+            temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def _record(self, path: Path, model: type[M]) -> M | None:
         self.checksums.check(path)
         try:
-            return model.model_validate_json(path.read_text())
+            return model.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, ValidationError) as error:
