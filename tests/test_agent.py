@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,121 +12,23 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
-from people import answer_job, open_jobs
 from standin import StandIn
+from team import LENGTH, NAMES, Team, only, only_folder
 
-from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll, enroll_project
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.agent.reports import TaskReport
-from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.withdraw import withdraw
-from hvsa_cvat.agent.workspace import Workspace
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound
-from hvsa_cvat.cvat.keys import server_key
-from hvsa_cvat.cvat.shapes import fill_shape
+from hvsa_cvat.cvat.http.client import NotFound
 from hvsa_cvat.errors import ConfigError, HvsaError
-from hvsa_cvat.ports import silent
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.types import IGNORE, LabelMap, LabelSet
-
-LENGTH = 6
-NAMES = tuple(tiny.LABELS)
-
-
-class Team:
-    """A server with one task, an agent's account and two annotators, and an agent's workspace."""
-
-    def __init__(self, cvat: StandIn, root: Path, checkpoint: Path) -> None:
-        self.cvat = cvat
-        self.root = root
-        self.checkpoint = checkpoint
-        self.now = 1_000_000.0
-        self.lines: list[str] = []
-        for name in ("ann", "bob"):
-            cvat.add_user(name, groups=["worker"])
-        self.task = self.add_task("clip")
-
-    def add_task(self, name: str, **settings: Any) -> int:
-        texture = np.random.default_rng(0).integers(0, 40, (*tiny.SIZE, 1), np.uint8)
-        frames = [tiny.COLOURS[tiny.truth(t)] + texture for t in range(LENGTH)]
-        labels = [] if "project" in settings else list(NAMES)
-        task: int = self.cvat.add_task(name, labels, frames=frames, **settings).id
-        return task
-
-    def agent(
-        self,
-        owner: str = "agent",
-        workspace: str = "workspace",
-        organization: str | None = None,
-    ) -> AgentContext:
-        environment = {"CVAT_ACCESS_TOKEN": self.cvat.admin.token, "CVAT_HOST": self.cvat.url}
-        settings = load_settings(
-            None, environment, organization=organization, workspace=self.root / workspace
-        )
-        client = CvatClient(
-            settings.address,
-            settings.credentials,
-            sleep=lambda seconds: None,
-            rng=random.Random(0),
-            log=self.lines.append,
-        )
-        return AgentContext(
-            settings,
-            Workspace(settings.workspace, server_key(self.cvat.url), owner, lambda: self.now),
-            client,
-            clock=lambda: self.now,
-            log=self.lines.append,
-            progress=silent,
-        )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {
-            "checkpoint": str(self.checkpoint),
-            "granularity": "rectangle:16",
-            "method": "label-propagation",
-            "budget": "30%,60%",
-            "annotators": ["ann", "bob"],
-            "device": "cpu",
-            "size": "48x64",
-        }
-
-    def answer(self) -> int:
-        """Everybody finishes the jobs that are assigned to them; how many jobs that were."""
-        jobs = open_jobs(self.cvat)
-        for job in jobs:
-            assignee = self.cvat.job(job).assignee
-            person = self.cvat.person(assignee.username if assignee else "admin")
-            answer_job(self.cvat, person, job, tiny.truth, NAMES)
-        return len(jobs)
-
-    def shown(self, task: int | None = None) -> list[LabelMap]:
-        """What the masks of the parent task show, frame by frame; each pixel at most once."""
-        maps = [np.full(tiny.SIZE, IGNORE, np.uint8) for _ in range(LENGTH)]
-        row = self.cvat.task(task or self.task)
-        index = {label.id: NAMES.index(label.name) for label in row.labels if label.name in NAMES}
-        for job in row.jobs:
-            for shape in self.cvat.shapes(job):
-                filled = fill_shape(shape, tiny.SIZE) if shape["type"] == "mask" else None
-                if filled is not None:
-                    window, mask = filled
-                    inside = maps[shape["frame"]][window]
-                    assert (inside[mask] == IGNORE).all(), "two masks on one pixel"
-                    inside[mask] = index[shape["label_id"]]
-        return maps
+from hvsa_cvat.types import IGNORE, LabelSet
 
 
 @pytest.fixture
 def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
     with StandIn() as cvat:
         yield Team(cvat, tmp_path, checkpoint)
-
-
-def only(reports: Iterator[TaskReport]) -> TaskReport:
-    (report,) = reports
-    return report
 
 
 def test_the_whole_loop(team: Team) -> None:
@@ -206,11 +107,6 @@ def test_small_samples_first_and_whole_frames_later(team: Team) -> None:
     shown = team.shown()
     for frame in {sample.frame for sample in whole}:
         assert (shown[frame] == tiny.truth(frame)).mean() > 0.95
-
-
-def only_folder(team: Team, task: int | str = "*") -> Path:
-    (folder,) = (team.root / "workspace" / "tasks").glob(f"*-{task}-*")
-    return folder
 
 
 def test_a_second_pass_makes_nothing_twice(team: Team) -> None:

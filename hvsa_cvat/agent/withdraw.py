@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
-from hvsa_cvat.agent.context import AgentContext, server_clock
+from hvsa_cvat.agent.context import AgentContext, alone_with, server_clock
 from hvsa_cvat.agent.task_pass import publish_options
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.answers.unfinished import unassign
@@ -15,7 +14,7 @@ from hvsa_cvat.cvat.media import missing_task
 from hvsa_cvat.cvat.request.find_task import remove_child
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import read_label_ids
-from hvsa_cvat.errors import ConfigError, SessionError
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.store import Store
 
 
@@ -28,12 +27,7 @@ def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | N
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
         raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
-    with ExitStack() as stack:
-        if stack.enter_context(agent.workspace.leased(task)) is None:
-            raise SessionError(
-                f"{holder(agent, task)} works on task {task} now; try again when it is done"
-            )
-        store = stack.enter_context(Store(agent.workspace.folder(enrollment)))
+    with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
         state = State(store.path("cvat"))
         row = _find_task(agent.client, task)
         if row is None:
@@ -46,12 +40,6 @@ def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | N
         if row is not None and row["project_id"] is not None:
             agent.workspace.set_withdrawn(row["project_id"], task)
     return retracted
-
-
-def holder(agent: AgentContext, task: int) -> str:
-    """The name of the agent that works on a task now."""
-    lease = agent.workspace.lease(task)
-    return lease.owner if lease is not None else "another agent"
 
 
 def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retracted:
