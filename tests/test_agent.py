@@ -200,6 +200,51 @@ def test_withdrawing_waits_for_people_at_work(team: Team) -> None:
     assert list(sync(agent)) == []
 
 
+def test_child_tasks_can_be_deleted_later(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    withdraw(agent, team.task, children=False)
+    child = team.task + 1
+    team.cvat.task(child)  # it stays
+    with pytest.raises(ConfigError, match=f"withdraw {team.task} --children"):
+        withdraw(agent, team.task, children=False)
+    with pytest.raises(ConfigError, match=f"withdraw {team.task} --children"):
+        enroll(agent, team.task, team.options)
+    team.lines.clear()
+    withdraw(team.agent(), team.task, children=True)
+    assert [task.id for task in tasks(team)] == [team.task]
+    assert f"child task {child} is deleted" in team.lines
+    with pytest.raises(ConfigError, match="not enrolled"):
+        withdraw(agent, team.task, children=True)
+
+
+def test_child_tasks_of_every_enrollment_are_deleted(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    withdraw(agent, team.task, children=False)
+    enroll(agent, team.task, team.options, again=True)
+    only(sync(agent))
+    assert len(tasks(team)) == 3
+    team.cvat.world.drop(team.cvat.task(team.task + 1))
+    withdraw(agent, team.task, children=True)
+    assert [task.id for task in tasks(team)] == [team.task]
+    assert f"child task {team.task + 1} is gone already" in team.lines
+
+
+def test_a_child_task_that_is_somebody_s_now_stays(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    withdraw(agent, team.task, children=False)
+    child = team.cvat.task(team.task + 1)
+    child.bug_tracker = "https://tracker.example.com/7"
+    with pytest.raises(HvsaError, match="does not carry the key"):
+        withdraw(agent, team.task, children=True)
+    assert child in tasks(team)
+
+
 def test_a_task_that_cannot_go_on_can_be_withdrawn(team: Team) -> None:
     agent = team.agent()
     enroll(agent, team.task, team.options)

@@ -143,8 +143,8 @@ def _check_nobody_was_asked(agent: AgentContext, task: int) -> None:
     if children:
         raise ConfigError(
             f"people have been asked about task {task} before (task {children[0]['id']}: "
-            f"{children[0]['name']!r}); withdraw it in the workspace that did, or give --again "
-            "to start anew beside it"
+            f"{children[0]['name']!r}); end that in the workspace that did, by hvsa-agent withdraw "
+            f"{task} --children, or give --again to start anew beside it"
         )
 
 
