@@ -59,6 +59,7 @@ def enroll(
             f"task {task} is one that an agent made to ask people; name the task that it asks about"
         )
     check_names(watched.labels.names, task)
+    _check_classes(watched)
     if not again:
         _check_nobody_was_asked(agent, task)
     device = choose_device(options.device)
@@ -135,6 +136,17 @@ def _is_ready(row: Json) -> bool:
 
 def _is_child_task(row: Json) -> bool:
     return str(row.get("bug_tracker") or "").startswith(OURS)
+
+
+def _check_classes(task: WatchedTask) -> None:
+    """Refuse a single class, which a network would show at every pixel."""
+    names = task.labels.names
+    if len(names) == 1:
+        raise ConfigError(
+            f"task {task.id} has only the class {names[0]!r}, so every pixel would be that; add a "
+            "label for everything else, such as other, to it (or to its project) in CVAT, then: "
+            f"hvsa-agent enroll {task.id} --background other"
+        )
 
 
 def _check_nobody_was_asked(agent: AgentContext, task: int) -> None:
