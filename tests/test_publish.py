@@ -823,3 +823,37 @@ def test_after_retracting_a_round_can_be_published_again(field: Field) -> None:
     assert field.pending(1) == field.jobs
     field.publish(1, WITH_CAR)
     assert_shows(field, field.maps(WITH_CAR), {})
+
+
+@pytest.mark.parametrize("step", ["publish", "retract"])
+def test_an_edit_during_a_deletion_is_lost_in_that_small_group_only(step: str) -> None:
+    with field_of(frames=120) as field:
+        field.publish(1, [blocks(seed, holes=False) for seed in range(120)])
+        (job,) = field.jobs
+        assert len(field.shapes()) > 300
+        edited: list[int] = []
+
+        def edit(request: Request) -> None:
+            if request.query.get("action") == "delete" and not edited:
+                shape = max(field.cvat.job(job).shapes)  # of the last frames
+                field.people.relabel(job, shape, field.label(SKY))
+                field.people.move(job, shape, [0, 4, 1, 1, 2, 2])
+                edited.append(shape)
+
+        field.cvat.before_request = edit
+        field.cvat.requests.clear()
+        if step == "publish":
+            field.publish(2, [blocks(seed, holes=False) for seed in range(1000, 1120)])
+        else:
+            field.retract()
+        field.cvat.before_request = None
+        assert field.cvat.job(job).shapes[edited[0]]["points"] == [0, 4, 1, 1, 2, 2]
+        deleted, read = [], False
+        for request in field.cvat.requests:
+            if request.query.get("action") == "delete":
+                assert read, "shapes are read again before each deletion"
+                deleted.append(len(request.json["shapes"]))
+                read = False
+            read |= request.method == "GET" and request.path.endswith("/annotations/")
+        assert deleted
+        assert max(deleted) <= 200

@@ -7,12 +7,12 @@ show the same there: such a frame is changed only while each job that shows it c
 What people have drawn or changed is never touched, and is cut out of ours. What we
 published in earlier rounds, and nobody has touched, is replaced.
 
-Before ours are deleted, the job's date is compared with the one at which its shapes were read. If
-somebody has saved since, the job is left for later. The comparison and the deletion take a second
-or a few for the two thousand shapes of a group, or as long as an overloaded server makes us wait.
-An edit of one of those shapes that is saved in just that time is lost. What a person draws while we
-write overlaps ours until the next pass, which writes those frames again. What a person draws later
-overlaps ours until the next round.
+Ours are deleted in small groups. Each group is read right before, and the job's date is compared
+with the one at which it was read: if somebody has saved since, the job is left for later. An edit
+of a shape of the group that is saved between this comparison and the end of the deletion, about a
+tenth of a second or as long as an overloaded server makes us wait, is lost. What a person draws
+while we write overlaps ours until the next pass, which writes those frames again. What a person
+draws later overlaps ours until the next round.
 
 What a person deletes stays deleted for the rest of the round. The next round may show it again: the
 network has learned by then, and a place that it never filled again would remain a hole.
