@@ -7,11 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hvsa_cvat.agent.context import AgentContext, server_clock
+from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.task_pass import TaskPass
-from hvsa_cvat.agent.withdraw import holder
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.http.client import Unreachable
 from hvsa_cvat.cvat.state import read_requests
@@ -124,6 +123,7 @@ def _pass_over(
                 report,
                 open_jobs=tuple(work.open_jobs()),
                 done=work.session.done,
+                next_command=work.next_command(),
                 unpublished=unpublished,
             )
     except Exception as error:  # the other tasks go on, whatever it is

@@ -24,6 +24,8 @@ class TaskReport:
     """Jobs that are assigned and not finished."""
     done: bool = False
     """Whether all rounds are over."""
+    next_command: str | None = None
+    """How to go on where all rounds are over; None where nothing is advised or left."""
     enrolled: bool = False
     """Whether this pass enrolled it, as a new task of an enrolled project."""
     unpublished: bool = False

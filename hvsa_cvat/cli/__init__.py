@@ -20,6 +20,7 @@ from hvsa_cvat.cli.console import printable
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
+from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.cli.simulate import simulate
@@ -102,6 +103,7 @@ for _command in (
     enroll,
     sync,
     status,
+    extend,
     withdraw,
     webhook,
     demo,

@@ -74,6 +74,10 @@ class RoundFiles:
         """Where the predicted label map of a frame lies, 8-bit PNG at the frame's own size."""
         return self.folder / "label_maps" / f"{name}.png"
 
+    def count_label_maps(self) -> int:
+        """How many frames the round shows masks of."""
+        return sum(1 for _ in self.label_map_path("").parent.glob("*.png"))
+
     def label_map(self, name: str) -> LabelMap:
         """uint8 (H, W) of class indices."""
         return self._image(self.label_map_path(name))

@@ -45,6 +45,11 @@ class JobShapes:
     def _tracks(self) -> int:
         return hash(json.dumps(self.tracks))
 
+    @property
+    def frames_of_ours(self) -> set[int]:
+        """The frames on which a shape of ours is."""
+        return {frame for frame, ids in self.own.items() if ids}
+
     def all_ours(self) -> dict[int, int]:
         """Id -> frame of our shapes, surplus copies included."""
         own = {shape: frame for frame, ids in self.own.items() for shape in ids.values()}
