@@ -17,7 +17,8 @@ from cvat_sdk.masks import decode_mask
 
 from hvsa_cvat.annotation.polygons import fill
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.publish import Outcome, jobs_without_round, publish
 from hvsa_cvat.cvat.masks.retract import Retracted, retract

@@ -19,7 +19,7 @@ from hvsa_cvat.agent.enroll import enroll, enroll_project
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.withdraw import withdraw
-from hvsa_cvat.cvat.http.client import NotFound
+from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, LabelSet

@@ -14,12 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hvsa_cvat.cvat.http.client import (
-    Address,
-    Credentials,
-    CvatClient,
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import (
     Forbidden,
-    Json,
     NotFound,
     Refused,
     Unauthorized,
@@ -27,6 +25,7 @@ from hvsa_cvat.cvat.http.client import (
     Unreachable,
     Untrusted,
 )
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.errors import ConfigError, HvsaError, MediaError, ServerError
 from hvsa_cvat.ports import silent
 from tests.certificates import self_signed

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hvsa_cvat.cvat.frames import open_task_frames
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.media import TaskMedia, read_media
 from hvsa_cvat.errors import HvsaError, MediaError
 from hvsa_cvat.ports import FrameSource, silent

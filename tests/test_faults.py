@@ -18,7 +18,8 @@ import pytest
 
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
 from hvsa_cvat.cvat.request.ask import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions

@@ -22,13 +22,9 @@ from typing import Any
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import (
-    Address,
-    Credentials,
-    CvatClient,
-    Uncertain,
-    Unreachable,
-)
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import Uncertain, Unreachable
 from hvsa_cvat.cvat.http.limits import LARGEST_JSON, MOST_PAGES
 from hvsa_cvat.errors import ServerError
 from tests.certificates import self_signed

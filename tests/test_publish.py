@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
 from hvsa_cvat.cvat.masks.publish import Outcome
 from hvsa_cvat.errors import ServerError

@@ -19,7 +19,9 @@ from hypothesis import strategies as st
 
 from hvsa_cvat.agent.listen import LONGEST_CONNECTION, MOST_CONNECTIONS, Seldom, listening
 from hvsa_cvat.agent.watch import Heartbeat, Watch
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Refused
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import Refused
 from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
 from hvsa_cvat.errors import ConfigError
 from tests.standin import StandIn

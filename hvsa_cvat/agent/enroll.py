@@ -15,7 +15,7 @@ from hvsa_cvat.agent.start_network import StartNetwork, check_machine, choose_st
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.frame_order import order_warning
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.keys import OURS
 from hvsa_cvat.cvat.request.assign import find_person
 from hvsa_cvat.cvat.request.companion_project import refuse_companion

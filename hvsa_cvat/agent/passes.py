@@ -12,7 +12,7 @@ from hvsa_cvat.agent.enroll import enroll_new_tasks
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.task_pass import TaskPass
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
-from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
 from hvsa_cvat.session.store import Store

@@ -10,7 +10,8 @@ from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.task_pass import collect_policy
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
-from hvsa_cvat.cvat.http.client import CvatClient, Unreachable
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.artefacts import newest_records

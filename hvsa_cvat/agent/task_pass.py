@@ -17,7 +17,8 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.frames import open_task_frames
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.request.ask import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions

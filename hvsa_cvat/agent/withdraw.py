@@ -8,7 +8,9 @@ from hvsa_cvat.agent.context import AgentContext, alone_with, server_clock
 from hvsa_cvat.agent.task_pass import publish_options
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.answers.unfinished import unassign
-from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.retract import Retracted, retract
 from hvsa_cvat.cvat.media import missing_task
 from hvsa_cvat.cvat.request.find_task import remove_child

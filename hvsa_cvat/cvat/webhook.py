@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.errors import ConfigError
 
 EVENTS = ("create:job", "update:job")

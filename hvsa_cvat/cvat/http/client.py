@@ -15,13 +15,9 @@ import urllib3
 
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.http.errors import (
-    Forbidden,
     NotFound,
-    Refused,
-    Unauthorized,
     Uncertain,
     Unreachable,
-    Untrusted,
 )
 from hvsa_cvat.cvat.http.exchange import Json, Policy, Request, encode
 from hvsa_cvat.cvat.http.forms import check_answer, check_page
@@ -31,22 +27,6 @@ from hvsa_cvat.cvat.http.transport import Transport
 from hvsa_cvat.cvat.http.upload import Upload
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress
-
-__all__ = [
-    "NEWEST",
-    "OLDEST",
-    "Address",
-    "Credentials",
-    "CvatClient",
-    "Forbidden",
-    "Json",
-    "NotFound",
-    "Refused",
-    "Unauthorized",
-    "Uncertain",
-    "Unreachable",
-    "Untrusted",
-]
 
 OLDEST, NEWEST = (2, 42), (2, 80)
 """The versions of CVAT that this client is made for; for others it logs a warning."""

@@ -14,7 +14,8 @@ from typing import Literal
 
 import msgspec
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.http.forms import Shape, Track
 from hvsa_cvat.errors import ServerError
 

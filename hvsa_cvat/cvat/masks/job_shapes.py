@@ -13,7 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.annotations import check_annotation, read_annotations
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels
 from hvsa_cvat.cvat.state import Pushed, State

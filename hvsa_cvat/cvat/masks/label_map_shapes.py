@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.annotation.run_lengths import encode_masks
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.job_frames import Holders
 from hvsa_cvat.cvat.masks.options import Kind
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Forbidden, NotFound, Refused, Uncertain
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused, Uncertain
 from hvsa_cvat.cvat.masks.context import (
     JobNotWritable,
     PublishContext,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.context import JobNotWritable, PublishContext
 from hvsa_cvat.cvat.masks.job_frames import JobFrames
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes
