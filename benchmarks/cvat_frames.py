@@ -26,7 +26,8 @@ import numpy as np
 
 from hvsa_cvat.config import parse_size
 from hvsa_cvat.cvat.frames import open_task_frames
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.media import TaskMedia, read_media
 from hvsa_cvat.ports import silent
 from hvsa_cvat.types import Size

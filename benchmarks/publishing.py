@@ -33,7 +33,8 @@ from PIL import Image as PillowImage
 
 from hvsa_cvat.config import parse_size
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.publish import Outcome, publish
 from hvsa_cvat.cvat.masks.retract import retract

@@ -17,7 +17,8 @@ from hvsa_cvat.cvat.answers import collect
 from hvsa_cvat.cvat.answers.corrections import corrections
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask, read_task

@@ -17,7 +17,8 @@ from cvat_sdk.masks import decode_mask
 
 from hvsa_cvat.annotation.polygons import fill
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.publish import Outcome, jobs_without_round, publish
 from hvsa_cvat.cvat.masks.retract import Retracted, retract
@@ -152,10 +153,30 @@ class Field:
         return [f"{one.method} {one.path} {one.query.get('action')}" for one in sent]
 
     def shown(self, frame: int, people: Iterable[int] = ()) -> LabelMap:
-        """What our shapes of a frame show, all those but the ids `people`: each pixel once."""
+        """What our shapes of a frame show, all those but the ids `people`: each pixel once, and the
+        same in each job that holds the frame."""
+        first, *others = [
+            self.shown_in(job.id, frame, people)
+            for job in self.cvat.task(self.task.id).jobs
+            if job.type == "annotation" and job.start <= frame <= job.stop
+        ]
+        for other in others:
+            assert other.tolist() == first.tolist()
+        return first
+
+    def shown_in(self, job: int, frame: int, people: Iterable[int] = ()) -> LabelMap:
+        """What one job shows of a frame, but for the ids `people`: each pixel once."""
+        return self._once([row for row in self.shapes(frame) if row["job"] == job], people)
+
+    def exported(self, frame: int, people: Iterable[int] = ()) -> LabelMap:
+        """What an export of the task shows of a frame, but for the ids `people`."""
+        rows = self.people.call("GET", f"tasks/{self.task.id}/annotations")["shapes"]
+        return self._once([row for row in rows if row["frame"] == frame], people)
+
+    def _once(self, rows: Iterable[Json], people: Iterable[int]) -> LabelMap:
         covered = np.zeros(self.task.size, np.intp)
         label_map = np.full(self.task.size, IGNORE, np.uint8)
-        for row in self.shapes(frame):
+        for row in rows:
             if row["id"] not in people:
                 mask = filled(row, self.task.size)
                 covered += mask

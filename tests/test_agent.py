@@ -2,132 +2,36 @@
 
 from __future__ import annotations
 
-import random
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll, enroll_project
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.agent.reports import TaskReport
-from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.withdraw import withdraw
-from hvsa_cvat.agent.workspace import Workspace
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound
-from hvsa_cvat.cvat.keys import server_key
-from hvsa_cvat.cvat.shapes import fill_shape
+from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.errors import ConfigError, HvsaError
-from hvsa_cvat.ports import silent
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.types import IGNORE, LabelMap, LabelSet
+from hvsa_cvat.types import IGNORE, LabelSet
 from tests import tiny
-from tests.people import answer_job, open_jobs
-from tests.standin import StandIn
-
-LENGTH = 6
-NAMES = tuple(tiny.LABELS)
-
-
-class Team:
-    """A server with one task, an agent's account and two annotators, and an agent's workspace."""
-
-    def __init__(self, cvat: StandIn, root: Path, checkpoint: Path) -> None:
-        self.cvat = cvat
-        self.root = root
-        self.checkpoint = checkpoint
-        self.now = 1_000_000.0
-        self.lines: list[str] = []
-        for name in ("ann", "bob"):
-            cvat.add_user(name, groups=["worker"])
-        self.task = self.add_task("clip")
-
-    def add_task(self, name: str, **settings: Any) -> int:
-        texture = np.random.default_rng(0).integers(0, 40, (*tiny.SIZE, 1), np.uint8)
-        frames = [tiny.COLOURS[tiny.truth(t)] + texture for t in range(LENGTH)]
-        labels = [] if "project" in settings else list(NAMES)
-        task: int = self.cvat.add_task(name, labels, frames=frames, **settings).id
-        return task
-
-    def agent(
-        self,
-        owner: str = "agent",
-        workspace: str = "workspace",
-        organization: str | None = None,
-    ) -> AgentContext:
-        environment = {"CVAT_ACCESS_TOKEN": self.cvat.admin.token, "CVAT_HOST": self.cvat.url}
-        settings = load_settings(
-            None, environment, organization=organization, workspace=self.root / workspace
-        )
-        client = CvatClient(
-            settings.address,
-            settings.credentials,
-            sleep=lambda seconds: None,
-            rng=random.Random(0),
-            log=self.lines.append,
-        )
-        return AgentContext(
-            settings,
-            Workspace(settings.workspace, server_key(self.cvat.url), owner, lambda: self.now),
-            client,
-            clock=lambda: self.now,
-            log=self.lines.append,
-            progress=silent,
-        )
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {
-            "checkpoint": str(self.checkpoint),
-            "granularity": "rectangle:16",
-            "method": "label-propagation",
-            "budget": "30%,60%",
-            "annotators": ["ann", "bob"],
-            "device": "cpu",
-            "size": "48x64",
-        }
-
-    def answer(self) -> int:
-        """Everybody finishes the jobs that are assigned to them; how many jobs that were."""
-        jobs = open_jobs(self.cvat)
-        for job in jobs:
-            assignee = self.cvat.job(job).assignee
-            person = self.cvat.person(assignee.username if assignee else "admin")
-            answer_job(self.cvat, person, job, tiny.truth, NAMES)
-        return len(jobs)
-
-    def shown(self, task: int | None = None) -> list[LabelMap]:
-        """What the masks of the parent task show, frame by frame; each pixel at most once."""
-        maps = [np.full(tiny.SIZE, IGNORE, np.uint8) for _ in range(LENGTH)]
-        row = self.cvat.task(task or self.task)
-        index = {label.id: NAMES.index(label.name) for label in row.labels if label.name in NAMES}
-        for job in row.jobs:
-            for shape in self.cvat.shapes(job):
-                filled = fill_shape(shape, tiny.SIZE) if shape["type"] == "mask" else None
-                if filled is not None:
-                    window, mask = filled
-                    inside = maps[shape["frame"]][window]
-                    assert (inside[mask] == IGNORE).all(), "two masks on one pixel"
-                    inside[mask] = index[shape["label_id"]]
-        return maps
+from tests.standin import Request, StandIn
+from tests.team import LENGTH, NAMES, Team, only, only_folder
 
 
 @pytest.fixture
 def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
     with StandIn() as cvat:
         yield Team(cvat, tmp_path, checkpoint)
-
-
-def only(reports: Iterator[TaskReport]) -> TaskReport:
-    (report,) = reports
-    return report
 
 
 def test_the_whole_loop(team: Team) -> None:
@@ -206,11 +110,6 @@ def test_small_samples_first_and_whole_frames_later(team: Team) -> None:
     shown = team.shown()
     for frame in {sample.frame for sample in whole}:
         assert (shown[frame] == tiny.truth(frame)).mean() > 0.95
-
-
-def only_folder(team: Team, task: int | str = "*") -> Path:
-    (folder,) = (team.root / "workspace" / "tasks").glob(f"*-{task}-*")
-    return folder
 
 
 def test_a_second_pass_makes_nothing_twice(team: Team) -> None:
@@ -302,6 +201,51 @@ def test_withdrawing_waits_for_people_at_work(team: Team) -> None:
     assert f"child task {team.task + 1} stays, with the answers in it" in team.lines
     assert {job.assignee for job in team.cvat.task(team.task + 1).jobs} == {None}
     assert list(sync(agent)) == []
+
+
+def test_child_tasks_can_be_deleted_later(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    withdraw(agent, team.task, children=False)
+    child = team.task + 1
+    team.cvat.task(child)  # it stays
+    with pytest.raises(ConfigError, match=f"withdraw {team.task} --children"):
+        withdraw(agent, team.task, children=False)
+    with pytest.raises(ConfigError, match=f"withdraw {team.task} --children"):
+        enroll(agent, team.task, team.options)
+    team.lines.clear()
+    withdraw(team.agent(), team.task, children=True)
+    assert [task.id for task in tasks(team)] == [team.task]
+    assert f"child task {child} is deleted" in team.lines
+    with pytest.raises(ConfigError, match="not enrolled"):
+        withdraw(agent, team.task, children=True)
+
+
+def test_child_tasks_of_every_enrollment_are_deleted(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    withdraw(agent, team.task, children=False)
+    enroll(agent, team.task, team.options, again=True)
+    only(sync(agent))
+    assert len(tasks(team)) == 3
+    team.cvat.world.drop(team.cvat.task(team.task + 1))
+    withdraw(agent, team.task, children=True)
+    assert [task.id for task in tasks(team)] == [team.task]
+    assert f"child task {team.task + 1} is gone already" in team.lines
+
+
+def test_a_child_task_that_is_somebody_s_now_stays(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    withdraw(agent, team.task, children=False)
+    child = team.cvat.task(team.task + 1)
+    child.bug_tracker = "https://tracker.example.com/7"
+    with pytest.raises(HvsaError, match="does not carry the key"):
+        withdraw(agent, team.task, children=True)
+    assert child in tasks(team)
 
 
 def test_a_task_that_cannot_go_on_can_be_withdrawn(team: Team) -> None:
@@ -469,16 +413,73 @@ def test_what_nobody_foresaw_stops_one_task_only(team: Team) -> None:
     other = team.add_task("other")
     enroll(agent, other, team.options)
     team.answer()
-    child = team.task + 1
-    for job in team.cvat.task(child).jobs:  # as a server of another age might have it
-        for shape in job.shapes.values():
-            shape["label_id"] = {"id": shape["label_id"]}
-    broken, fine = sync(agent)
+
+    def progress(step: str, done: int, total: int) -> None:
+        if step.startswith(f"task {team.task}:"):
+            raise ZeroDivisionError("nobody\nforesaw this")
+
+    broken, fine = sync(replace(agent, progress=progress))
     assert broken.error is not None
     assert "\n" not in broken.error
     assert "report" in broken.error
     assert "Traceback" in (only_folder(team, team.task) / "unexpected.txt").read_text()
     assert fine.open_jobs
+
+
+WRONG = (b"[]", b"null", b"7", b'{"id": "seven"}', b"[" * 10**5 + b"]" * 10**5, b"[[[]]]")
+
+
+def kind_of(request: Request) -> str:
+    return re.sub(r"\d+", "*", str(request))
+
+
+def test_answers_of_a_wrong_form_are_one_line_each_and_harm_nothing(team: Team) -> None:
+    """Each kind of request of a round gets an answer of a wrong form, one kind a pass."""
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    team.cvat.requests.clear()
+    only(sync(agent))
+    team.answer()
+    kinds = {kind_of(request) for request in team.cvat.requests}
+    complaints = 0
+    for kind, wrong in zip(sorted(kinds), cycle(WRONG), strict=False):
+
+        def twist(request: Request, kind: str = kind, wrong: bytes = wrong) -> bytes | None:
+            return wrong if kind_of(request) == kind else None
+
+        team.cvat.twist = twist
+        report = only(sync(agent))
+        if report.error is not None:
+            complaints += 1
+            assert "\n" not in report.error
+            assert "should not happen" not in report.error, kind
+            assert len(report.error) < 500
+    assert complaints >= 3
+    team.cvat.twist = None
+    for _ in range(4):
+        report = only(sync(agent))
+        team.answer()
+    assert report.done, report.error
+
+
+def test_a_task_that_cannot_be_enrolled_leaves_the_others(team: Team) -> None:
+    project = team.cvat.add_project("videos", list(NAMES))
+    first, second, third = (team.add_task(name, project=project) for name in ("a", "b", "c"))
+    wrong = f"/api/tasks/{first}/data/meta"
+    team.cvat.twist = lambda request: b"[7]" if request.path == wrong else None
+
+    def log(line: str) -> None:
+        if line.startswith(f"task {second}:"):
+            raise ZeroDivisionError("nobody\nforesaw this")
+
+    reports = {
+        one.task: one
+        for one in enroll_project(replace(team.agent(), log=log), project.id, team.options)
+    }
+    assert "data/meta: an answer that no CVAT sends" in (reports[first].error or "")
+    assert "please report it" in (reports[second].error or "")
+    assert "\n" not in (reports[second].error or "")
+    assert reports[third].enrolled
 
 
 def test_the_servers_clock_tells_who_is_at_work(tmp_path: Path, checkpoint: Path) -> None:

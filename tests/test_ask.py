@@ -18,7 +18,8 @@ from scipy import ndimage
 
 from hvsa_cvat.annotation.polygons import fill
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.keys import OURS, companion_keys, server_key
 from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
 from hvsa_cvat.cvat.request.assign import Person, find_person

@@ -84,6 +84,21 @@ def test_status_tells_what_the_masks_are_worth(cvat: StandIn, checkpoint: Path) 
     assert 0 <= found["outlook"]["low"] <= found["outlook"]["high"] <= 1
 
 
+def test_a_finished_task_goes_on(cvat: StandIn, checkpoint: Path) -> None:
+    enroll(checkpoint)
+    says(invoke("sync"), "waits for people")
+    answer(cvat)
+    done = says(invoke("sync"), "all rounds are done", "to go on: hvsa-agent extend 1 --rounds 1 ")
+    command = done.split("to go on: hvsa-agent ")[1].split()
+    assert " ".join(command) in says(invoke("status"))
+    refuses(invoke("extend", 1, "--budget", "0.5"), 2, "a fraction, or percent")
+    refuses(invoke("extend", 1, "--budget", "10%"), 2, "name a larger total", " ".join(command))
+    refuses(invoke("extend", 7, "--budget", "50%"), 2, "hvsa-agent enroll 7")
+    says(invoke("extend", 1, "--budget", "90%", "--rounds", 2), "rounds 2 to 3 ask for rectangle")
+    says(invoke("sync"), "round 2: select done", "waits for people")
+    assert "2 of 3" in says(invoke("status"))
+
+
 def test_status_names_classes_that_nobody_has_shown(cvat: StandIn, checkpoint: Path) -> None:
     enroll(checkpoint)
     says(invoke("sync"), "waits for people")

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from hvsa_cvat.cvat.frames import open_task_frames
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.media import TaskMedia, read_media
 from hvsa_cvat.errors import HvsaError, MediaError
 from hvsa_cvat.ports import FrameSource, silent
@@ -431,7 +432,7 @@ def zipped(*images: Pixels) -> bytes:
     ("kind", "sent", "reason"),
     [
         ("video", encode(clip(2)), "sent 2 frames as chunk 0, not 3 frames of 48x32; try again"),
-        ("video", encode(clip(4)), "sent 4 frames as chunk 0"),
+        ("video", encode(clip(4)), "sent more than 3 frames as chunk 0"),
         ("video", encode(clip(3, (34, 48))), "sent frames of 48x34 as chunk 0"),
         ("video", encode(clip(3))[:-200], "sent no sound film as chunk 0"),
         ("video", b"", "sent no sound film as chunk 0"),

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from hvsa_cvat.cvat.doctor import Finding, examine
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.exchange import Json
 from tests.certificates import self_signed
 from tests.standin import Fault, StandIn
 

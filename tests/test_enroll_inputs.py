@@ -29,7 +29,9 @@ def cvat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
         yield server
 
 
-def add_task(cvat: StandIn, labels: Sequence[str], files: Sequence[str] | None = None) -> None:
+def add_task(
+    cvat: StandIn, labels: Sequence[str | dict[str, str]], files: Sequence[str] | None = None
+) -> None:
     frames = [tiny.COLOURS[tiny.truth(t)] for t in range(len(files or "123"))]
     cvat.add_task("t", list(labels), frames=frames, names=files)
 
@@ -51,6 +53,29 @@ def test_a_reserved_label_is_refused_before_anything_is_pushed(
     result = enroll(network(tmp_path, *names))
     assert result.exit_code != 0
     assert "has a class named 'hvsa:region'" in result.stderr
+
+
+@pytest.mark.parametrize("more", [[], [{"name": "spot", "type": "points"}]])
+def test_one_class_is_refused_and_the_way_out_works(
+    cvat: StandIn, tmp_path: Path, more: list[dict[str, str]]
+) -> None:
+    """A network of one class finds it at every pixel: masks of the whole frame."""
+    add_task(cvat, ["box", *more])
+    checkpoint = network(tmp_path, "box", "other")
+    result = enroll(checkpoint)
+    assert result.exit_code != 0
+    (line,) = result.stderr.strip().splitlines()
+    assert "task 1 has only the class 'box'" in line
+    assert "hvsa-agent enroll 1 --background other" in line
+    admin = cvat.person(cvat.admin)
+    admin.call("PATCH", "tasks/1", {"labels": [{"name": "other", "type": "mask"}]})
+    result = enroll(checkpoint, "--background", "other")
+    assert result.exit_code == 0, result.stderr
+    result = CliRunner().invoke(main, ["sync"])
+    assert result.exit_code == 0, result.stderr
+    box = cvat.label(cvat.task(1), "box")
+    shapes = [shape for job in cvat.task(1).jobs for shape in cvat.shapes(job)]
+    assert {shape["label_id"] for shape in shapes} <= {box}
 
 
 def test_a_background_whose_name_holds_a_comma(cvat: StandIn, tmp_path: Path) -> None:

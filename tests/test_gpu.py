@@ -1,13 +1,17 @@
 """What holds on a GPU; `pytest -m gpu tests/test_gpu.py` where there is one."""
 
 import copy
-from collections.abc import Callable, Sequence
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
 
 from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.errors import CapacityError
@@ -25,6 +29,7 @@ from hvsa_cvat.segmentation.pairs import (
     make_batch,
 )
 from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.segmentation.replay import ReplayedNetwork, for_training
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.diversity import cluster_members, farthest_members
 from hvsa_cvat.session.demand import Demand
@@ -175,6 +180,84 @@ def test_a_streamed_video_trains_as_a_resident_one() -> None:
     assert streamed[-1] == pytest.approx(here[-1], rel=0.3)
 
 
+@pytest.fixture
+def single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bfloat16 and no TF32, whose noise hides what differs."""
+    for where in ("device", "replay"):
+        monkeypatch.setattr(
+            f"hvsa_cvat.segmentation.{where}.computes_in_bfloat16", lambda device: False
+        )
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+
+
+@pytest.mark.usefixtures("single_precision")
+def test_a_recorded_step_trains_as_one_that_runs_kernel_by_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data, _ = video(10)  # so that the last batch of an epoch is smaller than the others
+    gentle = QUICK.model_copy(update={"optimizer": "sgd", "learning_rate": 1e-3, "epochs": 6})
+    recorded, plain = network(), network()
+    seen = []
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[Callable[[Tensor], Tensor]]:
+        with for_training(*arguments) as forward:
+            seen.append(type(forward))
+            yield forward
+
+    monkeypatch.setattr("hvsa_cvat.segmentation.finetune.for_training", watched)
+    runs = [finetune(recorded, data, gentle, seed=(0, 1), device=GPU)]
+    monkeypatch.setattr(
+        "hvsa_cvat.segmentation.finetune.for_training", lambda network, *_: nullcontext(network)
+    )
+    runs.append(finetune(plain, data, gentle, seed=(0, 1), device=GPU))
+
+    assert seen == [ReplayedNetwork]
+    assert runs[0].losses == pytest.approx(runs[1].losses, rel=0.01)
+    for name, one in recorded.named_buffers():  # the statistics of batch norm
+        other = dict(plain.named_buffers())[name]
+        assert torch.allclose(one.float(), other.float(), rtol=0.2, atol=0.1), name
+
+
+@pytest.mark.usefixtures("single_precision")
+def test_a_recorded_pass_gives_the_logits_and_the_gradients_of_the_network() -> None:
+    learner = network().to(GPU).train()
+    images = torch.randint(0, 256, (4, 3, *SIZE), dtype=torch.uint8, device=GPU)
+    before = copy.deepcopy(learner.state_dict())
+    with for_training(learner, GPU, 4, SIZE, 1000) as replayed:
+        assert isinstance(replayed, ReplayedNetwork)
+        assert all(torch.equal(before[name], one) for name, one in learner.state_dict().items())
+        assert all(p.grad is None for p in learner.parameters())
+        found = []
+        for forward in (learner, replayed, replayed, learner):
+            learner.zero_grad(set_to_none=True)
+            logits = forward(images)
+            logits.square().mean().backward()
+            gradients = torch.cat(
+                [p.grad.flatten() for p in learner.parameters() if p.grad is not None]
+            )
+            found.append((logits.detach().clone(), gradients))
+        assert replayed(images[:2]).shape[0] == 2
+
+    for logits, gradients in found[1:]:
+        assert torch.allclose(logits, found[0][0], rtol=1e-3, atol=1e-3)
+        assert (gradients - found[0][1]).norm() < 0.01 * found[0][1].norm()
+
+
+def test_the_memory_of_a_graph_is_given_back() -> None:
+    learner = network().to(GPU)
+    gc.collect()
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    with for_training(learner, GPU, 4, (256, 320), 1000) as replayed:
+        recorded = torch.cuda.memory_reserved() - before
+    assert isinstance(replayed, ReplayedNetwork)
+    kept = torch.cuda.memory_reserved() - before
+    print(f"{recorded / 2**20:.0f} MiB recorded, {kept / 2**20:.0f} MiB kept")
+    assert recorded > 100 * 2**20
+    assert kept < 64 * 2**20  # what libraries work in, and the rest of what is in use
+
+
 @pytest.mark.parametrize("method", ["paper-exact", "hvsa"])
 def test_fine_tuning_and_prediction_stay_below_the_bound(method: str) -> None:
     size, length, pairs = (256, 320), 16, 4
@@ -233,6 +316,7 @@ def test_memory_that_runs_out_is_told_in_a_line() -> None:
 
 def test_a_training_that_does_not_fit_is_told_in_a_line() -> None:
     data, _ = video(4)
+    gc.collect()
     torch.cuda.empty_cache()
     _, whole = torch.cuda.mem_get_info()
     # less than the network's step takes, however little others have
@@ -253,3 +337,25 @@ def test_the_whole_loop_runs_on_the_gpu(clip: tiny.Clip, checkpoint: Path, tmp_p
         metrics = tiny.run(what, tmp_path / method)
         assert len(metrics.rounds) == 3
         assert metrics.rounds[-1].miou > 0.1
+
+
+# the last one: PyTorch gives no cached memory back in a process in which a recording has failed
+def test_a_recording_that_fails_leaves_the_network_as_it_was(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    learner = network().to(GPU)
+    before = copy.deepcopy(learner.state_dict())
+
+    def recorded(module: nn.Module, examples: tuple[Tensor], **_: Any) -> None:
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            module(*examples)
+            torch.cuda.synchronize()  # which a recording does not allow
+
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", recorded)
+
+    with for_training(learner, GPU, 4, SIZE, 1000) as forward:
+        assert forward is learner
+    assert "no CUDA graph, so each step takes longer" in caplog.text
+    assert all(torch.equal(before[name], one) for name, one in learner.state_dict().items())
+    run = finetune(learner, video()[0], QUICK, seed=(0, 1), device=GPU)
+    assert run.losses[-1] < run.losses[0]

@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 from scipy.ndimage import gaussian_filter
 
-from hvsa_cvat.annotation.polygons import corners, fill, outline_of, outlines, rasterise, vectorise
+from hvsa_cvat.annotation.polygons import (
+    corners,
+    encode_polygons,
+    fill,
+    outline_of,
+    outlines,
+    rasterise,
+    vectorise,
+)
 from hvsa_cvat.types import IGNORE, LabelMap, Polygon
 
 LABEL_MAPS = npst.arrays(
@@ -157,3 +165,17 @@ def test_checkerboards_and_large_blobs_come_back_exactly():
     blobs = np.argmax(noise, axis=0).astype(np.uint8)
     blobs[40:60, 30:50] = IGNORE
     np.testing.assert_array_equal(rasterise(vectorise(blobs), blobs.shape), blobs)
+
+
+@given(LABEL_MAPS)
+def test_encoded_polygons_touch_themselves_nowhere(label_map: LabelMap) -> None:
+    """CVAT finds no likeness in polygons that do, and exports those of overlapping jobs twice."""
+    for _, points in encode_polygons(label_map):
+        x, y = np.array(points).reshape(-1, 2).T
+        steps = np.maximum(np.abs(np.roll(x, -1) - x), np.abs(np.roll(y, -1) - y))
+        passed = {
+            (int(a + (b - a) * k / n), int(c + (d - c) * k / n))
+            for a, b, c, d, n in zip(x, np.roll(x, -1), y, np.roll(y, -1), steps, strict=True)
+            for k in range(n)
+        }
+        assert len(passed) == steps.sum()

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Unreachable
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.http.page_address import server_address
 from hvsa_cvat.cvat.http.proxy import find_proxy, proxy_hint
 from hvsa_cvat.errors import ConfigError

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
 from hvsa_cvat.cvat.masks.publish import Outcome
 from hvsa_cvat.errors import ServerError
@@ -27,6 +27,7 @@ from tests.published_task import (
     blocks,
     draw,
     field_of,
+    filled,
 )
 from tests.standin import Fault, ProcessDied, Request
 from tests.standin.model import Row
@@ -189,20 +190,78 @@ def test_label_maps_must_be_those_of_all_frames_in_order(field: Field) -> None:
 # jobs and frames
 
 
-def test_where_jobs_overlap_a_frame_is_written_to_the_first_only() -> None:
+def test_where_jobs_overlap_each_shows_its_frames_and_an_export_has_no_doubles() -> None:
     with field_of(frames=7, job_size=4, overlap=2) as field:
-        first, second, third = field.jobs
         maps = [blocks(seed) for seed in range(7)]
         for round_number in (1, 2):
             field.publish(round_number, maps)
-            assert_shows(field, maps, {})
-            written = {(row["frame"], row["job"]) for row in field.shapes()}
-            assert written == {
-                *((frame, first) for frame in range(4)),
-                *((frame, second) for frame in (4, 5)),
-                (6, third),
-            }
+            assert_shows(field, maps, {})  # in each job that holds the frame
+            for frame in range(7):
+                assert field.exported(frame).tolist() == maps[frame].tolist()
+            kinds = {row["frame"]: row["type"] for row in field.shapes()}
+            assert [kinds[frame] for frame in range(7)] == ["mask"] * 2 + ["polygon"] * 4 + ["mask"]
             maps = maps[::-1]
+        assert field.retract().deleted > 0
+        assert field.shapes() == []
+
+
+def test_labels_that_take_masks_only_are_shown_by_the_first_job() -> None:
+    labels = [{"name": name, "type": "mask"} for name in ("road", "car")]
+    with field_of(frames=3, job_size=2, overlap=1, labels=[*labels, "sky"]) as field:
+        first, second = field.jobs
+        field.publish(1, WITH_CAR)
+        assert field.shown_in(first, 1).tolist() == WITH_CAR.tolist()
+        only_sky = np.where(WITH_CAR == SKY, WITH_CAR, IGNORE)
+        assert field.shown_in(second, 1).tolist() == only_sky.tolist()
+        assert field.exported(1).tolist() == WITH_CAR.tolist()
+        assert [line for line in field.lines if "road, car" in line]
+
+
+@pytest.mark.parametrize("busy", [0, 1])
+def test_shared_frames_wait_until_each_job_that_shows_them_is_free(busy: int) -> None:
+    """Else one job would show the new round, the other the old one, and an export both."""
+    with field_of(frames=6, job_size=4, overlap=2) as field:
+        at_work, free = field.jobs[busy], field.jobs[1 - busy]
+        field.publish(1, ROAD_AND_SKY)
+        people = field.draw(at_work, 0 if busy == 0 else 5, [0, 0, 2, 0, 2, 2, 0, 2])
+        field.publish(2, WITH_CAR)
+        assert field.pending(2) == [at_work]
+        alone = 5 if busy == 0 else 0
+        assert field.shown_in(free, alone).tolist() == WITH_CAR.tolist()
+        for frame in (2, 3):
+            assert field.exported(frame).tolist() == ROAD_AND_SKY.tolist()
+        field.clock.wait(60)
+        field.publish(2, WITH_CAR)
+        assert field.pending(2) == []
+        assert_shows(field, field.maps(WITH_CAR), {people: row_of(field, people)})
+        for frame in (2, 3):
+            assert field.exported(frame).tolist() == WITH_CAR.tolist()
+
+
+def test_shared_frames_are_shown_beside_a_job_that_was_finished_without_ours() -> None:
+    with field_of(frames=6, job_size=4, overlap=2) as field:
+        first, second = field.jobs
+        people = field.draw(first, 3, [1, 1, 5, 1, 5, 4, 1, 4])
+        row = row_of(field, people)
+        field.people.finish(first)
+        field.publish(1, WITH_CAR)
+        assert [one["id"] for one in field.shapes() if one["job"] == first] == [people]
+        left_free = np.where(filled(row, field.task.size), IGNORE, WITH_CAR)
+        assert field.shown_in(second, 3).tolist() == left_free.tolist()
+        assert field.exported(3, [people]).tolist() == left_free.tolist()
+
+
+def test_people_s_shapes_on_shared_frames_stay_in_either_job() -> None:
+    with field_of(frames=6, job_size=4, overlap=2) as field:
+        field.publish(1, ROAD_AND_SKY)
+        first, second = field.jobs
+        ours = next(row["id"] for row in field.shapes(2) if row["job"] == first)
+        field.carve(first, ours, [0, 0, 3, 0, 3, 2])
+        drawn = field.draw(second, 3, [1, 1, 5, 1, 5, 4, 1, 4])
+        theirs = {one: row_of(field, one) for one in (ours, drawn)}
+        field.clock.wait(60)
+        field.publish(2, WITH_CAR)
+        assert_shows(field, field.maps(WITH_CAR), theirs)
 
 
 def test_what_people_drew_in_another_job_of_the_frame_is_left_out() -> None:
@@ -214,15 +273,16 @@ def test_what_people_drew_in_another_job_of_the_frame_is_left_out() -> None:
         assert_shows(field, field.maps(WITH_CAR), {people: row_of(field, people)})
 
 
-def test_people_s_shapes_count_also_in_a_job_without_frames_of_its_own() -> None:
+def test_people_s_shapes_count_also_in_a_job_that_shares_all_its_frames() -> None:
     with field_of(frames=7, job_size=4, overlap=2) as field:
         third = field.jobs[2]
         field.people.call("PATCH", f"tasks/{field.task.id}/data/meta", {"deleted_frames": [6]})
         field.reread()
         people = field.draw(third, 5, [1, 1, 5, 1, 5, 4, 1, 4])
+        field.clock.wait(60)
         field.publish(1, WITH_CAR)
         assert_shows(field, field.maps(WITH_CAR), {people: row_of(field, people)})
-        assert field.pending(2) == field.jobs[:2]
+        assert field.pending(2) == field.jobs
 
 
 def test_deleted_frames_get_nothing() -> None:
@@ -763,3 +823,37 @@ def test_after_retracting_a_round_can_be_published_again(field: Field) -> None:
     assert field.pending(1) == field.jobs
     field.publish(1, WITH_CAR)
     assert_shows(field, field.maps(WITH_CAR), {})
+
+
+@pytest.mark.parametrize("step", ["publish", "retract"])
+def test_an_edit_during_a_deletion_is_lost_in_that_small_group_only(step: str) -> None:
+    with field_of(frames=120) as field:
+        field.publish(1, [blocks(seed, holes=False) for seed in range(120)])
+        (job,) = field.jobs
+        assert len(field.shapes()) > 300
+        edited: list[int] = []
+
+        def edit(request: Request) -> None:
+            if request.query.get("action") == "delete" and not edited:
+                shape = max(field.cvat.job(job).shapes)  # of the last frames
+                field.people.relabel(job, shape, field.label(SKY))
+                field.people.move(job, shape, [0, 4, 1, 1, 2, 2])
+                edited.append(shape)
+
+        field.cvat.before_request = edit
+        field.cvat.requests.clear()
+        if step == "publish":
+            field.publish(2, [blocks(seed, holes=False) for seed in range(1000, 1120)])
+        else:
+            field.retract()
+        field.cvat.before_request = None
+        assert field.cvat.job(job).shapes[edited[0]]["points"] == [0, 4, 1, 1, 2, 2]
+        deleted, read = [], False
+        for request in field.cvat.requests:
+            if request.query.get("action") == "delete":
+                assert read, "shapes are read again before each deletion"
+                deleted.append(len(request.json["shapes"]))
+                read = False
+            read |= request.method == "GET" and request.path.endswith("/annotations/")
+        assert deleted
+        assert max(deleted) <= 200

@@ -204,6 +204,7 @@ def test_two_functions_of_one_name(tmp_path: Path, checkpoint: Path) -> None:
     theirs.mkdir(parents=True)
     (theirs / "function.yaml").write_text("metadata:\n  name: 'face-0205'\n  namespace: cvat\n")
     refuses(ConfigError, "face/nuclio/function.yaml has the name", other, out, name="face-0205")
+    assert sorted(path.name for path in out.iterdir()) == ["intel", "net"]
 
 
 def test_what_is_not_ours_is_left_alone(tmp_path: Path, checkpoint: Path) -> None:
@@ -214,6 +215,7 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, checkpoint: Path) -> Non
     (mine / "function.yaml").unlink()
     (mine / "notes.txt").write_text("mine")
     refuses(ConfigError, "was not written by this command", checkpoint, tmp_path, name="net")
+    assert (mine / "notes.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("name", ["", "Kitchen", "a_b", "-a", "a-", "7up", "a" * 51, "a/b", "ä"])

@@ -54,6 +54,20 @@ def test_rounds_run_in_order_until_all_are_done() -> None:
     assert s.queried == SAMPLES * 2
 
 
+def test_more_rounds_follow_the_last_one() -> None:
+    done = predicted(asked(predicted(session(1))))
+    more = done.extended(3, {"seed": 2}, predict_again=False)
+    assert more.rounds == (*done.rounds, Round(2, Phase.SELECT))
+    assert (more.rounds_total, more.config, more.done) == (3, {"seed": 2}, False)
+    again = done.extended(2, {}, predict_again=True)
+    assert (again.current.number, again.current.phase) == (1, Phase.PREDICT)
+    assert predicted(again).current == Round(2, Phase.SELECT)
+    at_work = predicted(session(1))
+    assert at_work.extended(2, {}, predict_again=True).rounds == at_work.rounds
+    with pytest.raises(ValueError, match="not more"):
+        done.extended(1, {}, predict_again=False)
+
+
 def test_a_session_without_rounds_ends_with_the_pre_trained_network() -> None:
     assert predicted(session(0)).done
 

@@ -6,14 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvsa_cvat.cvat.http.client import (
-    Address,
-    Credentials,
-    CvatClient,
-    Forbidden,
-    NotFound,
-    Refused,
-)
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused
 from hvsa_cvat.cvat.media import read_media
 from hvsa_cvat.cvat.task import ClassLabel, follow_labels, read_task
 from hvsa_cvat.errors import AnnotationError, ConfigError, MediaError

@@ -7,8 +7,8 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
@@ -17,8 +17,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvsa_cvat.agent.watch import Heartbeat, Watch, listening
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, Refused
+from hvsa_cvat.agent.listen import LONGEST_CONNECTION, MOST_CONNECTIONS, Seldom, listening
+from hvsa_cvat.agent.watch import Heartbeat, Watch
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import Refused
 from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
 from hvsa_cvat.errors import ConfigError
 from tests.standin import StandIn
@@ -64,13 +67,19 @@ def test_only_what_others_change_of_jobs_matters(told: dict[str, Any], counts: b
     assert matters(told, OWN) is counts
 
 
+def quiet(line: str) -> None:
+    pass
+
+
 @contextmanager
-def at_work(woken: list[int]) -> Iterator[str]:
+def at_work(
+    woken: list[int], log: Callable[[str], None] = quiet, longest: float = LONGEST_CONNECTION
+) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    listener = Listener(SECRET, OWN, lambda: woken.append(1))
-    with listening(f"127.0.0.1:{port}", listener, lambda line: None):
+    listener = Listener(SECRET, OWN, lambda: woken.append(1), log)
+    with listening(f"127.0.0.1:{port}", listener, log, longest):
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -106,8 +115,8 @@ def test_only_signed_deliveries_wake() -> None:
         assert woken == []
         assert post(url, body, signature(SECRET, body)) == 200
         wait_for(woken)
-        for harmless in (b"", b"not json", b"[1]", json.dumps(delivery(event="ping")).encode()):
-            assert post(url, harmless, signature(SECRET, harmless)) == 200
+        harmless = json.dumps(delivery(event="ping")).encode()
+        assert post(url, harmless, signature(SECRET, harmless)) == 200
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.status == 200
     assert woken == [1]
@@ -123,11 +132,144 @@ def test_endless_bodies_are_cut_off() -> None:
     assert woken == []
 
 
+DEEP = b"[" * 100_000 + b"]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"not json",
+        b"\xff",
+        b"[]",
+        b"7",
+        b"null",
+        b"{}",
+        b'{"event": 7}',
+        b'{"event": "update:job", "sender": [8]}',
+        b'{"event": "update:job", "sender": {"id": "eight"}}',
+        b'{"event": "update:job", "before_update": 5}',
+        b'{"event": "update:job", "before_update": [[]]}',
+        DEEP,
+        b'{"event": ' + DEEP + b"}",
+    ],
+)
+def test_a_signed_request_of_an_odd_shape_is_refused_in_one_line(
+    body: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    woken: list[int] = []
+    lines: list[str] = []
+    with at_work(woken, lines.append) as url:
+        lines.clear()
+        assert post(url, body, signature(SECRET, body)) == 400
+        assert post(url, b"{}", None) == 401
+    (line,) = lines
+    assert line.startswith("webhooks: a signed request is no delivery of CVAT (")
+    assert "\n" not in line
+    assert woken == []
+    assert capfd.readouterr() == ("", "")
+
+
+def attack(url: str, number: int, begin: bytes, seconds: float) -> None:
+    """Open connections that begin a request and hold them."""
+    host, _, port = url.removeprefix("http://").strip("/").partition(":")
+    lines: list[socket.socket] = []
+    end = time.monotonic() + seconds
+    with ExitStack() as stack:
+        while len(lines) < number or time.monotonic() < end:
+            with suppress(OSError):
+                if len(lines) < number:
+                    line = socket.create_connection((host, int(port)), 10)
+                    lines.append(stack.enter_context(line))
+                else:
+                    time.sleep(0.01)
+                lines[-1].sendall(begin if len(lines) < number else b"x")
+
+
+HALF_HEAD = b"POST / HTTP/1.1\r\nHost: agent\r\nX-Filling: "
+HALF_BODY = b"POST / HTTP/1.1\r\nHost: agent\r\nContent-Length: 1000\r\n\r\n{"
+
+
+@pytest.mark.parametrize(
+    ("number", "seconds"), [(40, 0.1), (400, 1), pytest.param(1100, 30, marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("begin", [HALF_HEAD, HALF_BODY, b"", b"\x16\x03\x01 no http\r\n\r\n"])
+def test_half_requests_hold_neither_the_agent_nor_its_log(
+    number: int, seconds: float, begin: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    woken: list[int] = []
+    lines: list[str] = []
+    body = json.dumps(delivery()).encode()
+    with at_work(woken, lines.append) as url:
+        lines.clear()
+        foe = threading.Thread(target=attack, args=(url, number, begin, seconds))
+        foe.start()
+        longest, lost, tried = 0.0, 0, 0
+        while foe.is_alive():
+            start = time.monotonic()
+            try:
+                assert post(url, body, signature(SECRET, body)) == 200
+            except OSError:  # cut as the oldest one
+                lost += 1
+            tried += 1
+            longest = max(longest, time.monotonic() - start)
+            time.sleep(0.01)
+        foe.join()
+        assert post(url, body, signature(SECRET, body)) == 200
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            report = answer.read().decode()
+    assert longest < 5
+    assert lost <= 1 + tried // 10
+    assert woken
+    assert len(lines) <= 1 + seconds / 60
+    cut = int(report.partition("connections are open, ")[2].split()[0])
+    if number > MOST_CONNECTIONS and begin in (b"", HALF_HEAD, HALF_BODY):
+        assert cut > 0
+        assert lines[0].startswith("webhooks: a connection is cut (more than 256 connections")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_request_that_does_not_come_to_its_end_is_cut() -> None:
+    lines: list[str] = []
+    with at_work([], lines.append, longest=0.2) as url:
+        lines.clear()
+        host, _, port = url.removeprefix("http://").strip("/").partition(":")
+        for begin in (HALF_HEAD, HALF_BODY, b""):
+            with socket.create_connection((host, int(port)), 10) as line:
+                line.sendall(begin)
+                with suppress(ConnectionError):
+                    assert line.recv(100) == b""
+        assert lines == ["webhooks: a connection is cut (not done within 0.2 s)"]
+
+
+def test_a_long_head_is_refused() -> None:
+    with at_work([]) as url:
+        host, _, port = url.removeprefix("http://").strip("/").partition(":")
+        with socket.create_connection((host, int(port)), 10) as line:
+            line.sendall(HALF_HEAD + b"x" * 2**15)
+            answer = line.recv(100)
+        assert answer.startswith(b"HTTP/1.1 4")
+
+
+def test_a_seldom_log_says_how_much_it_left_out() -> None:
+    lines: list[str] = []
+    now = [0.0]
+    log = Seldom(lines.append, lambda: now[0])
+    for second in (0, 1, 59, 60, 61, 200):
+        now[0] = second
+        log(f"at {second}")
+    assert lines == [
+        "at 0",
+        "at 60 (2 such lines were left out before)",
+        "at 200 (1 such lines were left out before)",
+    ]
+
+
 @given(st.binary(max_size=200), st.binary(max_size=80))
 def test_no_header_passes_by_chance(body: bytes, header: bytes) -> None:
     answers: list[int] = []
     woken: list[int] = []
-    listener = Listener(SECRET, OWN, lambda: woken.append(1))
+    listener = Listener(SECRET, OWN, lambda: woken.append(1), print)
 
     async def receive() -> dict[str, Any]:
         return {"type": "http.request", "body": body, "more_body": False}
@@ -146,18 +288,18 @@ def test_no_header_passes_by_chance(body: bytes, header: bytes) -> None:
 
 def test_an_empty_secret_is_refused() -> None:
     with pytest.raises(ConfigError, match="HVSA_WEBHOOK_SECRET"):
-        Listener("", OWN, lambda: None)
+        Listener("", OWN, lambda: None, print)
 
 
 @pytest.mark.parametrize("address", ["8080", "host:", "host:port", "host:70000"])
 def test_where_to_listen_must_be_said(address: str) -> None:
-    listener = Listener(SECRET, OWN, lambda: None)
+    listener = Listener(SECRET, OWN, lambda: None, print)
     with pytest.raises(ConfigError, match="HOST:PORT"), listening(address, listener, print):
         pass
 
 
 def test_a_port_in_use_is_named() -> None:
-    listener = Listener(SECRET, OWN, lambda: None)
+    listener = Listener(SECRET, OWN, lambda: None, print)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -119,8 +119,8 @@ def works(smoke: bool, device: torch.device, work: Path, ledger: Ledger) -> list
         Work("graphs", 20, lambda: compare(at, device, steps)),
         Work("paper-800", 60, wide.paper),
         Work("plain-800", 60, wide.plain),
-        Work("compile", 60, compiles("compile")),
         Work("hvsa-800", 150, wide.hvsa),
+        Work("compile", 60, compiles("compile")),
         Work("compile-graph", 60, compiles("compile and graph")),
     ]
     if not smoke:

@@ -107,7 +107,8 @@ def profiled(scene: Scene, device: torch.device, work: Path) -> Figures:
 
 
 def training_of(scene: Scene, steps: int) -> tuple[TrainingData, TrainingConfig]:
-    """As many frames of the clip as `steps` steps take, if it has them, and one epoch."""
+    """As many frames of the clip as `steps` steps take, if it has them, and epochs
+    enough for a recorded step."""
     pairs = scene.config.batch_pairs
     length = min(steps * pairs, len(scene.clip.frames))
     flow, valid = scene.made["flow"].arrays
@@ -115,4 +116,4 @@ def training_of(scene: Scene, steps: int) -> tuple[TrainingData, TrainingConfig]
     targets = {t: m for t, m in scene.clip.targets.items() if t < length}
     targets = targets or {0: next(iter(scene.clip.targets.values()))}
     data = TrainingData(scene.clip.frames[:length], targets, kept)
-    return data, scene.config.model_copy(update={"epochs": 1})
+    return data, scene.config.model_copy(update={"epochs": 3})

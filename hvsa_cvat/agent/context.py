@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from hvsa_cvat.agent.settings import AgentSettings
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import Progress
 
 
@@ -34,3 +36,20 @@ def server_clock(client: CvatClient) -> Callable[[], datetime]:
     theirs = client.server_time()
     ahead = theirs - datetime.now(UTC) if theirs is not None else timedelta()
     return lambda: datetime.now(UTC) + ahead
+
+
+@contextmanager
+def alone_with(agent: AgentContext, task: int) -> Iterator[None]:
+    """Hold the lease of a task; `SessionError` where another agent has it."""
+    with agent.workspace.leased(task) as lease:
+        if lease is None:
+            raise SessionError(
+                f"{holder(agent, task)} works on task {task} now; try again when it is done"
+            )
+        yield
+
+
+def holder(agent: AgentContext, task: int) -> str:
+    """The name of the agent that works on a task now."""
+    lease = agent.workspace.lease(task)
+    return lease.owner if lease is not None else "another agent"

@@ -10,12 +10,12 @@ from typing import Any
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.reports import TaskReport, one_line
+from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.start_network import StartNetwork, check_machine, choose_start
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.frame_order import order_warning
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.keys import OURS
 from hvsa_cvat.cvat.request.assign import find_person
 from hvsa_cvat.cvat.request.companion_project import refuse_companion
@@ -59,6 +59,7 @@ def enroll(
             f"task {task} is one that an agent made to ask people; name the task that it asks about"
         )
     check_names(watched.labels.names, task)
+    _check_classes(watched)
     if not again:
         _check_nobody_was_asked(agent, task)
     device = choose_device(options.device)
@@ -110,8 +111,8 @@ def enroll_new_tasks(
             continue
         try:
             enroll(agent, task, options)
-        except HvsaError as error:
-            yield TaskReport(task, name, error=one_line(error))
+        except Exception as error:  # the other tasks go on, whatever it is
+            yield TaskReport(task, name, error=told(error, agent.workspace.root))
         else:
             yield TaskReport(task, name, enrolled=True)
 
@@ -137,14 +138,25 @@ def _is_child_task(row: Json) -> bool:
     return str(row.get("bug_tracker") or "").startswith(OURS)
 
 
+def _check_classes(task: WatchedTask) -> None:
+    """Refuse a single class, which a network would show at every pixel."""
+    names = task.labels.names
+    if len(names) == 1:
+        raise ConfigError(
+            f"task {task.id} has only the class {names[0]!r}, so every pixel would be that; add a "
+            "label for everything else, such as other, to it (or to its project) in CVAT, then: "
+            f"hvsa-agent enroll {task.id} --background other"
+        )
+
+
 def _check_nobody_was_asked(agent: AgentContext, task: int) -> None:
     """Two workspaces would ask people twice, and take each other's masks for a person's."""
     children = child_tasks(agent.client, task)
     if children:
         raise ConfigError(
             f"people have been asked about task {task} before (task {children[0]['id']}: "
-            f"{children[0]['name']!r}); withdraw it in the workspace that did, or give --again "
-            "to start anew beside it"
+            f"{children[0]['name']!r}); end that in the workspace that did, by hvsa-agent withdraw "
+            f"{task} --children, or give --again to start anew beside it"
         )
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import errno
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from hvsa_cvat.agent.context import AgentContext, server_clock
+from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
-from hvsa_cvat.agent.reports import TaskReport, one_line
+from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.task_pass import TaskPass
-from hvsa_cvat.agent.withdraw import holder
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
-from hvsa_cvat.cvat.http.client import Unreachable
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
 from hvsa_cvat.session.store import Store
@@ -126,21 +123,9 @@ def _pass_over(
                 report,
                 open_jobs=tuple(work.open_jobs()),
                 done=work.session.done,
+                next_command=work.next_command(),
                 unpublished=unpublished,
             )
-    except HvsaError as error:
-        unreachable = isinstance(error, Unreachable)
-        return replace(report, error=one_line(error), unreachable=unreachable)
     except Exception as error:  # the other tasks go on, whatever it is
-        return replace(report, error=_unexpected(agent, enrollment, error))
-
-
-def _unexpected(agent: AgentContext, enrollment: Enrollment, error: Exception) -> str:
-    """One line about an error that nobody foresaw; its traceback goes into a file."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return f"no space left on the disk of {agent.workspace.root}; free space"
-    file = agent.workspace.folder(enrollment) / "unexpected.txt"
-    with suppress(OSError):
-        file.write_text("".join(traceback.format_exception(error)))
-    name = " ".join(f"{type(error).__name__}: {error}".split())
-    return f"{name}; this should not happen: please report it, with {file}"
+        line = told(error, agent.workspace.folder(enrollment))
+        return replace(report, error=line, unreachable=isinstance(error, Unreachable))

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import traceback
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob
+from hvsa_cvat.errors import HvsaError
 
 
 @dataclass(frozen=True)
@@ -19,6 +24,8 @@ class TaskReport:
     """Jobs that are assigned and not finished."""
     done: bool = False
     """Whether all rounds are over."""
+    next_command: str | None = None
+    """How to go on where all rounds are over; None where nothing is advised or left."""
     enrolled: bool = False
     """Whether this pass enrolled it, as a new task of an enrolled project."""
     unpublished: bool = False
@@ -34,3 +41,17 @@ class TaskReport:
 def one_line(error: BaseException) -> str:
     """The text of an error without its line breaks."""
     return " ".join(str(error).split())
+
+
+def told(error: Exception, folder: Path) -> str:
+    """One line about any error; the traceback of one that nobody foresaw goes into `folder`."""
+    if isinstance(error, HvsaError):
+        return one_line(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"no space left on the disk of {folder}; free space"
+    file = folder / "unexpected.txt"
+    with suppress(OSError):
+        text = "".join(traceback.format_exception(error))
+        file.write_text(text, encoding="utf-8", errors="backslashreplace")
+    name = " ".join(f"{type(error).__name__}: {error}".split())
+    return f"{name}; this should not happen: please report it, with {file}"

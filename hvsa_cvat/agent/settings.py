@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.cvat.http.client import Address, Credentials
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.task_pass import collect_policy
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
-from hvsa_cvat.cvat.http.client import CvatClient, Unreachable
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.artefacts import newest_records
@@ -51,6 +53,8 @@ class TaskStatus:
     """How the clicks of annotating every frame, to which the budget relates, are known."""
     skipped: str | None = None
     """Why the newest round asks for nothing, if so."""
+    next_command: str | None = None
+    """The command that does what is advised; None where nothing is, or nothing is left to ask."""
 
 
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
@@ -113,7 +117,8 @@ def _status(
 
 def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskStatus:
     current = session.current
-    records = newest_records(Store.peek_round(folder, current.number))
+    files = Store.peek_round(folder, current.number)
+    records = newest_records(files)
     selection = records.selection
     budget = session.config["budgets"][-1]
     return replace(
@@ -129,4 +134,5 @@ def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskSta
         outlook=records.outlook,
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
+        next_command=next_command(status.task, session, files),
     )

@@ -7,6 +7,7 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.start_network import check_machine, knows_all_classes, start_checkpoint
@@ -16,7 +17,8 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.frames import open_task_frames
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.request.ask import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
@@ -46,18 +48,13 @@ class TaskPass:
         now: Callable[[], datetime],
     ) -> None:
         """`now` is the time of the server."""
-        session = store.load()
-        if session is None:
-            raise SessionError(
-                f"{store.root} holds no session; withdraw the task and enroll it again"
-            )
-        self.session: Session = session
+        self.session = stored_session(store)
         self.state = State(store.path("cvat"))
         self._agent = agent
         self._enrollment = enrollment
         self._options = enrollment.options
         self._store = store
-        self._config = RunConfig.model_validate(session.config)
+        self._config = RunConfig.model_validate(self.session.config)
         self._now = now
 
     def ask_again(self) -> None:
@@ -81,6 +78,8 @@ class TaskPass:
 
     def publish_pending(self) -> bool:
         """Write masks to the jobs that were in use before. Returns whether some still are."""
+        if self.session.current.phase in (Phase.PREDICT, Phase.PUBLISH):
+            return False  # newer masks come first
         finished = [done.number for done in self.session.rounds if done.phase is Phase.DONE]
         if not finished or not self._server.pending(finished[-1]):
             return False
@@ -96,6 +95,13 @@ class TaskPass:
             return []
         return unfinished_jobs(self._agent.client, request, collect_policy(self._options))
 
+    def next_command(self) -> str | None:
+        """How to go on where all rounds are over."""
+        if not self.session.done:
+            return None
+        files = self._store.round(self.session.current.number)
+        return next_command(self._enrollment.task, self.session, files)
+
     def _log(self, line: str) -> None:
         self._agent.log(f"task {self._enrollment.task}: {line}")
 
@@ -107,7 +113,7 @@ class TaskPass:
     @cached_property
     def _task(self) -> WatchedTask:
         in_use = self.state.facts.frames_in_use()
-        task = _read_enrolled(self._agent.client, self._enrollment, in_use)
+        task = read_enrolled(self._agent.client, self._enrollment, in_use)
         if deleted := task.media.deleted.intersection(task.media.numbers):
             self._log(
                 f"{len(deleted)} frames were deleted since the task was enrolled, and still "
@@ -164,6 +170,14 @@ class TaskPass:
         return prepare(inputs, self._store, full_clicks=None, progress=self._progress)
 
 
+def stored_session(store: Store) -> Session:
+    """The session of an enrolled task."""
+    session = store.load()
+    if session is None:
+        raise SessionError(f"{store.root} holds no session; withdraw the task and enroll it again")
+    return session
+
+
 def publish_options(options: EnrollOptions) -> PublishOptions:
     """How the masks of an enrolled task are written."""
     return PublishOptions(shapes=options.shapes, quiet_minutes=options.quiet_minutes)
@@ -176,9 +190,10 @@ def collect_policy(options: EnrollOptions) -> CollectPolicy:
     )
 
 
-def _read_enrolled(
+def read_enrolled(
     client: CvatClient, enrollment: Enrollment, in_use: list[int] | None
 ) -> WatchedTask:
+    """An enrolled task as it is now; `in_use` are the numbers of its frames that are in use."""
     try:
         return read_task(
             client,

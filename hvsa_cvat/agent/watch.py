@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
-import uvicorn
-
-from hvsa_cvat.cvat.webhook import Listener
 from hvsa_cvat.errors import ConfigError
 
 _JITTER = 0.2
@@ -64,6 +62,12 @@ class Watch:
         self._stopped.set()
         self._woken.set()
 
+    def sleep(self, seconds: float) -> None:
+        """Sleep, but no longer than a second once the agent was asked to stop."""
+        if self.stopped or self._stopped.wait(seconds):
+            # what is polled meanwhile is not asked without a pause
+            time.sleep(min(seconds, 1.0))
+
     def passes(self) -> Iterator[None]:
         """One item whenever a pass is due, until stopped."""
         while not self.stopped:
@@ -76,35 +80,3 @@ class Watch:
         while seconds > 0 and not self.stopped and not self._woken.wait(min(seconds, _BEAT)):
             seconds -= _BEAT
             self._beat()
-
-
-@contextmanager
-def listening(address: str, listener: Listener, log: Callable[[str], None]) -> Iterator[None]:
-    """Receive webhook deliveries at `HOST:PORT` while the block runs."""
-    name, _, port = address.rpartition(":")
-    if not name or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise ConfigError(f"--listen {address!r}: write HOST:PORT, for example 0.0.0.0:8080")
-    config = uvicorn.Config(
-        listener, name.strip("[]"), int(port), log_config=None, lifespan="off", ws="none"
-    )
-    server = uvicorn.Server(config)
-    failed = threading.Event()
-
-    def serve() -> None:
-        try:
-            server.run()
-        except SystemExit:  # uvicorn raises it when it cannot bind the port
-            failed.set()
-
-    thread = threading.Thread(target=serve, name="webhooks", daemon=True)
-    thread.start()
-    while not server.started and thread.is_alive():
-        thread.join(0.01)
-    if failed.is_set() or not server.started:
-        raise ConfigError(f"--listen {address}: the port is not free; choose another")
-    log(f"listening for webhooks at {address}")
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        thread.join(10)

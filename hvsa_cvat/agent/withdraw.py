@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 
-from hvsa_cvat.agent.context import AgentContext, server_clock
+from hvsa_cvat.agent.context import AgentContext, alone_with, server_clock
 from hvsa_cvat.agent.task_pass import publish_options
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.answers.unfinished import unassign
-from hvsa_cvat.cvat.http.client import CvatClient, Json, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.retract import Retracted, retract
 from hvsa_cvat.cvat.media import missing_task
 from hvsa_cvat.cvat.request.find_task import remove_child
-from hvsa_cvat.cvat.state import Request, State
+from hvsa_cvat.cvat.state import Request, State, read_requests
 from hvsa_cvat.cvat.task import read_label_ids
-from hvsa_cvat.errors import ConfigError, SessionError
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.store import Store
 
 
@@ -23,17 +24,16 @@ def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | N
     """Remove the shapes that we pushed and still own, and with `children` our child tasks.
 
     Everything that people drew stays, and so does the folder of the session. A task in which
-    people are at work beside our shapes stays enrolled. None where the server has no such task.
+    people are at work beside our shapes stays enrolled. `children` works for a task that was
+    withdrawn without it, too. None where the server has no such task, or it was withdrawn before.
     """
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
-        raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
-    with ExitStack() as stack:
-        if stack.enter_context(agent.workspace.leased(task)) is None:
-            raise SessionError(
-                f"{holder(agent, task)} works on task {task} now; try again when it is done"
-            )
-        store = stack.enter_context(Store(agent.workspace.folder(enrollment)))
+        _check_was_asked(agent, task, children=children)
+        with alone_with(agent, task):
+            _delete_earlier_children(agent, task)
+        return None
+    with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
         state = State(store.path("cvat"))
         row = _find_task(agent.client, task)
         if row is None:
@@ -42,16 +42,12 @@ def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | N
         if retracted is not None and retracted.waits:
             return retracted
         _leave_requests(agent, state, state.requests.all(), children=children)
+        if children:
+            _delete_earlier_children(agent, task)
         agent.workspace.remove_task(task)
         if row is not None and row["project_id"] is not None:
             agent.workspace.set_withdrawn(row["project_id"], task)
     return retracted
-
-
-def holder(agent: AgentContext, task: int) -> str:
-    """The name of the agent that works on a task now."""
-    lease = agent.workspace.lease(task)
-    return lease.owner if lease is not None else "another agent"
 
 
 def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retracted:
@@ -67,14 +63,35 @@ def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retra
     )
 
 
+def _check_was_asked(agent: AgentContext, task: int, *, children: bool) -> None:
+    """`ConfigError` where a task that is not enrolled leaves nothing to be done."""
+    folders = agent.workspace.earlier_folders(task)
+    if not any(read_requests(folder / "cvat") for folder in folders):
+        raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
+    if not children:
+        raise ConfigError(
+            f"task {task} is withdrawn already; to delete its child tasks as well: "
+            f"hvsa-agent withdraw {task} --children"
+        )
+
+
+def _delete_earlier_children(agent: AgentContext, task: int) -> None:
+    """Delete the child tasks that stayed when the task was withdrawn before."""
+    for folder in agent.workspace.earlier_folders(task):
+        with Store(folder) as store:
+            state = State(store.path("cvat"))
+            _leave_requests(agent, state, state.requests.all(), children=True)
+
+
 def _leave_requests(
     agent: AgentContext, state: State, requests: Sequence[Request], *, children: bool
 ) -> None:
     """Delete the child tasks if asked, and say what stays on the server."""
     for request in requests:
         if children:
-            remove_child(agent.client, state, request)
-            agent.log(f"child task {request.task} is deleted")
+            was_there = remove_child(agent.client, state, request)
+            done = "is deleted" if was_there else "is gone already"
+            agent.log(f"child task {request.task} {done}")
         else:
             agent.log(f"child task {request.task} stays, with the answers in it")
             for job in unassign(agent.client, request):

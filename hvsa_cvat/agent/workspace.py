@@ -7,6 +7,7 @@ share a workspace; a lease that is not renewed ends by itself.
 
 from __future__ import annotations
 
+import glob
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -114,8 +115,21 @@ class Workspace:
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""
-        host = self.server.replace(":", "_")
-        return self.root / "tasks" / f"{host}-{enrollment.task}-{enrollment.key}"
+        return self._tasks / f"{self._prefix(enrollment.task)}{enrollment.key}"
+
+    def earlier_folders(self, task: int) -> list[Path]:
+        """The folders of those enrollments of a task that have ended."""
+        enrollment = self.enrollment(task)
+        present = None if enrollment is None else self.folder(enrollment)
+        found = sorted(self._tasks.glob(f"{glob.escape(self._prefix(task))}*"))
+        return [folder for folder in found if folder != present]
+
+    @property
+    def _tasks(self) -> Path:
+        return self.root / "tasks"
+
+    def _prefix(self, task: int) -> str:
+        return f"{self.server.replace(':', '_')}-{task}-"
 
     # -- tasks
 

@@ -6,7 +6,11 @@ and usage errors come at once.
 
 from __future__ import annotations
 
+import errno
+import io
 import os
+import sys
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -16,6 +20,7 @@ from hvsa_cvat.cli.console import printable
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
+from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.cli.simulate import simulate
@@ -35,8 +40,28 @@ def _is_distributed() -> bool:
     return "TORCHELASTIC_RUN_ID" in os.environ and os.environ["WORLD_SIZE"] != "1"
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What writing to a device that takes no more can end in."""
+
+
 class _Group(click.Group):
     """Errors for people become one line on stderr and an exit code; nothing else is caught."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        """A terminal without a character gets its escape; a device without room is one line."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            try:
+                return super().main(*args, **extra)
+            finally:
+                sys.stdout.flush()
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            _tell_no_room(error)
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -53,6 +78,20 @@ class _Group(click.Group):
             raise kind(printable(" ".join(str(error).split()))) from error
 
 
+def _tell_no_room(error: OSError) -> None:
+    """Say that the output, or a file, could not be written, if that can be written."""
+    with suppress(OSError):
+        click.echo(f"Error: cannot write: {error.strerror}; free space and try again", err=True)
+    # what is left in the buffers would fail once more when Python ends
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
@@ -64,6 +103,7 @@ for _command in (
     enroll,
     sync,
     status,
+    extend,
     withdraw,
     webhook,
     demo,

@@ -16,6 +16,7 @@ from hvsa_cvat.cli.console import progress_bars, say, say_with_time, warn
 if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.settings import AgentSettings
+    from hvsa_cvat.agent.watch import Watch
     from hvsa_cvat.agent.workspace import Workspace
     from hvsa_cvat.cvat.http.client import CvatClient
 
@@ -33,12 +34,20 @@ def open_settings(options: dict[str, Any]) -> AgentSettings:
 
 
 @contextmanager
-def open_client(settings: AgentSettings, log: Callable[[str], None] = warn) -> Iterator[CvatClient]:
-    """The connection to the server, which is closed afterwards."""
+def open_client(
+    settings: AgentSettings, log: Callable[[str], None] = warn, watch: Watch | None = None
+) -> Iterator[CvatClient]:
+    """The connection to the server, which is closed afterwards. Once `watch` is stopped, nothing
+    waits for the server any longer."""
     from hvsa_cvat.cvat.http.client import CvatClient
 
     with CvatClient(
-        settings.address, settings.credentials, sleep=time.sleep, rng=random.Random(), log=log
+        settings.address,
+        settings.credentials,
+        sleep=time.sleep if watch is None else watch.sleep,
+        rng=random.Random(),
+        log=log,
+        stopping=lambda: watch is not None and watch.stopped,
     ) as client:
         yield client
 
@@ -54,11 +63,16 @@ def open_workspace(settings: AgentSettings) -> Workspace:
 
 @contextmanager
 def open_agent(
-    settings: AgentSettings, *, timed: bool = False, beat: Callable[[], None] = lambda: None
+    settings: AgentSettings,
+    *,
+    timed: bool = False,
+    beat: Callable[[], None] = lambda: None,
+    watch: Watch | None = None,
 ) -> Iterator[AgentContext]:
     """An agent whose log goes to stdout, with the time of day if `timed`.
 
-    `beat` is called at each line of the log and at each step of progress.
+    `beat` is called at each line of the log and at each step of progress. Once `watch` is
+    stopped, nothing waits for the server any longer.
     """
     from hvsa_cvat.agent.context import AgentContext
 
@@ -70,5 +84,5 @@ def open_agent(
         beat()
         show(step, done, total)
 
-    with open_client(settings, log) as client, progress_bars(log) as show:
+    with open_client(settings, log, watch) as client, progress_bars(log) as show:
         yield AgentContext(settings, open_workspace(settings), client, time.time, log, progress)

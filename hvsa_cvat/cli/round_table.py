@@ -65,4 +65,4 @@ def _unseen(metrics: RoundMetrics) -> str:
 
 
 def _percent(fraction: float | None) -> str:
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
+    return "-" if fraction is None else f"{100 * fraction:.1f}"

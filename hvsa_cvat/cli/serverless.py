@@ -101,7 +101,8 @@ def _check_at_server(
     planned: PlannedFunction, task: int, server: str | None, organization: str | None
 ) -> None:
     from hvsa_cvat.agent.settings import load_settings
-    from hvsa_cvat.cvat.http.client import CvatClient, NotFound, Unreachable
+    from hvsa_cvat.cvat.http.client import CvatClient
+    from hvsa_cvat.cvat.http.errors import NotFound, Unreachable
     from hvsa_cvat.serving.render import check_deployed, check_labels
 
     settings = load_settings(None, server=server, organization=organization)

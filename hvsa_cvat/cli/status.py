@@ -64,6 +64,8 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
             say(f"  round {one.round} asks for nothing: {one.skipped}")
         if one.outlook is not None:
             say(f"  {_outlook_line(one.outlook)}")
+        if one.next_command is not None:
+            say(f"  to go on: {one.next_command}")
         if one.scores is not None and one.scores.unseen:
             say(f"  no answer shows {', '.join(one.scores.unseen)} yet")
         if one.error:
@@ -90,7 +92,7 @@ def _table(found: Sequence[TaskStatus]) -> Table:
             one.phase,
             str(len(one.open_jobs)),
             f"{one.clicks}{budget}",
-            "–" if miou is None else f"{100 * miou:.1f}",
+            "-" if miou is None else f"{100 * miou:.1f}",
         )
     return table
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -77,7 +78,7 @@ def sync(
     passes = Watch(interval or settings.interval, random.Random(), beat)
     with ExitStack() as stack:
         stack.enter_context(_stopping_by_signal(passes.stop))
-        agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat))
+        agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat, watch=passes))
         if listen:
             stack.enter_context(_webhooks(agent, listen, passes))
         if watch:
@@ -115,12 +116,13 @@ def _pass_after_pass(agent: AgentContext, passes: Watch, task: int | None, ask_a
 
 @contextmanager
 def _webhooks(agent: AgentContext, address: str, passes: Watch) -> Iterator[None]:
+    from hvsa_cvat.agent.listen import Seldom, listening
     from hvsa_cvat.agent.settings import WEBHOOK_SECRET, read_secret
-    from hvsa_cvat.agent.watch import listening
     from hvsa_cvat.cvat.webhook import Listener
 
     me = int(agent.client.me()["id"])
-    listener = Listener(read_secret(WEBHOOK_SECRET) or "", me, passes.wake)
+    odd = Seldom(agent.log, time.monotonic)
+    listener = Listener(read_secret(WEBHOOK_SECRET) or "", me, passes.wake, odd)
     with listening(address, listener, agent.log):
         yield
 

@@ -51,6 +51,8 @@ def report_lines(report: TaskReport, url: str) -> Iterator[str]:
         yield f"{name}: is enrolled"
     elif report.done:
         yield f"{name}: all rounds are done; the masks are at {url}/tasks/{report.task}"
+        if report.next_command is not None:
+            yield f"  to go on: {report.next_command}"
     if report.unpublished:
         yield f"{name}: masks wait for jobs that somebody is at work on"
 

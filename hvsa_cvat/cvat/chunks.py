@@ -1,8 +1,12 @@
-"""The file of one chunk: a zip of images or an H.264 film, checked and decoded."""
+"""The file of one chunk: a zip of images or an H.264 film, checked and decoded.
+
+What the file announces is compared with the task before anything is inflated or decoded.
+"""
 
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -19,6 +23,16 @@ from hvsa_cvat.video.film import decode_video, upright_image
 from hvsa_cvat.video.frames import resize_image
 from hvsa_cvat.video.images import read_image
 
+_BYTES_A_PIXEL = 16
+_BYTES_BESIDE = 2**23
+"""A file of 16 bits and four channels has 8 bytes a pixel, with previews and profiles beside."""
+_DIRECTORY_ENTRY = 1024
+"""Bytes of a zip's directory for each file in it; CVAT takes about 60."""
+_PLAIN_TYPES = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Ways of packing that are inflated within a limit. CVAT uses the first."""
+_GRAIN = 64
+"""Pixels; codecs round the sides of what they decode up to as much."""
+
 
 class OpenChunk(Protocol):
     def verify(self) -> None:
@@ -26,6 +40,16 @@ class OpenChunk(Protocol):
 
     def read(self, number: int) -> Image:
         """The frame with this number; reading in ascending order is fast."""
+
+
+def largest_chunk(media: TaskMedia, chunk: Chunk) -> int:
+    """Bytes that the file of a chunk has at most."""
+    return (chunk.length + 1) * _largest_frame(media)
+
+
+def _largest_frame(media: TaskMedia) -> int:
+    height, width = media.size
+    return height * width * _BYTES_A_PIXEL + _BYTES_BESIDE
 
 
 def open_chunk(path: Path, media: TaskMedia, chunk: Chunk) -> OpenChunk:
@@ -52,6 +76,8 @@ class _VideoChunk:
                 what = f"frames of {frame.width}x{frame.height}"
                 raise _unexpected(self._media, self._chunk, what)
             length += 1
+            if length > self._chunk.length:
+                raise _unexpected(self._media, self._chunk, f"more than {length - 1} frames")
         _check_length(self._media, self._chunk, length)
 
     def read(self, number: int) -> Image:
@@ -64,8 +90,9 @@ class _VideoChunk:
         raise MediaError(f"{self._path} changed while it was in use; start again")
 
     def _decode(self) -> Iterator[av.VideoFrame]:
+        height, width = (side + -side % _GRAIN for side in self._media.size)
         try:
-            for frame, _ in decode_video(self._path):
+            for frame, _ in decode_video(self._path, most_pixels=height * width, form="mp4"):
                 yield frame
         except MediaError as error:
             raise _unexpected(self._media, self._chunk, "no sound film") from error
@@ -89,13 +116,13 @@ class _ImageChunk:
     def read(self, number: int) -> Image:
         size = self._media.size
         with self._opened() as archive:
-            member = sorted(archive.namelist())[number - self._chunk.start]
-            content = io.BytesIO(archive.read(member))
+            members = sorted(archive.infolist(), key=lambda member: member.filename)
+            content = io.BytesIO(self._inflate(archive, members[number - self._chunk.start]))
         name = Path(f"frame {number} of task {self._media.task}")
-        image = read_image(name, content)
+        image = read_image(name, content, expected=size)
         if image.shape[:2] != size:
             # If the server ignored the EXIF tag, people have drawn on the image without a rotation.
-            image = read_image(name, content, turn=False)
+            image = read_image(name, content, turn=False, expected=size)
         if image.shape[:2] != size:
             raise MediaError(
                 f"{name} is {image.shape[1]}x{image.shape[0]} but the server announces "
@@ -104,13 +131,38 @@ class _ImageChunk:
             )
         return image
 
+    def _inflate(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
+        most = _largest_frame(self._media)
+        if member.file_size > most:
+            what = f"a file of {member.file_size / 2**20:.0f} MiB"
+            raise _unexpected(self._media, self._chunk, what)
+        if member.compress_type not in _PLAIN_TYPES or member.flag_bits & 1:
+            raise zipfile.BadZipFile("packed in a way that CVAT does not use")
+        return archive.read(member)
+
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
         try:
+            _check_directory(self._path, self._chunk.length)
             with zipfile.ZipFile(self._path) as archive:
                 yield archive
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, EOFError, struct.error, ValueError) as error:
             raise _unexpected(self._media, self._chunk, "no sound zip") from error
+
+
+def _check_directory(path: Path, files: int) -> None:
+    """`BadZipFile` where the directory of a zip is too large for its files: Python takes all of it
+    into memory, at ten times its bytes."""
+    with path.open("rb") as file:
+        length = file.seek(0, io.SEEK_END)
+        file.seek(max(0, length - 2**16))
+        tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0 or b"PK\6\7" in tail:  # the second one begins a form for more files than CVAT sends
+        raise zipfile.BadZipFile("no directory")
+    (size,) = struct.unpack_from("<L", tail, end + 12)
+    if size > files * _DIRECTORY_ENTRY:
+        raise zipfile.BadZipFile("a directory of too many files")
 
 
 def _check_length(media: TaskMedia, chunk: Chunk, length: int) -> None:

@@ -16,7 +16,12 @@ from urllib.parse import urlsplit
 from cvat_sdk.version import VERSION as SDK_VERSION
 
 from hvsa_cvat.cvat.account import AccountProbe, Need
-from hvsa_cvat.cvat.http.client import NEWEST, OLDEST, CvatClient, Forbidden, NotFound, Untrusted
+from hvsa_cvat.cvat.http.client import (
+    NEWEST,
+    OLDEST,
+    CvatClient,
+)
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Untrusted
 from hvsa_cvat.errors import HvsaError
 
 Level = Literal["ok", "warning", "failure"]

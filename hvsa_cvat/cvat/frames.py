@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from hvsa_cvat.cvat.chunks import OpenChunk, open_chunk
+from hvsa_cvat.cvat.chunks import OpenChunk, largest_chunk, open_chunk
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.media import Chunk, TaskMedia
 from hvsa_cvat.errors import MediaError
@@ -117,9 +117,15 @@ class _ChunkCache:
 
     def _fetch(self, chunk: Chunk) -> Path:
         arrived = self._folder / f"arrived{self._suffix}"
-        path, query = f"jobs/{chunk.job}/data", {"type": "chunk", "quality": "original"}
         try:
-            headers = self._client.download(path, arrived, index=chunk.index, **query)
+            headers = self._client.download(
+                f"jobs/{chunk.job}/data",
+                arrived,
+                most=largest_chunk(self._media, chunk),
+                type="chunk",
+                quality="original",
+                index=chunk.index,
+            )
             self._check_date(headers.get("X-Updated-Date"))
             open_chunk(arrived, self._media, chunk).verify()
             # It is renamed last: a file counts only if its name holds the checksum of its content.
@@ -133,8 +139,18 @@ class _ChunkCache:
 
     def _check_date(self, updated: str | None) -> None:
         """`updated`: the date of the job's chunks. It is never later than that of the task's."""
-        announced = datetime.fromisoformat(self._media.chunks_updated)
-        if updated and datetime.fromisoformat(updated) > announced:
+        if updated is None:
+            return
+        try:
+            is_newer = datetime.fromisoformat(updated) > datetime.fromisoformat(
+                self._media.chunks_updated
+            )
+        except (TypeError, ValueError) as error:
+            raise MediaError(
+                f"task {self._media.task}: the server dates its frames {updated[:40]!r}, which is "
+                "no date of CVAT; check the server address"
+            ) from error
+        if is_newer:
             raise MediaError(
                 f"the frames of task {self._media.task} changed on the server while they were "
                 "fetched; run again"

@@ -89,6 +89,7 @@ def read_media(client: CvatClient, row: Json, in_use: Sequence[int] | None = Non
             "make a task without honeypots"
         )
     meta: Json = client.get(f"tasks/{task}/data/meta")
+    _check_frames(task, meta, in_use or ())
     deleted = frozenset(meta["deleted_frames"])
     numbers = tuple(in_use or (n for n in range(meta["size"]) if n not in deleted))
     if not numbers:
@@ -103,6 +104,17 @@ def read_media(client: CvatClient, row: Json, in_use: Sequence[int] | None = Non
         chunks_updated=meta["chunks_updated_date"],
         files=_file_names(meta["frames"], numbers),
     )
+
+
+def _check_frames(task: int, meta: Json, in_use: Sequence[int]) -> None:
+    """`MediaError` where what is said of the frames cannot be true together."""
+    length, described = meta["size"], len(meta["frames"])
+    if described not in (1, length) or max(in_use, default=0) >= length:
+        raise MediaError(
+            f"task {task} has {length} frames and the server describes {described}"
+            + (f"; it was enrolled with {max(in_use) + 1}" if in_use else "")
+            + "; make the task anew"
+        )
 
 
 def _file_names(frames: Sequence[Json], numbers: Sequence[int]) -> tuple[str, ...]:

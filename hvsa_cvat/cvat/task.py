@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, Json, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.media import TaskMedia, missing_task, read_media
 from hvsa_cvat.errors import AnnotationError, ConfigError
 from hvsa_cvat.lookalikes import twin_hint

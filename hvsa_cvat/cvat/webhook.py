@@ -13,7 +13,10 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+import msgspec
+
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.errors import ConfigError
 
 EVENTS = ("create:job", "update:job")
@@ -51,11 +54,17 @@ def matters(delivery: Json, own_user: int) -> bool:
 class Listener:
     """An ASGI application that calls `wake` for each signed delivery that matters.
 
-    A request without a valid signature is answered with 401 and ignored. `GET` and `HEAD` are
-    answered with 200, for health checks.
+    A request without a valid signature is answered with 401 and ignored. A signed one that is no
+    delivery is answered with 400, and `log` gets a line.
     """
 
-    def __init__(self, secret: str, own_user: int, wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        secret: str,
+        own_user: int,
+        wake: Callable[[], None],
+        log: Callable[[str], None],
+    ) -> None:
         if not secret:
             raise ConfigError(
                 "webhooks need a secret; set HVSA_WEBHOOK_SECRET to the same long random text "
@@ -64,28 +73,50 @@ class Listener:
         self._secret = secret
         self._own_user = own_user
         self._wake = wake
+        self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        if scope["method"] in ("GET", "HEAD"):
-            await _answer(send, 200, b"hvsa-agent listens\n")
-            return
         body = await _read(receive)
         if body is None:
-            await _answer(send, 413, b"too large\n")
+            await answer(send, 413, b"too large\n")
             return
         given = dict(scope["headers"]).get(b"x-signature-256", b"")
         if not hmac.compare_digest(given, signature(self._secret, body).encode()):
-            await _answer(send, 401, b"wrong or missing signature\n")
+            await answer(send, 401, b"wrong or missing signature\n")
             return
-        await _answer(send, 200, b"")
         try:
-            delivery = json.loads(body)
-        except ValueError:
+            delivery = _delivery(body)
+        except ValueError as error:
+            self._log(f"webhooks: a signed request is no delivery of CVAT ({error})")
+            await answer(send, 400, b"no delivery\n")
             return
-        if isinstance(delivery, dict) and matters(delivery, self._own_user):
+        await answer(send, 200, b"")
+        if matters(delivery, self._own_user):
             self._wake()
+
+
+class _Sender(msgspec.Struct):
+    id: int | None = None
+
+
+class _Delivery(msgspec.Struct):
+    event: str
+    sender: _Sender | None = None
+    before_update: dict[str, Any] | None = None
+
+
+def _delivery(body: bytes) -> Json:
+    """`ValueError` where a body is no delivery."""
+    try:
+        content: Json = json.loads(body)
+        msgspec.convert(content, _Delivery)
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error).replace("`", "")) from error
+    except RecursionError as error:
+        raise ValueError("it nests too deeply") from error
+    return content
 
 
 def install(client: CvatClient, target: str, secret: str, projects: list[int]) -> list[Json]:
@@ -158,7 +189,8 @@ async def _read(receive: Receive) -> bytes | None:
             return body
 
 
-async def _answer(send: Send, status: int, body: bytes) -> None:
+async def answer(send: Send, status: int, body: bytes) -> None:
+    """Answer a request with a line of text."""
     headers = [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -40,6 +39,7 @@ from hvsa_cvat.segmentation.pairs import (
     epoch_pairs,
     make_batch,
 )
+from hvsa_cvat.segmentation.replay import for_training
 from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 _POLY_POWER = 0.9
@@ -266,15 +266,15 @@ def _trained(
         batch = make_batch(data, pairs)
         return batch.pinned() if device.type == "cuda" else batch
 
-    def batches(epoch: int) -> Gathered:
+    def steps(epoch: int) -> list[list[Pair]]:
         # seeded by the epoch, so that a resumed training sees the same pairs
         rng = np.random.default_rng([*seed, epoch])
-        steps: Sequence[Sequence[Pair]] = epoch_pairs(
-            len(data.frames), labeled, config.sampling, config.batch_pairs, rng
-        )
-        if team is not None:
-            steps = [team.share(pairs) for pairs in steps]
-        return Gathered(steps, gather, ahead=device.type == "cuda" and not fits)
+        return epoch_pairs(len(data.frames), labeled, config.sampling, config.batch_pairs, rng)
+
+    def batches(epoch: int) -> Gathered:
+        whole = steps(epoch)
+        mine = whole if team is None else [team.share(pairs) for pairs in whole]
+        return Gathered(mine, gather, ahead=device.type == "cuda" and not fits)
 
     consistent = config.consistency_weight > 0 and data.flow is not None
     weight = config.consistency_weight if consistent else 0.0
@@ -283,6 +283,11 @@ def _trained(
         return batch_loss(network, batch.to(device), weight, model, total)
 
     total = unshared_total if team is None else team.total
-    parallel = nullcontext(network) if team is None else team.parallel(network)
+    if team is None:
+        # a thread that pins memory meanwhile would end the recording of a graph
+        first = steps(0) if fits else []
+        images, size = 2 * max(map(len, first), default=0), data.frames.shape[1:3]
+        alone = for_training(network, device, images, size, config.epochs * len(first))
+    parallel = alone if team is None else team.parallel(network)
     with kept_memory(device), searched_kernels(device), parallel as model:
         return train(network, config, batches, loss, state, progress, team)

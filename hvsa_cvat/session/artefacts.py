@@ -74,6 +74,10 @@ class RoundFiles:
         """Where the predicted label map of a frame lies, 8-bit PNG at the frame's own size."""
         return self.folder / "label_maps" / f"{name}.png"
 
+    def count_label_maps(self) -> int:
+        """How many frames the round shows masks of."""
+        return sum(1 for _ in self.label_map_path("").parent.glob("*.png"))
+
     def label_map(self, name: str) -> LabelMap:
         """uint8 (H, W) of class indices."""
         return self._image(self.label_map_path(name))
@@ -249,12 +253,12 @@ class RoundFiles:
 
     def _save_record(self, path: Path, record: BaseModel) -> None:
         with self._written(path) as temporary:
-            temporary.write_text(record.model_dump_json(indent=2) + "\n")
+            temporary.write_text(record.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
     def _record(self, path: Path, model: type[M]) -> M | None:
         self.checksums.check(path)
         try:
-            return model.model_validate_json(path.read_text())
+            return model.model_validate_json(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, ValidationError) as error:

@@ -73,10 +73,10 @@ _DISTANCES = 256 * _MIB
 _HELD_OUT = 2**16
 """Bytes of the table that compares an answered frame with the masks before it."""
 
-_SPARE = {"cpu": 2.0, "cuda": 1.75}
+_SPARE = 2.0
 """Times the counted tensors of the network: convolutions' workspace and what lies between
 allocations. On a CPU, where freed memory is kept (`kept_memory`), 24 steps came to 1.73 times. On
-an H200 a step of W18-small at 256x320 came to 1.42 times, its prediction to 1.65 times."""
+a GPU a step of W18-small at 256x320 came to 1.45 times, its prediction to 1.8 times."""
 
 _POOLED_PIXEL = 200
 """Bytes a pixel of the frames' own size on a GPU while the segments of a frame are pooled there."""
@@ -165,14 +165,13 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         chains = carrying_threads(carried_at, demand.threads)
         vote += chains * _area(carried_at) * CARRIED_PIXEL
     on_device = demand.device != "cpu"
-    spare = _SPARE[demand.device]
     remembered = fused and carrying.remembered
     images = BATCH + remembered
-    predicted = spare * images * counted.image * counted_pixels(config.size)
+    predicted = _SPARE * images * counted.image * counted_pixels(config.size)
     predicted += (2 + remembered) * counted.weights
     joined = (_FUSED_PIXEL if fused else 0) + (_REMEMBERED_PIXEL if remembered else 0)
     classes = own * demand.classes * (_CLASS_PIXEL + joined)
-    trained = _trained(demand, counted) * spare if training is not None else 0.0
+    trained = _trained(demand, counted) * _SPARE if training is not None else 0.0
     frame = own * _FRAME_PIXEL
     host = {
         "frames": frame + int(1.5 * _DECODER * own),

@@ -146,6 +146,22 @@ class Session:
         asking = replace(self.current, phase=Phase.REQUEST, request=None)
         return replace(self, rounds=(*self.rounds[:-1], asking))
 
+    def extended(self, rounds_total: int, config: Json, *, predict_again: bool) -> Session:
+        """The session with more rounds after its last one, and the settings that tell of them.
+
+        `predict_again`: the round after the last one asks for samples of another kind, so PREDICT
+        of the last round must score those.
+        """
+        if rounds_total <= self.rounds_total:
+            raise ValueError(f"{rounds_total} rounds are not more than {self.rounds_total}")
+        current, rounds = self.current, self.rounds
+        if current.number == self.rounds_total:
+            if predict_again and current.phase in (Phase.PUBLISH, Phase.DONE):
+                rounds = (*rounds[:-1], replace(current, phase=Phase.PREDICT))
+            elif self.done:
+                rounds = (*rounds, Round(current.number + 1, Phase.SELECT))
+        return replace(self, rounds_total=rounds_total, config=config, rounds=rounds)
+
     def to_json(self) -> Json:
         return {
             "id": self.id,

@@ -18,7 +18,7 @@ from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import make_folder, remove_partial
 from hvsa_cvat.session.artefacts import RoundFiles, VideoFiles
 from hvsa_cvat.session.checksums import Checksums
-from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.rounds import Json, Session
 
 SCHEMA_VERSION = 2
 """1 had no checksums."""
@@ -138,16 +138,15 @@ class Store:
                     f"{self.root} already holds session {present!r}; resume it or choose "
                     "another folder"
                 )
-            head = {k: v for k, v in session.to_json().items() if k != "rounds"}
-            connection.execute(sa.insert(_sessions), head)
+            connection.execute(sa.insert(_sessions), _head(session))
             _write_rounds(connection, session)
 
     def save(self, session: Session) -> None:
-        """Replace what is stored of the rounds of `session`, and record the checksums of the files
-        that were written since: as a whole or not at all."""
+        """Replace what is stored of `session`, and record the checksums of the files that were
+        written since: as a whole or not at all."""
         with self._database.transaction() as connection:
-            known = sa.select(_sessions.c.id).where(_sessions.c.id == session.id)
-            if connection.scalar(known) is None:
+            mine = sa.update(_sessions).where(_sessions.c.id == session.id)
+            if connection.execute(mine.values(_head(session))).rowcount == 0:
                 raise SessionError(
                     f"{self.root} does not hold session {session.id!r}; choose its own folder"
                 )
@@ -188,6 +187,11 @@ def _load(connection: sa.Connection, database: Path) -> Session | None:
             f"{database} does not hold a whole session ({error}); restore it from a copy or "
             "choose another folder"
         ) from error
+
+
+def _head(session: Session) -> Json:
+    """Everything but the rounds."""
+    return {name: value for name, value in session.to_json().items() if name != "rounds"}
 
 
 def _write_rounds(connection: sa.Connection, session: Session) -> None:

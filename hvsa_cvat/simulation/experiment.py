@@ -70,7 +70,7 @@ def run_experiment(
                         rounds=tuple(told),
                     )
                     with atomic_write(store.path("metrics.json")) as path:
-                        path.write_text(metrics.model_dump_json(indent=2) + "\n")
+                        path.write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
             moved = advance(session, server, store, lambda: context, clock)
             if moved is None:
                 break

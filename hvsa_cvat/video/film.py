@@ -102,15 +102,28 @@ class Film:
         self._decoder, self._next = (frame for frame, _ in decode_video(self._path)), 0
 
 
-def decode_video(path: Path, seek: int | None = None) -> Iterator[tuple[av.VideoFrame, int]]:
+def decode_video(
+    path: Path,
+    seek: int | None = None,
+    *,
+    most_pixels: int = MOST_PIXELS,
+    form: str | None = None,
+) -> Iterator[tuple[av.VideoFrame, int]]:
     """Frames with the container's own guess of how many there are, from the key frame at or
-    before the time stamp `seek`."""
+    before the time stamp `seek`.
+
+    Larger frames than `most_pixels` are not decoded. `form` is FFmpeg's name of the container, any
+    where it is None.
+    """
+    most = {"max_pixels": str(most_pixels)}
     try:
         # The whitelist keeps a playlist dressed up as a video from reaching into the network.
-        with av.open(str(path), options={"protocol_whitelist": "file"}) as container:
+        # FFmpeg decodes some frames while it opens a file, so the limit is given twice.
+        options = {"protocol_whitelist": "file", **most}
+        with av.open(str(path), format=form, options=options) as container:
             stream = _choose_stream(path, container)
             stream.thread_type = "AUTO"
-            stream.codec_context.options = {"max_pixels": str(MOST_PIXELS)}
+            stream.codec_context.options = most
             if seek is not None:
                 container.seek(seek, stream=stream)
             cut = False

@@ -31,13 +31,20 @@ _NEW_SUBFILE_TYPE = 254
 _REDUCED = 1
 """Bit of `NewSubfileType`: the page is a smaller copy of another one, such as a thumbnail."""
 _JPEG = ("JPEG", "MPO")
+_TILE_SIDES = (322, 323)
+"""Tags of TIFF: width and height of a tile. Tiles are decoded whole, however small the image is."""
+_LARGEST_TILE = 2**22
+"""Pixels of a tile beyond those of the image."""
 
 
 @contextmanager
-def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[PillowImage.Image]:
+def opened_image(
+    path: Path, content: IO[bytes] | None = None, expected: Size | None = None
+) -> Iterator[PillowImage.Image]:
     """A Pillow image; whatever goes wrong while it is in use is a `MediaError` of this file.
 
-    An image inside another file comes as its `content`; `path` then only names it to people.
+    An image inside another file comes as its `content`; `path` then only names it to people. An
+    image whose header does not announce the `expected` size, upright or turned, is not decoded.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -47,6 +54,8 @@ def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[Pillo
                 file = content or stack.enter_context(path.open("rb"))
                 it = stack.enter_context(PillowImage.open(file, formats=FORMATS))
                 _check_pixels(path, it.size[0], it.size[1])
+                if expected is not None:
+                    _check_header(path, it, expected)
                 yield it
         except MediaError:
             raise
@@ -64,14 +73,27 @@ def opened_image(path: Path, content: IO[bytes] | None = None) -> Iterator[Pillo
             ) from error
 
 
-def _check_pixels(path: Path, width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise MediaError(_too_large(path, f"{width}x{height} pixels"))
+def _check_pixels(path: Path, width: int, height: int, most: int = MOST_PIXELS) -> None:
+    if width * height > most:
+        raise MediaError(_too_large(path, f"{width}x{height} pixels", most))
 
 
-def _too_large(path: Path, claim: str) -> str:
+def _check_header(path: Path, image: PillowImage.Image, expected: Size) -> None:
+    """What is announced decides how much memory decoding takes."""
+    width, height = image.size
+    if sorted((height, width)) != sorted(expected):
+        raise MediaError(
+            f"{path} is {width}x{height} but the server announces {expected[1]}x{expected[0]}; "
+            "make the task anew"
+        )
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        across, down = (int(image.tag_v2.get(tag, 1)) for tag in _TILE_SIDES)
+        _check_pixels(path, across, down, width * height + _LARGEST_TILE)
+
+
+def _too_large(path: Path, claim: str, most: int = MOST_PIXELS) -> str:
     return (
-        f"the image {path} claims {claim}, and at most {MOST_PIXELS // 10**6} million are opened; "
+        f"the image {path} claims {claim}, and at most {most // 10**6} million are opened; "
         "make it smaller or remove it"
     )
 
@@ -123,12 +145,18 @@ def list_pages(image: PillowImage.Image) -> list[int]:
     return found
 
 
-def read_image(path: Path, content: IO[bytes] | None = None, *, turn: bool = True) -> Image:
+def read_image(
+    path: Path,
+    content: IO[bytes] | None = None,
+    *,
+    turn: bool = True,
+    expected: Size | None = None,
+) -> Image:
     """An image of any pixel format as RGB, turned upright by its EXIF tag if `turn`.
 
-    An image inside another file comes as its `content`; `path` then only names it to people.
+    `content` and `expected` as for `opened_image`.
     """
-    with opened_image(path, content) as image:
+    with opened_image(path, content, expected) as image:
         return rgb_image(ImageOps.exif_transpose(image) if turn else image, path)
 
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from tests.contract.place import Json, Own, Place, desk, write_video
 from tests.standin import StandIn
 

@@ -15,7 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hvsa_cvat.cvat.http.client import Address, Credentials, CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.ports import silent
 
 Json = dict[str, Any]

@@ -2,14 +2,9 @@
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import (
-    Address,
-    Credentials,
-    CvatClient,
-    NotFound,
-    Refused,
-    Unauthorized,
-)
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.errors import NotFound, Refused, Unauthorized
 from tests.contract.place import Json, Place
 
 

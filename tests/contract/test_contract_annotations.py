@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import CvatClient, Refused
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Refused
 from hvsa_cvat.errors import ServerError
 from tests.contract.place import UNSET, Json
 

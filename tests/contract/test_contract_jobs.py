@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import CvatClient, Forbidden
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Forbidden
 from tests.contract.place import Json, Own, Place, jobs_of, write_pictures
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound
 from tests.contract.place import Json, Own, Place, jobs_of
 
 

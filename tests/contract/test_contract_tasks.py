@@ -5,7 +5,8 @@ from urllib.parse import quote
 
 import pytest
 
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound, Refused
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound, Refused
 from hvsa_cvat.errors import ServerError
 from tests.contract.place import LABELS, Json, Own, jobs_of, write_pictures
 

@@ -59,6 +59,8 @@ class StandIn:
         self.retry_after = 0
         self.before_request: Callable[[Request], None] | None = None
         self.after_request: Callable[[Request], None] | None = None
+        self.twist: Callable[[Request], bytes | None] | None = None
+        """The body that is sent in place of the right one; None leaves that."""
         self.admin = self.add_user("admin", "admin", ["admin"])
         self._postman = Postman(self)
         self._server: Server | None = None

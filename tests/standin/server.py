@@ -144,6 +144,8 @@ class Handler(BaseHTTPRequestHandler):
         result = api.Answer(HTTPStatus.OK)
         if fault is None or fault.acts:
             result = cvat.serve(request)
+        if cvat.twist and (twisted := cvat.twist(request)) is not None:
+            result = api.Answer(result.status, twisted, result.headers)
         if cvat.after_request:
             cvat.after_request(request)
         if fault in (Fault.RESET, Fault.RESET_AFTER):

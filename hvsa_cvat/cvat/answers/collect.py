@@ -11,7 +11,7 @@ from hvsa_cvat.cvat.answers.merge import digest_of, merge
 from hvsa_cvat.cvat.answers.read_request import ReadJob, RequestReader, name_jobs
 from hvsa_cvat.cvat.answers.send_back import finish_sending_back, send_back, was_sent_back
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.state import ChildJob, CollectedAnswers, Request
 from hvsa_cvat.types import Answers
 

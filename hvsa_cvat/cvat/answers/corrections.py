@@ -10,7 +10,7 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy, is_finished, read_unc
 from hvsa_cvat.cvat.answers.read_job import read_shape
 from hvsa_cvat.cvat.answers.remarks import Remark, TakeRemark, remark_lines
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes, read_shapes
 from hvsa_cvat.cvat.masks.task_labels import read_labels
 from hvsa_cvat.cvat.shapes import compose

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.state import Request
 
 Content = TypeVar("Content")

@@ -18,7 +18,8 @@ from hvsa_cvat.cvat.answers.read_job import Assignment, JobAnswers, read_answers
 from hvsa_cvat.cvat.answers.remarks import remark_lines
 from hvsa_cvat.cvat.answers.send_back import percent, was_sent_back
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Json, NotFound
+from hvsa_cvat.cvat.http.errors import NotFound
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.state import ChildJob, Reading, Request
 from hvsa_cvat.errors import ServerError
 

@@ -13,7 +13,8 @@ from functools import partial
 from hvsa_cvat.cvat.answers.outlines import ChildLabels
 from hvsa_cvat.cvat.answers.read_job import JobAnswers
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.outline_shape import outline_shape
 from hvsa_cvat.cvat.state import Reading, Region, State
 

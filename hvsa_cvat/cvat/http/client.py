@@ -7,7 +7,6 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,36 +15,18 @@ import urllib3
 
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.http.errors import (
-    Forbidden,
     NotFound,
-    Refused,
-    Unauthorized,
     Uncertain,
     Unreachable,
-    Untrusted,
 )
 from hvsa_cvat.cvat.http.exchange import Json, Policy, Request, encode
-from hvsa_cvat.cvat.http.response import date_of, read_headers, read_json
+from hvsa_cvat.cvat.http.forms import check_answer, check_page
+from hvsa_cvat.cvat.http.limits import LARGEST_FILE, LONGEST_CALL, MOST_PAGES, Patience
+from hvsa_cvat.cvat.http.response import date_of, read_blocks, read_headers, read_json
 from hvsa_cvat.cvat.http.transport import Transport
 from hvsa_cvat.cvat.http.upload import Upload
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress
-
-__all__ = [
-    "NEWEST",
-    "OLDEST",
-    "Address",
-    "Credentials",
-    "CvatClient",
-    "Forbidden",
-    "Json",
-    "NotFound",
-    "Refused",
-    "Unauthorized",
-    "Uncertain",
-    "Unreachable",
-    "Untrusted",
-]
 
 OLDEST, NEWEST = (2, 42), (2, 80)
 """The versions of CVAT that this client is made for; for others it logs a warning."""
@@ -60,8 +41,6 @@ _CREATIONS = 3
 _LOOKS = (0.0, 2.0, 8.0)
 """Seconds before each search for an object whose creation got no answer: a gateway may give up on a
 request while the server still works on it."""
-
-_BLOCK = 2**20
 
 
 def _quiet(line: str) -> None:
@@ -85,16 +64,21 @@ class CvatClient:
         rng: random.Random | None = None,
         log: Callable[[str], None] = _quiet,
         timeouts: tuple[float, float] = (10, 300),
+        longest: float = LONGEST_CALL,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`timeouts`: seconds to connect, and to wait for the next byte. `log` gets one line for
-        every repetition and warning."""
+        """`timeouts`: seconds to connect, and to wait for the next byte. `longest`: seconds of one
+        call with all its repetitions. `log` gets one line for every repetition and warning.
+        `stopping` tells whether the agent was asked to stop: then nothing is repeated, and calls
+        end within seconds."""
+        patience = Patience(*timeouts, call=longest)
         self.address = address
         self._sleep = sleep
         self._log = log
         self._me: Json | None = None
         self._version: tuple[int, int] | None = None
         self._transport = Transport(
-            address, credentials, sleep, rng or random.Random(), log, timeouts
+            address, credentials, sleep, rng or random.Random(), log, patience, stopping
         )
 
     def __enter__(self) -> CvatClient:
@@ -129,7 +113,7 @@ class CvatClient:
         if self._me is None:
             # in the personal space, so that a wrong organisation is not taken for a wrong login
             request = Request("GET", "users/self", headers={"X-Organization": ""})
-            self._me = self._transport.call(Policy.READ, request, read_json)
+            self._me = self._call(Policy.READ, request)
         return self._me
 
     def version(self) -> tuple[int, int]:
@@ -158,7 +142,7 @@ class CvatClient:
 
     def get(self, path: str, /, **query: object) -> Any:
         """The JSON of `path`; repeated as needed."""
-        return self._transport.call(Policy.READ, Request("GET", path, query=query), read_json)
+        return self._call(Policy.READ, Request("GET", path, query=query))
 
     def rows(self, path: str, /, **query: object) -> list[Json]:
         """All rows of a list, by ascending id, each once."""
@@ -173,16 +157,19 @@ class CvatClient:
             "people are at work"
         )
 
-    def download(self, path: str, target: Path, /, **query: object) -> Mapping[str, str]:
+    def download(
+        self, path: str, target: Path, /, *, most: int = LARGEST_FILE, **query: object
+    ) -> Mapping[str, str]:
         """Write the body of `path` to the file `target`, whole or not at all; repeated as needed.
 
-        Returns the headers of the answer.
+        A body of more than `most` bytes is refused. Returns the headers of the answer.
         """
 
         def save(response: urllib3.BaseHTTPResponse) -> Mapping[str, str]:
             with atomic_write(target) as temporary, temporary.open("wb") as file:
-                for block in response.stream(_BLOCK):
+                for block in read_blocks(response, most):
                     file.write(block)
+                self._transport.check_in_time()
             return response.headers
 
         return self._transport.call(Policy.READ, Request("GET", path, query=query), save)
@@ -194,7 +181,7 @@ class CvatClient:
         """
         request = Request(method, path, encode(body), query)
         try:
-            return self._transport.call(Policy.REPEATABLE, request, read_json)
+            return self._call(Policy.REPEATABLE, request)
         except NotFound:
             if method == "DELETE":
                 return None
@@ -203,7 +190,7 @@ class CvatClient:
     def send(self, method: str, path: str, body: Any = None, /, **query: object) -> Any:
         """A write that must not happen twice; `Uncertain` where nobody knows whether it did."""
         request = Request(method, path, encode(body), query)
-        return self._transport.call(Policy.ONCE, request, read_json)
+        return self._call(Policy.ONCE, request)
 
     def create(self, path: str, body: Any, find: Callable[[], Json | None]) -> Json:
         """The object that `find` finds, or else a new one, made by a POST of `body`.
@@ -221,7 +208,7 @@ class CvatClient:
                 sent += 1
                 self._log(f"{error}; looking for what it made")
                 known = self._look(find)
-                if known is None and sent == _CREATIONS:
+                if known is None and (sent == _CREATIONS or self._transport.stopping):
                     raise
         return known
 
@@ -245,30 +232,38 @@ class CvatClient:
         """
         Upload(self._transport, self.get, self._sleep, task).run(files, data, progress, step)
 
+    def _call(self, policy: Policy, request: Request) -> Any:
+        def take(response: urllib3.BaseHTTPResponse) -> Any:
+            return check_answer(request.method, request.path, read_json(response))
+
+        return self._transport.call(policy, request, take)
+
+    def _read_page(self, path: str, query: Mapping[str, object]) -> Any:
+        def take(response: urllib3.BaseHTTPResponse) -> Any:
+            return check_page(path, read_json(response))
+
+        return self._transport.call(Policy.READ, Request("GET", path, query=query), take)
+
     def _read_pages(self, path: str, query: Mapping[str, object]) -> list[Json] | None:
         """None where rows moved between the pages, so that one may have slipped through."""
         rows: dict[object, Json] = {}
         total = 0
-        for page in count(1):
+        for number in range(1, MOST_PAGES + 1):
+            asked = {"sort": "id", "page_size": _PAGE, **query, "page": number}
             try:
-                answer = self.get(path, **{"sort": "id", "page_size": _PAGE, **query, "page": page})
+                page = self._read_page(path, asked)
             except NotFound:
-                if page == 1:
+                if number == 1:
                     raise
                 return None
-            try:
-                results, last = answer["results"], answer["next"] is None
-                total = total if page > 1 else answer["count"]
-                before = len(rows)
-                rows |= {row["id"]: row for row in results}
-                moved = answer["count"] != total or len(rows) != before + len(results)
-            except (TypeError, KeyError) as error:
-                raise Unreachable(
-                    f"{self._transport.name('GET', path)}: the answer is no list of CVAT; check "
-                    "the server address"
-                ) from error
-            if moved:
+            total = total if number > 1 else page["count"]
+            before = len(rows)
+            rows |= {row["id"]: row for row in page["results"]}
+            if page["count"] != total or len(rows) != before + len(page["results"]):
                 return None
-            if last:
-                break
-        return list(rows.values())
+            if page["next"] is None:
+                return list(rows.values())
+        raise Unreachable(
+            f"{self._transport.name('GET', path)}: the list has more than {MOST_PAGES} pages; "
+            "check the server address"
+        )

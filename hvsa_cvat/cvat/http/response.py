@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from html import unescape
@@ -14,8 +14,14 @@ import urllib3
 
 from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused, Unauthorized, Untrusted
 from hvsa_cvat.cvat.http.exchange import Failure
+from hvsa_cvat.cvat.http.limits import LARGEST_JSON
 from hvsa_cvat.cvat.http.proxy import proxy_hint
 from hvsa_cvat.errors import ServerError
+
+_BLOCK = 2**16
+"""Bytes of an answer that are read at once."""
+_DEEPEST_WORDS = 10
+"""Levels of an error body that are told."""
 
 Plain = Callable[[object], str]
 """Makes one short line, without our secrets, of what others say."""
@@ -100,19 +106,37 @@ def failure_of(
     return Failure(f"the connection broke: {plain(error.args[-1])}{proxy_hint(url)}")
 
 
+def read_blocks(response: urllib3.BaseHTTPResponse, most: int) -> Iterator[bytes]:
+    """The body in blocks, inflated where it comes packed; `Failure` where it has more than `most`
+    bytes."""
+    announced = response.headers.get("Content-Length", "")
+    taken = int(announced) if re.fullmatch("[0-9]{1,18}", announced) else 0
+    if taken <= most:
+        taken = 0
+        # urllib3 inflates no more than is asked for
+        while taken <= most and (block := response.read(_BLOCK)):
+            taken += len(block)
+            yield block
+    if taken > most:
+        raise Failure(f"an answer of more than {most / 2**20:.0f} MiB", lasting=True)
+
+
 def read_headers(response: urllib3.BaseHTTPResponse) -> urllib3.HTTPHeaderDict:
     """Its headers; the body is read and dropped."""
-    response.read()
+    for _ in read_blocks(response, LARGEST_JSON):
+        pass
     return response.headers
 
 
-def read_json(response: urllib3.BaseHTTPResponse) -> Any:
+def read_json(response: urllib3.BaseHTTPResponse, most: int = LARGEST_JSON) -> Any:
     """The JSON of its body, None where that is empty."""
-    content = response.read()
+    content = b"".join(read_blocks(response, most))
     if not content:
         return None
     try:
         return json.loads(content)
+    except RecursionError as error:
+        raise Failure("an answer that nests too deeply", lasting=True) from error
     except ValueError as error:
         raise Failure("an answer that is not JSON") from error
 
@@ -120,18 +144,20 @@ def read_json(response: urllib3.BaseHTTPResponse) -> Any:
 def _try_json(content: bytes) -> Any:
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
-def _words(answer: Any) -> str:
+def _words(answer: Any, deepest: int = _DEEPEST_WORDS) -> str:
     """What an error body says, whatever its form: JSON, a web page or text."""
+    if deepest == 0:
+        return "..."
     if isinstance(answer, dict):
         silent = ("detail", "non_field_errors")
-        parts = (_words(v) if k in silent else f"{k}: {_words(v)}" for k, v in answer.items())
-        return "; ".join(parts)
+        said = {key: _words(value, deepest - 1) for key, value in answer.items()}
+        return "; ".join(v if key in silent else f"{key}: {v}" for key, v in said.items())
     if isinstance(answer, list):
-        return ", ".join(_words(part) for part in answer)
+        return ", ".join(_words(part, deepest - 1) for part in answer)
     text = answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer)
     if "<html" not in text.lower():
         return text
@@ -144,7 +170,7 @@ def date_of(text: str | None) -> datetime | None:
     """The date of a header, or None where there is none or it cannot be read."""
     try:
         return None if text is None else parsedate_to_datetime(text).astimezone(UTC)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

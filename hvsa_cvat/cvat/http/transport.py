@@ -9,18 +9,21 @@ from __future__ import annotations
 
 import io
 import random
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
 import urllib3
 from cvat_sdk.api_client import ApiClient, Configuration
 from cvat_sdk.core.helpers import make_request_headers
-from tenacity import RetryCallState, Retrying, retry_if_exception, stop_after_attempt
+from tenacity import RetryCallState, Retrying, retry_if_exception
 
 from hvsa_cvat import __version__
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.cvat.http.deadline import Deadline
 from hvsa_cvat.cvat.http.errors import Forbidden, Refused, Unauthorized, Uncertain, Unreachable
 from hvsa_cvat.cvat.http.exchange import Failure, Policy, Request, encode, query_text
+from hvsa_cvat.cvat.http.limits import Patience
 from hvsa_cvat.cvat.http.proxy import use_proxy
 from hvsa_cvat.cvat.http.response import check_status, failure_of, read_headers
 
@@ -36,10 +39,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Transport:
-    """Sends requests for one thread, logs in when needed, and repeats what may be repeated.
-
-    `timeouts`: seconds to connect, and to wait for the next byte.
-    """
+    """Sends requests for one thread, logs in when needed, and repeats what may be repeated."""
 
     def __init__(
         self,
@@ -48,14 +48,16 @@ class Transport:
         sleep: Callable[[float], None],
         rng: random.Random,
         log: Callable[[str], None],
-        timeouts: tuple[float, float],
+        patience: Patience,
+        stopping: Callable[[], bool],
     ) -> None:
         self.address = address
         self._credentials = credentials
         self._sleep = sleep
         self._rng = rng
         self._log = log
-        self._timeout = urllib3.Timeout(connect=timeouts[0], read=timeouts[1])
+        self._patience = patience
+        self._timeout = urllib3.Timeout(connect=patience.connect, read=patience.read)
         configuration = Configuration(
             host=address.url,
             access_token=credentials.token or None,
@@ -63,6 +65,7 @@ class Transport:
         )
         use_proxy(configuration, address.url)
         self._api = ApiClient(configuration)
+        self._deadline = Deadline(self._api.rest_client.pool_manager, stopping, patience.stopping)
         self._api.user_agent = f"hvsa-cvat/{__version__} {self._api.user_agent}"
         # the empty name is the personal space; without the header lists mix all organisations
         self._api.default_headers["X-Organization"] = address.organization or ""
@@ -73,7 +76,17 @@ class Transport:
 
     def close(self) -> None:
         self._api.rest_client.pool_manager.clear()
+        self._deadline.close()
         self._api.close()
+
+    def check_in_time(self) -> None:
+        """For who takes an answer, before what was read of it counts as whole."""
+        self._deadline.check()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the agent was asked to stop: nothing is repeated then."""
+        return self._deadline.stopping()
 
     def login(self) -> None:
         """Open a session with user and password; a token needs none. Done by itself if needed."""
@@ -118,6 +131,11 @@ class Transport:
         self, policy: Policy, request: Request, take: Callable[[urllib3.BaseHTTPResponse], _Answer]
     ) -> _Answer:
         name = self.name(request.method, request.path)
+        end = time.monotonic() + self._patience.call
+
+        def enough(state: RetryCallState) -> bool:
+            late = time.monotonic() >= end
+            return state.attempt_number >= _ATTEMPTS or late or self.stopping
 
         def wait(state: RetryCallState) -> float:
             backoff = min(2.0 ** (state.attempt_number - 1), _LONGEST_BACKOFF)
@@ -135,14 +153,14 @@ class Transport:
 
         retrying = Retrying(
             sleep=self._sleep,
-            stop=stop_after_attempt(_ATTEMPTS),
+            stop=enough,
             wait=wait,
             retry=retry_if_exception(again),
             before_sleep=tell,
             reraise=True,
         )
         try:
-            return retrying(lambda: self._exchange(request, take))
+            return retrying(lambda: self._exchange(request, take, end))
         except Failure as failure:
             if policy is Policy.ONCE and not failure.untouched:
                 raise Uncertain(
@@ -153,9 +171,15 @@ class Transport:
             ) from failure
 
     def _exchange(
+        self, request: Request, take: Callable[[urllib3.BaseHTTPResponse], _Answer], end: float
+    ) -> _Answer:
+        """One attempt, until `end` by the monotonic clock."""
+        with self._deadline.until(end):
+            return self._send(request, take)
+
+    def _send(
         self, request: Request, take: Callable[[urllib3.BaseHTTPResponse], _Answer]
     ) -> _Answer:
-        """One attempt."""
         headers = {"User-Agent": self._api.user_agent}
         if not request.anonymous:
             headers = make_request_headers(self._api)

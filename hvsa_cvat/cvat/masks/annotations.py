@@ -14,7 +14,9 @@ from typing import Literal
 
 import msgspec
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.http.forms import Shape, Track
 from hvsa_cvat.errors import ServerError
 
 
@@ -46,13 +48,25 @@ def read_annotations(client: CvatClient, job: int, folder: Path) -> Iterator[Ann
         answer = _parse(path)
         yield from (_annotation("shape", raw) for raw in answer.shapes)
         yield from (_annotation("track", raw) for raw in answer.tracks)
-    except (ValueError, msgspec.MsgspecError) as error:
-        raise ServerError(
-            f"{client.address.url}: the annotations of job {job} cannot be understood ({error}); "
-            "check the server address"
-        ) from error
+    except (ValueError, RecursionError, msgspec.MsgspecError) as error:
+        raise _not_understood(client, job, error) from error
     finally:
         path.unlink(missing_ok=True)
+
+
+def check_annotation(client: CvatClient, job: int, one: Annotation) -> None:
+    """`ServerError` where it lacks what is read of a shape or track, or has it as another type."""
+    try:
+        msgspec.convert(one.content, Shape if one.kind == "shape" else Track)
+    except (RecursionError, msgspec.MsgspecError) as error:
+        raise _not_understood(client, job, error) from error
+
+
+def _not_understood(client: CvatClient, job: int, error: Exception) -> ServerError:
+    return ServerError(
+        f"{client.address.url}: the annotations of job {job} cannot be understood ({error}); "
+        "check the server address"
+    )
 
 
 def _parse(path: Path) -> _Answer:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from hvsa_cvat.cvat.connection import Log
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes, read_shapes
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels

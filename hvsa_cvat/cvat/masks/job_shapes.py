@@ -13,8 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from functools import cached_property
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
-from hvsa_cvat.cvat.masks.annotations import read_annotations
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.masks.annotations import check_annotation, read_annotations
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels
 from hvsa_cvat.cvat.state import Pushed, State
 
@@ -45,6 +46,11 @@ class JobShapes:
     def _tracks(self) -> int:
         return hash(json.dumps(self.tracks))
 
+    @property
+    def frames_of_ours(self) -> set[int]:
+        """The frames on which a shape of ours is."""
+        return {frame for frame, ids in self.own.items() if ids}
+
     def all_ours(self) -> dict[int, int]:
         """Id -> frame of our shapes, surplus copies included."""
         own = {shape: frame for frame, ids in self.own.items() for shape in ids.values()}
@@ -65,6 +71,7 @@ def read_shapes(client: CvatClient, state: State, labels: TaskLabels, row: Json)
     tracks: list[Json] = []
     edited = 0
     for one in read_annotations(client, job, state.folder):
+        check_annotation(client, job, one)
         if one.kind == "track":
             tracks.append(one.content)
             continue
@@ -102,13 +109,20 @@ class _Recogniser:
         """The fingerprint of a shape that is ours; None for a shape of people."""
         known = self.missing.pop(shape["id"], None)
         if known is not None:
-            if self.labels.fingerprint(shape) == known:
+            if self._fingerprint(shape) == known:
                 return known
             self.changed.append(shape["id"])
         elif self._intended and shape.get("source") == "auto":
-            found = self.labels.fingerprint(shape)
-            if self._intended[found] > 0:
+            found = self._fingerprint(shape)
+            if found is not None and self._intended[found] > 0:
                 self._intended[found] -= 1
                 self.adopted.append((found, shape["id"]))
                 return found
         return None
+
+    def _fingerprint(self, shape: Json) -> str | None:
+        """None where the points are no numbers, which no shape of ours has."""
+        try:
+            return self.labels.fingerprint(shape)
+        except (TypeError, ValueError, KeyError):
+            return None

@@ -1,8 +1,8 @@
-"""Label maps to the shapes that we propose: each pixel with a class lies in exactly one of them."""
+"""Label maps to the shapes that we propose: each pixel with a class lies in one of them at most."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.annotation.run_lengths import encode_masks
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.masks.job_frames import Holders
 from hvsa_cvat.cvat.masks.options import Kind
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels
 from hvsa_cvat.cvat.task import WatchedTask
@@ -33,30 +34,61 @@ class Proposal:
         return self.make(self.frame, self.label_id, self.points.tolist())
 
 
+@dataclass(frozen=True)
+class _Kinds:
+    """Class index -> itself, or IGNORE where it becomes another kind of shape or none."""
+
+    as_mask: NDArray[np.uint8]
+    as_polygon: NDArray[np.uint8]
+
+    @classmethod
+    def of(cls, kinds: Mapping[int, str]) -> _Kinds:
+        """`kinds` is `mask` or `polygon` by class index."""
+        found = cls(*(np.full(IGNORE + 1, IGNORE, dtype=np.uint8) for _ in range(2)))
+        for index, kind in kinds.items():
+            (found.as_polygon if kind == "polygon" else found.as_mask)[index] = index
+        return found
+
+
 class Proposer:
-    """Makes the shapes of a frame; knows which class becomes which kind of shape."""
+    """Makes the shapes of a frame; knows which class becomes which kind of shape.
+
+    A frame that several jobs hold gets polygons in each of them, wherever the label takes both
+    kinds: an export of the task merges polygons that are alike, and shows masks twice. A class
+    whose label takes masks only is shown by the first job alone.
+    """
 
     def __init__(self, task: WatchedTask, labels: TaskLabels, kind: Kind) -> None:
         """`kind` is for classes whose label takes both; the others get the kind of their label."""
         self._task = task
         self._labels = labels
-        # Class index -> itself, or IGNORE where it becomes another kind of shape or none.
-        self._as_mask = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
-        self._as_polygon = self._as_mask.copy()
-        for index, label in enumerate(task.classes):
-            if index not in task.background:
-                either = kind.removesuffix("s")
-                is_polygon = (either if label.type == "any" else label.type) == "polygon"
-                (self._as_polygon if is_polygon else self._as_mask)[index] = index
+        shown = {
+            index: label.type
+            for index, label in enumerate(task.classes)
+            if index not in task.background
+        }
+        either = kind.removesuffix("s")
+        self._alone = _Kinds.of({i: either if t == "any" else t for i, t in shown.items()})
+        self._first = _Kinds.of({i: "polygon" if t == "any" else t for i, t in shown.items()})
+        self._further = _Kinds.of({i: "polygon" for i, t in shown.items() if t != "mask"})
+        self.first_only = [task.classes[i].name for i, t in shown.items() if t == "mask"]
+        """Names of the classes that only the first job of a frame shows."""
 
-    def propose(self, frame: int, label_map: LabelMap, people: Mask) -> list[Proposal]:
+    def propose(
+        self, frame: int, label_map: LabelMap, people: Mask, holders: Holders
+    ) -> list[Proposal]:
         """The shapes of the frame with this number. Pixels of `people` and background stay free."""
         free = np.where(people, np.uint8(IGNORE), label_map)
+        kinds = {
+            Holders.ALONE: self._alone,
+            Holders.FIRST: self._first,
+            Holders.FURTHER: self._further,
+        }[holders]
         found = [
             self._proposal(frame, index, points, mask_shape)
-            for index, points in encode_masks(self._as_mask[free]).items()
+            for index, points in encode_masks(kinds.as_mask[free]).items()
         ]
-        as_polygons = self._as_polygon[free]
+        as_polygons = kinds.as_polygon[free]
         if (as_polygons != IGNORE).any():
             found += [
                 self._proposal(frame, index, points, polygon_shape)

@@ -10,7 +10,7 @@ import numpy as np
 
 from hvsa_cvat.annotation.polygons import Window
 from hvsa_cvat.cvat.connection import Log
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes
 from hvsa_cvat.cvat.masks.task_labels import TaskLabels
 from hvsa_cvat.cvat.shapes import fill_shape

@@ -1,15 +1,18 @@
 """Dense predictions into the jobs of the watched task: one shape per pixel, people's pixels free.
 
-Each frame is written to one job, the first that holds it, so that no mask is there twice where jobs
-overlap. What people have drawn or changed is never touched, and is cut out of ours. What we
+Where jobs overlap, each of them shows its frames in full. An export of the task merges polygons of
+two jobs that are alike, but not masks, so the frames that they share get polygons. Both jobs must
+show the same there: such a frame is changed only while each job that shows it can be written to.
+
+What people have drawn or changed is never touched, and is cut out of ours. What we
 published in earlier rounds, and nobody has touched, is replaced.
 
-Before ours are deleted, the job's date is compared with the one at which its shapes were read. If
-somebody has saved since, the job is left for later. The comparison and the deletion take a second
-or a few for the two thousand shapes of a group, or as long as an overloaded server makes us wait.
-An edit of one of those shapes that is saved in just that time is lost. What a person draws while we
-write overlaps ours until the next pass, which writes those frames again. What a person draws later
-overlaps ours until the next round.
+Ours are deleted in small groups. Each group is read right before, and the job's date is compared
+with the one at which it was read: if somebody has saved since, the job is left for later. An edit
+of a shape of the group that is saved between this comparison and the end of the deletion, about a
+tenth of a second or as long as an overloaded server makes us wait, is lost. What a person draws
+while we write overlaps ours until the next pass, which writes those frames again. What a person
+draws later overlaps ours until the next round.
 
 What a person deletes stays deleted for the rest of the round. The next round may show it again: the
 network has learned by then, and a place that it never filled again would remain a hole.
@@ -17,20 +20,20 @@ network has learned by then, and a place that it never filled again would remain
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
 
 from hvsa_cvat.cvat.connection import TaskConnection
-from hvsa_cvat.cvat.http.client import Forbidden, NotFound, Refused, Uncertain
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused, Uncertain
 from hvsa_cvat.cvat.masks.context import (
     JobNotWritable,
     PublishContext,
     is_finished,
     why_not_writable,
 )
+from hvsa_cvat.cvat.masks.frame_feed import FrameFeed
 from hvsa_cvat.cvat.masks.job_frames import JobFrames, read_job_frames
 from hvsa_cvat.cvat.masks.label_map_shapes import Proposer
 from hvsa_cvat.cvat.masks.options import PublishOptions
@@ -77,21 +80,22 @@ def publish(
     context = _context(connection, options)
     proposer = Proposer(connection.task, context.labels, options.shapes)
     writer = RoundWriter(context, proposer, round_number)
-    job_of = {frame: one.job for one in jobs for frame in one.frames}
-    frames = _by_number(label_maps, connection.task, connection.progress)
+    _tell_of_masks_shown_once(connection, proposer, jobs)
+    writing = [one for one in jobs if one.job in due]
+    feed = FrameFeed(_by_number(label_maps, connection.task, connection.progress), writing)
     unsaved = 0
-    for job, frames_of_job in groupby(frames, key=lambda one: job_of.get(one[0])):
-        if job not in due:
-            continue
+    for one in writing:
+        closed = [other for other in one.overlapping if other not in due or other in left]
         try:
-            writer.write(job, frames_of_job, due[job].overlapping)
+            writer.write(one, feed.of(one), closed)
         except (JobNotWritable, Refused, Forbidden, NotFound) as reason:
-            left[job] = str(reason)
+            left[one.job] = str(reason)
         except Uncertain as error:
-            left[job] = f"{error}; the next pass looks it up and goes on"
+            left[one.job] = f"{error}; the next pass looks it up and goes on"
             unsaved += 1
             if unsaved == _FAILING_JOBS:
-                raise ServerError(left[job]) from error
+                raise ServerError(left[one.job]) from error
+    feed.rest()
     return Outcome(writer.created, writer.deleted, kept + writer.kept, tuple(left.items()))
 
 
@@ -121,24 +125,41 @@ def _context(connection: TaskConnection, options: PublishOptions) -> PublishCont
 def _due(
     connection: TaskConnection,
     options: PublishOptions,
-    jobs: Iterable[JobFrames],
+    jobs: Sequence[JobFrames],
     round_number: int,
-) -> tuple[dict[int, JobFrames], int, dict[int, str]]:
+) -> tuple[set[int], int, dict[int, str]]:
     """The jobs to be written to now; how many shapes those hold that show the round already; and
     the jobs that are left for later, with the reason."""
-    state = connection.state
-    shown, counts = state.ledger.published_rounds(), state.ledger.counts()
-    due: dict[int, JobFrames] = {}
-    left: dict[int, str] = {}
-    kept = 0
+    ledger = connection.state.ledger
+    rounds, counts = ledger.published_rounds(), ledger.counts()
+    closed = {
+        one.job: reason
+        for one in jobs
+        if (reason := why_not_writable(one.row, connection.state, options, connection.now))
+    }
+    shown = {one.job for one in jobs if rounds.get(one.job) == round_number}
+    due = {one.job for one in jobs} - shown - closed.keys()
+    reopened: set[int] = set()
     for one in jobs:
-        if shown.get(one.job) == round_number:
-            kept += counts.get(one.job, 0)
-        elif reason := why_not_writable(one.row, state, options, connection.now):
-            left[one.job] = reason
-        else:
-            due[one.job] = one
-    return due, kept, left
+        if one.job in shown - closed.keys() and not due.isdisjoint(one.overlapping):
+            # it left frames as they were while the other job was closed, or may have
+            ledger.set_reached(one.job, round_number, min(one.shared) - 1)
+            shown.remove(one.job)
+            reopened.add(one.job)
+    left = {job: reason for job, reason in closed.items() if job not in shown}
+    return due | reopened, sum(counts.get(job, 0) for job in shown), left
+
+
+def _tell_of_masks_shown_once(
+    connection: TaskConnection, proposer: Proposer, jobs: Sequence[JobFrames]
+) -> None:
+    frames = sum(len(one.repeated) for one in jobs)
+    if frames and proposer.first_only:
+        connection.log(
+            f"the first of two jobs alone shows {', '.join(proposer.first_only)} on the {frames} "
+            "frames that they share, because CVAT exports the masks of both; labels of type any "
+            "are shown by both"
+        )
 
 
 def _by_number(

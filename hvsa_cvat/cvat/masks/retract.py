@@ -8,7 +8,8 @@ from datetime import datetime
 from itertools import islice
 
 from hvsa_cvat.cvat.connection import Log
-from hvsa_cvat.cvat.http.client import CvatClient, Forbidden, NotFound, Refused
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused
 from hvsa_cvat.cvat.masks.context import JobNotWritable, PublishContext, is_finished
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.shape_changes import shapes_per_group

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.context import JobNotWritable, PublishContext
+from hvsa_cvat.cvat.masks.job_frames import JobFrames
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes
 from hvsa_cvat.cvat.masks.label_map_shapes import Proposer
 from hvsa_cvat.cvat.masks.people_pixels import people_pixels
@@ -23,41 +24,52 @@ class RoundWriter:
         self._proposer = proposer
         self._round = round_number
         self._readings: dict[int, JobShapes] = {}
-        """Shapes of jobs that overlap an earlier one, kept until it is their turn."""
+        """Shapes of jobs that overlap the one that is written."""
         self.created = self.deleted = self.kept = 0
 
     def write(
-        self, job: int, label_maps: Iterable[tuple[int, LabelMap]], overlapping: Sequence[int]
+        self,
+        job: JobFrames,
+        label_maps: Iterable[tuple[int, LabelMap]],
+        closed: Collection[int],
     ) -> None:
-        """Make a job show the round: (frame number, label map) of all frames it is to show.
+        """Make a job show the round: (frame number, label map) of all frames that it holds.
 
-        What people drew in the `overlapping` jobs is left free, too. An interrupted round continues
-        after the last frame that it reached. May raise `JobNotWritable`.
+        What people drew in jobs that overlap it is left free, too. A frame on which one of the
+        `closed` jobs shows shapes of ours, and those must stay, is left as it is here as well: an
+        export of the task would show both. An interrupted round continues after the last frame that
+        it reached. May raise `JobNotWritable`.
         """
-        requests = ShapeRequests(self._context, job)
+        near = {job.job, *job.overlapping}
+        self._readings = {one: shapes for one, shapes in self._readings.items() if one in near}
+        requests = ShapeRequests(self._context, job.job)
         try:
-            self._write(job, label_maps, overlapping, requests)
+            self._write(job, label_maps, closed, requests)
         finally:
             self.created += requests.created
             self.deleted += requests.deleted
 
     def _write(
         self,
-        job: int,
+        one: JobFrames,
         label_maps: Iterable[tuple[int, LabelMap]],
-        overlapping: Sequence[int],
+        closed: Collection[int],
         requests: ShapeRequests,
     ) -> None:
+        job = one.job
         row = self._context.look(job)
         self._context.check_writable(row)
         shapes = self._read_first(row)
         reached = self._begin(job)
-        beside = [self._read_beside(other) for other in overlapping]
+        beside = [self._read_beside(other) for other in one.overlapping]
+        fixed = {
+            frame for shapes in beside if shapes.job in closed for frame in shapes.frames_of_ours
+        }
         changes = self._new_group(shapes)
         drawn: dict[int, int] = {}
         """Frame -> what people had drawn there when our shapes were made."""
         for frame, label_map in label_maps:
-            if frame <= reached:
+            if frame <= reached or frame in fixed:
                 continue
             if changes.is_full:
                 row = self._carry_out(changes, row, shapes, requests)
@@ -65,7 +77,7 @@ class RoundWriter:
                 changes = self._new_group(shapes)
             drawn[frame] = shapes.of_people(frame)
             people = self._people([shapes, *beside], frame, label_map)
-            proposals = self._proposer.propose(frame, label_map, people)
+            proposals = self._proposer.propose(frame, label_map, people, one.holders(frame))
             self.kept += changes.add(frame, proposals, shapes.own.get(frame, {}))
         row = self._carry_out(changes, row, shapes, requests)
         if requests.in_doubt or row["state"] != "new":

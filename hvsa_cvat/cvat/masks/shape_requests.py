@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hvsa_cvat.cvat.http.client import Json, Uncertain
+from hvsa_cvat.cvat.http.errors import Uncertain
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.masks.context import JobNotWritable, PublishContext
 from hvsa_cvat.cvat.masks.job_shapes import JobShapes
 from hvsa_cvat.cvat.masks.label_map_shapes import Proposal

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hvsa_cvat.cvat.http.client import CvatClient, Json
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.state import State
 
 _DENSE = ("any", "mask", "polygon")

@@ -117,9 +117,10 @@ def _check(question: Question, frames: FrameSource) -> None:
 def _tell(connection: TaskConnection, request: Request) -> None:
     for job in request.jobs:
         frames = range(job.start, job.stop + 1)
+        many = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
         outlined = any(r.points for r in request.regions if r.child_frame in frames)
         connection.log(
-            f"{job.assignee or 'nobody'} has {len(frames)} frames of task {request.task}, about "
+            f"{job.assignee or 'nobody'} has {many} of task {request.task}, about "
             f"{job.expected_clicks:.0f} clicks: "
             f"{job_link(connection.client, request, job.id, outlined)}"
         )

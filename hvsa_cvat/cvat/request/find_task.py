@@ -52,8 +52,11 @@ def find_whole(connection: TaskConnection, wanted: ChildTask) -> tuple[int, list
     return whole[0] if whole else None
 
 
-def remove_child(client: CvatClient, state: State, request: Request) -> None:
-    """Delete the child task of a request with all that people did in it, and forget the request."""
+def remove_child(client: CvatClient, state: State, request: Request) -> bool:
+    """Delete the child task of a request with all that people did in it, and forget the request.
+
+    Returns whether it was there.
+    """
     try:
         found = client.get(f"tasks/{request.task}")
     except NotFound:
@@ -66,6 +69,7 @@ def remove_child(client: CvatClient, state: State, request: Request) -> None:
             )
         client.change("DELETE", f"tasks/{request.task}")
     state.requests.forget(request.key)
+    return found is not None
 
 
 def _is_as_wanted(client: CvatClient, wanted: ChildTask, row: Json, jobs: Sequence[Json]) -> bool:

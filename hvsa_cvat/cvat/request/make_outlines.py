@@ -60,7 +60,7 @@ def match_outlines(regions: Sequence[Region], shapes: Sequence[Json]) -> dict[in
     for shape in sorted(shapes, key=lambda shape: shape["id"]):
         if shape["type"] != "polyline":
             continue
-        number = shape["group"]
+        number = shape.get("group")
         if number not in numbers:
             number = by_points.get((shape["frame"], points_of(shape)))
         if number is not None:
@@ -70,14 +70,18 @@ def match_outlines(regions: Sequence[Region], shapes: Sequence[Json]) -> dict[in
 
 def is_outline(project: CompanionProject, shape: Json) -> bool:
     """Whether a shape is an outline of ours whose label and points nobody has changed."""
-    kind = (shape["type"], shape["label_id"], shape["source"])
+    kind = (shape["type"], shape["label_id"], shape.get("source"))
     return kind == ("polyline", project.region_label, "auto")
 
 
 def is_unanswered(shape: Json) -> bool:
     """Whether nobody has given an outline its class."""
-    return all(attribute["value"] == UNSET for attribute in shape["attributes"])
+    return all(attribute["value"] == UNSET for attribute in shape.get("attributes") or ())
 
 
 def points_of(shape: Json) -> tuple[float, ...]:
-    return tuple(map(float, shape["points"]))
+    """Empty where they are no numbers, which no outline of ours has."""
+    try:
+        return tuple(map(float, shape["points"]))
+    except (TypeError, ValueError, KeyError):
+        return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hvsa_cvat.cvat.http.client import Json
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.guide import UNSET
 from hvsa_cvat.cvat.state import Region
 

@@ -1,0 +1,149 @@
+"""Going on with a session beyond its last round: more rounds, and a larger budget.
+
+Rounds, answers and masks that are there stay. Nothing on the server changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hvsa_cvat.agent.advice import everything_asked, extend_command, least_total
+from hvsa_cvat.agent.context import AgentContext, alone_with
+from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.start_network import check_machine, start_checkpoint
+from hvsa_cvat.agent.task_pass import read_enrolled, stored_session
+from hvsa_cvat.agent.workspace import Enrollment
+from hvsa_cvat.config import CARRIED, WHOLE_FROM, RunConfig, choose_strategy, parse_budgets
+from hvsa_cvat.cvat.state import State
+from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.segmentation.checkpoint import read_info
+from hvsa_cvat.segmentation.device import choose_device
+from hvsa_cvat.session.artefacts import RoundFiles
+from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.store import Store
+from hvsa_cvat.video.flow_estimators import choose_flow
+from hvsa_cvat.video.segments import Granularity, granularity_by_round
+
+
+@dataclass(frozen=True)
+class Extension:
+    """The rounds to go on with."""
+
+    budget: str
+    """The new total, in the form of `EnrollOptions.budget`: for all new rounds together, or the
+    total after each."""
+    rounds: int = 1
+    granularity: str | None = None
+    """Of the new rounds, in the form of `EnrollOptions.granularity`. None: as `enroll` would
+    choose."""
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A task whose session goes on."""
+
+    name: str
+    rounds: tuple[int, ...]
+    """Numbers of the new rounds."""
+    granularity: str
+    """Of the new rounds."""
+    budget: float
+    """The new total, as a share of the clicks of annotating every frame."""
+
+
+def extend(agent: AgentContext, task: int, asked: Extension) -> Extended:
+    """Add rounds to the session of an enrolled task, whether it is finished or not."""
+    enrollment = agent.workspace.enrollment(task)
+    if enrollment is None:
+        raise ConfigError(f"task {task} is not enrolled; enroll it: hvsa-agent enroll {task}")
+    with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
+        session = stored_session(store)
+        files = store.round(session.current.number)
+        if session.done and everything_asked(session, files):
+            raise ConfigError(
+                f"task {task}: people have been asked about everything, so there is nothing left "
+                f"to go on with; correct the masks at {agent.client.address.url}/tasks/{task}"
+            )
+        before = RunConfig.model_validate(session.config)
+        budgets = _budgets(task, session, files, asked)
+        kinds = _kinds(asked, enrollment.options, before, budgets)
+        config = _config(before, budgets, kinds, enrollment.options)
+        agent.log(f"task {task}: takes {_takes(agent, enrollment, store, config)}")
+        store.save(
+            session.extended(
+                len(config.budgets),
+                config.model_dump(mode="json"),
+                predict_again=kinds[0] != _last_kind(before),
+            )
+        )
+    first = len(before.budgets) + 1
+    return Extended(
+        session.video,
+        tuple(range(first, len(config.budgets) + 1)),
+        ",".join(dict.fromkeys(map(str, kinds))),
+        budgets[-1],
+    )
+
+
+def _budgets(task: int, session: Session, files: RoundFiles, asked: Extension) -> tuple[float, ...]:
+    """The total after each new round."""
+    totals = parse_budgets(asked.budget, 1)
+    promised = RunConfig.model_validate(session.config).budgets[-1]
+    least = least_total(session, files)
+    if totals[0] <= promised or totals[-1] <= least:
+        command = extend_command(task, session, files)
+        fix = f"name a larger total: {command}" if command else "all of them are promised already"
+        raise ConfigError(
+            f"--budget {asked.budget!r} is the new total, and task {task} has been given or has "
+            f"spent {100 * least:.3g} % of the clicks of annotating every frame; {fix}"
+        )
+    if len(totals) > 1:
+        return totals
+    step = (totals[0] - promised) / asked.rounds
+    return (*(promised + step * k for k in range(1, asked.rounds)), totals[0])
+
+
+def _kinds(
+    asked: Extension, options: EnrollOptions, before: RunConfig, budgets: tuple[float, ...]
+) -> tuple[Granularity, ...]:
+    """What each new round asks for."""
+    if asked.granularity is not None:
+        return granularity_by_round(asked.granularity, len(budgets))
+    last = _last_kind(before)
+    if options.granularity is not None or before.method not in CARRIED:
+        return (last,) * len(budgets)
+    spent_before = (before.budgets[-1], *budgets[:-1])
+    return tuple(Granularity("frame") if spent >= WHOLE_FROM else last for spent in spent_before)
+
+
+def _last_kind(config: RunConfig) -> Granularity:
+    return granularity_by_round(config.granularity, len(config.budgets))[-1]
+
+
+def _config(
+    before: RunConfig,
+    budgets: tuple[float, ...],
+    kinds: tuple[Granularity, ...],
+    options: EnrollOptions,
+) -> RunConfig:
+    """The settings of the session with its new rounds."""
+    every = (*granularity_by_round(before.granularity, len(before.budgets)), *kinds)
+    whole = any(kind.whole for kind in every)
+    return before.model_copy(
+        update={
+            "budgets": (*before.budgets, *budgets),
+            "granularity": ",".join(map(str, every)),
+            "strategy": choose_strategy(options.strategy, before.method, whole),
+        }
+    )
+
+
+def _takes(agent: AgentContext, enrollment: Enrollment, store: Store, config: RunConfig) -> str:
+    """What all rounds take of this machine, in words; `CapacityError` where it lacks that."""
+    options = enrollment.options
+    in_use = State(store.path("cvat")).facts.frames_in_use()
+    task = read_enrolled(agent.client, enrollment, in_use)
+    device = choose_device(options.device)
+    flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
+    network = read_info(start_checkpoint(store.root, options, config.size)).network
+    return check_machine(task, config, network, flow, device, store.root)
