@@ -14,6 +14,9 @@ from hvsa_cvat.types import Size
 
 Method = Literal["hvsa", "paper", "paper-exact", "finetune-only", "label-propagation"]
 Sampling = Literal["every-frame", "half-labeled"]
+Answering = Literal["draw", "correct"]
+"""How people answer a sample. `draw`: from nothing. `correct`: they see the masks of the round
+before and confirm them, correct them or draw anew, whichever takes the fewest clicks."""
 
 
 NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
@@ -140,6 +143,10 @@ class RunConfig(_Settings):
     """Tolerance of the Ramer-Douglas-Peucker algorithm, in frame pixels."""
     charge_junctions: bool = False
     """Whether a point where a class boundary meets the border of a sample costs a click."""
+    answers: Answering = "draw"
+    tolerance: float | None = Field(None, ge=0)
+    """Pixels. Where people correct masks, wrong bands along a border that are no thicker are left
+    as they are. None: `epsilon`."""
     training: TrainingConfig | None = None
     """If not given, the entry of `TRAINING` for the method: None for label propagation."""
     carrying: CarryingConfig = CarryingConfig()
@@ -148,6 +155,13 @@ class RunConfig(_Settings):
     farthest: bool = False
     """How active selection chooses small samples. True: those that are farthest from all samples
     asked for before. False: one of each cluster, as in the paper. If not given, True for `hvsa`."""
+
+    @property
+    def correcting_tolerance(self) -> float | None:
+        """`tolerance` where people correct masks; None where they draw."""
+        if self.answers == "draw":
+            return None
+        return self.epsilon if self.tolerance is None else self.tolerance
 
     @property
     def carries(self) -> bool:

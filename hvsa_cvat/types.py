@@ -163,9 +163,17 @@ class Answers:
     kinds: dict[Sample, AnswerKind] = field(default_factory=dict)
     """How each requested sample was answered; those without an entry were drawn."""
 
-    def count(self, kind: AnswerKind) -> int:
-        """Samples that were answered in this way."""
-        return sum(self.kinds.get(sample, AnswerKind.DRAWN) is kind for sample in self.clicks)
+    def kind(self, sample: Sample) -> AnswerKind:
+        """How a requested sample was answered."""
+        return self.kinds.get(sample, AnswerKind.DRAWN)
+
+    def by_kind(self) -> dict[AnswerKind, tuple[int, int]]:
+        """(samples, their clicks) of each kind of answer that occurs."""
+        found: dict[AnswerKind, tuple[int, int]] = {}
+        for sample, spent in self.clicks.items():
+            samples, clicks = found.get(self.kind(sample), (0, 0))
+            found[self.kind(sample)] = samples + 1, clicks + spent.total
+        return dict(sorted(found.items()))
 
     @property
     def total_clicks(self) -> int:

@@ -10,7 +10,7 @@ from hvsa_cvat.annotation.clicks import AnnotationRules, mimic_annotation
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import AnnotationServer
 from hvsa_cvat.simulation.annotator import SimulatedServer
-from hvsa_cvat.types import IGNORE, Clicks, Image, LabelMap, Sample, SegmentMap, Size
+from hvsa_cvat.types import IGNORE, AnswerKind, Clicks, Image, LabelMap, Sample, SegmentMap, Size
 
 SIZE = (20, 30)
 
@@ -108,6 +108,47 @@ def test_a_request_outlives_the_process_and_is_made_once(tmp_path: Path) -> None
     assert len(list((tmp_path / "requests").iterdir())) == 2
     with pytest.raises(SessionError, match=r"'hvsa://x/rounds/1' .* asked for other samples"):
         again.request("hvsa://x/rounds/1", asked[:1], Halves())
+
+
+def correcting(folder: Path, tolerance: float = 1.0) -> SimulatedServer:
+    return SimulatedServer(Frames(), truths(), AnnotationRules(1.0), folder, tolerance)
+
+
+def test_what_is_right_is_confirmed_and_a_wrong_part_relabelled(tmp_path: Path) -> None:
+    s = correcting(tmp_path)
+    nearly = truths()[1]
+    nearly[nearly == 1] = 2  # the disc has a wrong class
+    s.publish(0, [(0, truths()[0]), (1, nearly), (2, truths()[0])])
+    request = s.request("k", [Sample(0, 0), Sample(1, 0), Sample(1, 1)], Halves())
+    s.publish(1, [(frame, np.full(SIZE, 2, np.uint8)) for frame in range(3)])  # too late
+
+    answers = correcting(tmp_path).collect(request)
+
+    assert answers.kinds == {
+        Sample(0, 0): AnswerKind.CONFIRMED,
+        Sample(1, 0): AnswerKind.CONFIRMED,
+        Sample(1, 1): AnswerKind.CORRECTED,
+    }
+    assert [answers.clicks[one].total for one in answers.kinds] == [1, 1, 2]
+    assert answers.annotations[1].label_map.tolist() == truths()[1].tolist()
+    assert answers.by_kind() == {AnswerKind.CONFIRMED: (2, 2), AnswerKind.CORRECTED: (1, 2)}
+
+
+def test_masks_of_nothing_right_are_drawn_anew(tmp_path: Path) -> None:
+    s = correcting(tmp_path)
+    noise = np.random.default_rng(0).integers(0, 3, SIZE).astype(np.uint8)
+    s.publish(0, [(frame, noise) for frame in range(3)])
+    answers = s.collect(s.request("k", [Sample(1, 0), Sample(1, 1)], Halves()))
+    assert set(answers.kinds.values()) == {AnswerKind.DRAWN}
+    plain = server(tmp_path / "plain")
+    drawn = plain.collect(plain.request("k", [Sample(1, 0), Sample(1, 1)], Halves()))
+    assert answers.clicks == drawn.clicks
+
+
+def test_nothing_can_be_corrected_before_it_is_published(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"published/a.png is missing or damaged"):
+        correcting(tmp_path).request("k", [Sample(0, 0)], Halves())
+    assert not list((tmp_path / "requests").glob("[!.]*"))
 
 
 def test_nonsense_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

@@ -158,7 +158,9 @@ def _connected_parts(shown: LabelMap, segments: SegmentMap, known: Mask) -> Segm
     keys = segments.astype(np.int64) * (IGNORE + 1) + shown + 1
     _, dense = np.unique(np.where(known, keys, 0), return_inverse=True)
     dense = dense.reshape(shown.shape) + (0 if (~known).any() else 1)
-    parts: SegmentMap = measure.label(dense, background=0, connectivity=1).astype(np.int32)
+    parts: SegmentMap = measure.label(  # type: ignore[no-untyped-call]
+        dense, background=0, connectivity=1
+    ).astype(np.int32)
     return parts
 
 

@@ -14,7 +14,16 @@ from hvsa_cvat.cli.console import OUT, progress_bars, say
 from hvsa_cvat.cli.frame_size import own_size
 from hvsa_cvat.cli.options import PATH, device_option, together
 from hvsa_cvat.cli.round_table import round_line, round_row, round_table
-from hvsa_cvat.config import FLOW_NAMES, Method, RunConfig, Strategy, choose_strategy, parse_budgets
+from hvsa_cvat.config import (
+    FLOW_NAMES,
+    Answering,
+    Method,
+    RunConfig,
+    Strategy,
+    choose_strategy,
+    parse_budgets,
+)
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import LabelSet, Size
 
@@ -74,6 +83,20 @@ run_options = together(
         "superpixel cost a click.",
     ),
     click.option(
+        "--answers",
+        type=click.Choice(get_args(Answering)),
+        default="draw",
+        show_default=True,
+        help="How people answer. draw: from nothing. correct: they confirm or correct the masks of "
+        "the round before, or draw anew, whichever takes the fewest clicks.",
+    ),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(min=0),
+        help="With --answers correct: wrong bands along a border that are at most so many pixels "
+        "thick are left as they are. Default: --epsilon.",
+    ),
+    click.option(
         "--flow",
         type=click.Choice(FLOW_NAMES),
         default="auto",
@@ -106,6 +129,8 @@ class RunOptions:
     rounds: int
     epsilon: float
     charge_junctions: bool
+    answers: Answering
+    tolerance: float | None
     flow: str
     flow_weights: Path | None
     seed: int
@@ -157,6 +182,10 @@ def _open_experiment(
     from hvsa_cvat.video.frames import open_frames
     from hvsa_cvat.video.segments import granularity_by_round
 
+    if options.tolerance is not None and options.answers == "draw":
+        raise ConfigError(
+            "--tolerance is for people who correct masks; add --answers correct, or leave it out"
+        )
     whole = any(kind.whole for kind in granularity_by_round(options.granularity, len(budgets)))
     strategy = Strategy(options.strategy) if options.strategy is not None else None
     device = choose_device(options.device)
@@ -173,6 +202,8 @@ def _open_experiment(
         flow=options.flow,
         epsilon=options.epsilon,
         charge_junctions=options.charge_junctions,
+        answers=options.answers,
+        tolerance=options.tolerance,
     )
     checkpoint = _own_checkpoint(clip, config.size, scratch)
     flow, line = choose_flow(options.flow, device.type, options.flow_weights)

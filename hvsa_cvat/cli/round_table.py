@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from hvsa_cvat.types import AnswerKind
+
 if TYPE_CHECKING:
     from hvsa_cvat.simulation.scores import RoundMetrics
 
@@ -45,8 +47,16 @@ def round_line(metrics: RoundMetrics) -> str:
     """A line for the terminal when a round ends."""
     return (
         f"round {metrics.round}: {metrics.clicks_percent:.1f} % of clicks, "
-        f"mIoU {_percent(metrics.miou)}{_foreseen(metrics)}{_unseen(metrics)}"
+        f"mIoU {_percent(metrics.miou)}{_answered(metrics)}{_foreseen(metrics)}{_unseen(metrics)}"
     )
+
+
+def _answered(metrics: RoundMetrics) -> str:
+    """How the round's samples were answered, where they were not all drawn."""
+    if set(metrics.answered) <= {AnswerKind.DRAWN}:
+        return ""
+    told = (f"{samples} {kind}" for kind, (samples, _) in metrics.answered.items())
+    return f", answers: {', '.join(told)}"
 
 
 def _foreseen(metrics: RoundMetrics) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
@@ -15,7 +15,7 @@ from hvsa_cvat import __version__
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.metrics import Scores
 from hvsa_cvat.report import pictures as draw
-from hvsa_cvat.types import IGNORE, Image, LabelMap, LabelSet
+from hvsa_cvat.types import IGNORE, AnswerKind, Image, LabelMap, LabelSet
 
 NONE = "\N{EN DASH}"
 """Shown for a value that is undefined."""
@@ -53,6 +53,8 @@ class RoundReport:
     outlook: OutlookReport | None = None
     unseen: tuple[str, ...] = ()
     """The classes that are in no answer up to this round."""
+    answered: Mapping[AnswerKind, tuple[int, int]] = field(default_factory=dict)
+    """(samples, clicks) of this round by how they were answered."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,8 @@ class _View:
     phases: tuple[str, ...]
     strips: tuple[tuple[str, tuple[_Panel, ...]], ...]
     legend: tuple[tuple[str, str], ...]
+    kinds: tuple[AnswerKind, ...]
+    """The kinds of answers to tell apart; empty where everything was drawn."""
 
 
 def write_report(run: RunReport, path: Path) -> None:
@@ -167,7 +171,13 @@ def _view(run: RunReport) -> _View:
         phases=tuple(dict.fromkeys(phase for r in run.rounds for phase in r.seconds)),
         strips=tuple((p.name, tuple(_panels(p, run, highest))) for p in run.pictures),
         legend=tuple(zip(run.labels, map(_css, run.colours), strict=True)),
+        kinds=_kinds(run),
     )
+
+
+def _kinds(run: RunReport) -> tuple[AnswerKind, ...]:
+    drawn_alone = all(set(r.answered) <= {AnswerKind.DRAWN} for r in run.rounds)
+    return () if drawn_alone else tuple(AnswerKind)
 
 
 def _headline(run: RunReport) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, Packed, Sample
+from hvsa_cvat.types import IGNORE, AnswerKind, Answers, Clicks, FrameAnnotation, Packed, Sample
 
 ANSWER_COLUMNS = (
     "frames",
@@ -22,12 +22,18 @@ ANSWER_COLUMNS = (
 )
 """The arrays of a file of answers."""
 
+_KINDS = tuple(AnswerKind)
+"""A file holds their indices, so a new kind comes last."""
+
 
 def write_answers(path: Path, answers: Answers) -> None:
     """Write `answers` to a file of numpy arrays."""
     packed = [a.packed for a in answers.annotations]
     segments = [s for a in answers.annotations for s in a.segments]
-    clicks = [(s.frame, s.segment, c.boundary, c.classes) for s, c in answers.clicks.items()]
+    clicks = [
+        (s.frame, s.segment, c.boundary, c.classes, _KINDS.index(answers.kind(s)))
+        for s, c in answers.clicks.items()
+    ]
     np.savez(
         path,
         frames=np.array([a.frame for a in answers.annotations], np.int32),
@@ -37,24 +43,31 @@ def write_answers(path: Path, answers: Answers) -> None:
         packed_bytes=np.array([len(one.content) for one in packed], np.int64),
         segments=np.array(segments, np.int32),
         segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
-        clicks=np.array(clicks, np.int64).reshape(-1, 4),
+        clicks=np.array(clicks, np.int64).reshape(-1, 5),
     )
 
 
 def answers_of(columns: Sequence[NDArray[Any]]) -> Answers:
-    """The reverse of `write_answers`; the arrays in the order of `ANSWER_COLUMNS`."""
+    """The reverse of `write_answers`; the arrays in the order of `ANSWER_COLUMNS`.
+
+    Files of version 0.1 have four columns of clicks, without the kind of answer.
+    """
     frames, sizes, packed, lengths, segments, counts, clicks = columns
     parts = _split(segments, counts)
     label_maps = [
         Packed(tuple(size), np.dtype(np.uint8).str, content.tobytes())
         for size, content in zip(sizes.tolist(), _split(packed, lengths), strict=True)
     ]
+    samples = [Sample(frame, segment) for frame, segment in clicks[:, :2].tolist()]
+    spent = [Clicks(boundary, classes) for boundary, classes in clicks[:, 2:4].tolist()]
+    kinds = [_KINDS[kind] for kind in clicks[:, 4].tolist()] if clicks.shape[1] > 4 else []
     return Answers(
         tuple(
             FrameAnnotation(int(frame), tuple(part.tolist()), label_map)
             for frame, part, label_map in zip(frames, parts, label_maps, strict=True)
         ),
-        {Sample(f, s): Clicks(boundary, classes) for f, s, boundary, classes in clicks.tolist()},
+        dict(zip(samples, spent, strict=True)),
+        {one: kind for one, kind in zip(samples, kinds, strict=False) if kind != _KINDS[0]},
     )
 
 

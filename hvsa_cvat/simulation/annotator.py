@@ -16,23 +16,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost, mimic_annotation
+from hvsa_cvat.annotation.correcting import Answered, cheapest_answer
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write, write_npz
 from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps, silent
 from hvsa_cvat.simulation.datasets import LabelMaps
-from hvsa_cvat.types import Answers, Clicks, FrameAnnotation, LabelMap, Sample, SegmentMap
+from hvsa_cvat.types import AnswerKind, Answers, Clicks, FrameAnnotation, LabelMap, Sample
 
+_PUBLISHED = "published"
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class SimulatedServer:
     """An `AnnotationServer` that answers every request at once, with polygons around `truths`.
 
-    Requests are kept in `folder/requests`, each with the segments of the time of the request, so
-    that another process can collect them.
+    With a `tolerance`, in pixels, it corrects what was published last, where that takes fewer
+    clicks than drawing (see `cheapest_answer`).
+
+    Requests are kept in `folder/requests`, each with the segments and the masks of the time of the
+    request, so that another process can collect them.
     """
 
     def __init__(
@@ -41,6 +47,7 @@ class SimulatedServer:
         truths: LabelMaps,
         rules: AnnotationRules,
         folder: Path,
+        tolerance: float | None = None,
     ) -> None:
         if len(truths) != len(frames):
             raise ValueError(f"{len(truths)} label maps for {len(frames)} frames")
@@ -48,6 +55,7 @@ class SimulatedServer:
         self._truths = truths
         self._rules = rules
         self._folder = folder
+        self._tolerance = tolerance
 
     def request(
         self,
@@ -76,6 +84,8 @@ class SimulatedServer:
         with atomic_directory(self._path(request)) as folder:
             asked = sorted({sample.frame for sample in wanted})
             write_npz(folder / "segments.npz", ((str(t), segments[t]) for t in asked))
+            if self._tolerance is not None:
+                write_npz(folder / "shown.npz", ((str(t), self._published(t)) for t in asked))
             content = {"key": key, "samples": pairs, "border_is_free": segments.border_is_free}
             (folder / "request.json").write_text(json.dumps(content))
         return request
@@ -85,18 +95,26 @@ class SimulatedServer:
         samples = [Sample(frame, segment) for frame, segment in content["samples"]]
         annotations: list[FrameAnnotation] = []
         clicks: dict[Sample, Clicks] = {}
+        kinds: dict[Sample, AnswerKind] = {}
         for frame, group in groupby(samples, key=lambda sample: sample.frame):
             wanted = tuple(sample.segment for sample in group)
-            drawn, spent = mimic_annotation(
-                self._truths[frame],
-                self._segments(request, frame),
-                wanted,
-                self._rules,
-                content["border_is_free"],
-            )
-            annotations.append(FrameAnnotation(frame, wanted, drawn))
-            clicks.update({Sample(frame, segment): spent[segment] for segment in wanted})
-        return Answers(tuple(annotations), clicks)
+            answer = self._answer(request, frame, wanted, content["border_is_free"])
+            annotations.append(FrameAnnotation(frame, wanted, answer.label_map))
+            clicks.update({Sample(frame, one): spent for one, spent in answer.clicks.items()})
+            kinds.update({Sample(frame, one): kind for one, kind in answer.kinds.items()})
+        return Answers(tuple(annotations), clicks, kinds)
+
+    def _answer(
+        self, request: str, frame: int, wanted: Sequence[int], border_is_free: bool
+    ) -> Answered:
+        truth, segments = self._truths[frame], self._kept(request, "segments.npz", frame)
+        if self._tolerance is None:
+            drawn, clicks = mimic_annotation(truth, segments, wanted, self._rules, border_is_free)
+            return Answered(drawn, {one: clicks[one] for one in wanted}, {})
+        shown = self._kept(request, "shown.npz", frame)
+        return cheapest_answer(
+            truth, shown, segments, wanted, self._rules, border_is_free, self._tolerance
+        )
 
     def revised(self, request: str) -> None:
         """None: the simulated annotator never changes an answer."""
@@ -107,10 +125,21 @@ class SimulatedServer:
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
         """Write each label map to `folder/published/NAME.png`, 8-bit class indices."""
-        with atomic_directory(self._folder / "published") as folder:
+        with atomic_directory(self._folder / _PUBLISHED) as folder:
             for frame, label_map in label_maps:
-                path = folder / f"{self._frames.names[frame]}.png"
+                path = folder / self._mask_name(frame)
                 PillowImage.fromarray(label_map).save(path)
+
+    def _mask_name(self, frame: int) -> str:
+        return f"{self._frames.names[frame]}.png"
+
+    def _published(self, frame: int) -> LabelMap:
+        path = self._folder / _PUBLISHED / self._mask_name(frame)
+        try:
+            with PillowImage.open(path, formats=["PNG"]) as image:
+                return np.asarray(image, np.uint8)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise _lost(path) from error
 
     def full_cost(self, progress: Progress = silent) -> int:
         """How many clicks it takes to annotate every frame of the video as a whole.
@@ -146,14 +175,14 @@ class SimulatedServer:
             raise _lost(path) from error
         return content
 
-    def _segments(self, request: str, frame: int) -> SegmentMap:
-        path = self._path(request) / "segments.npz"
+    def _kept(self, request: str, name: str, frame: int) -> NDArray[Any]:
+        path = self._path(request) / name
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                segments: SegmentMap = archive[str(frame)]
+                kept: NDArray[Any] = archive[str(frame)]
         except (OSError, EOFError, ValueError, KeyError, *_DAMAGED_ZIP) as error:
             raise _lost(path) from error
-        return segments
+        return kept
 
 
 def _lost(path: Path) -> SessionError:

@@ -27,6 +27,9 @@ from hvsa_cvat.simulation.pages import run_report
 from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics, round_metrics
 from hvsa_cvat.video.segments import build_segments, granularity_by_round
 
+_DEFAULTS = {"answers": "draw", "tolerance": None}
+"""Of the settings that are newer than version 0.1."""
+
 _NO_FEATURES = np.empty((0, 0, 0), np.float32)
 
 
@@ -56,7 +59,13 @@ def run_experiment(
     inputs, truths = experiment.inputs, experiment.truths
     with Store(out) as store:
         session = _open_session(store, experiment)
-        server = SimulatedServer(inputs.source, truths, inputs.rules, store.path("annotator"))
+        server = SimulatedServer(
+            inputs.source,
+            truths,
+            inputs.rules,
+            store.path("annotator"),
+            inputs.config.correcting_tolerance,
+        )
         context, full_clicks, seconds = _prepare(inputs, store, server, clock, progress)
         told: list[RoundMetrics] = []
         while True:
@@ -97,13 +106,15 @@ def _open_session(store: Store, experiment: Experiment) -> Session:
     config = _identity(experiment)
     known = store.load()
     if known is not None:
-        if known.config == config:
-            return known
+        # a run of an older version lacks settings that came later, and went by their defaults
+        before = _DEFAULTS | known.config
         other = [
-            f"{name} was {known.config.get(name)!r} and is now {value!r}"
+            f"{name} was {before.get(name)!r} and is now {value!r}"
             for name, value in config.items()
-            if known.config.get(name) != value
+            if before.get(name) != value
         ]
+        if not other:
+            return known
         raise SessionError(
             f"{store.root} holds a run with other settings ({'; '.join(other)}); "
             "give the same settings to resume it, or another --out"

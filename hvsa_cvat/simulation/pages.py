@@ -65,6 +65,7 @@ def _round_report(metrics: RoundMetrics, done: Round, length: int) -> RoundRepor
         scores=Scores(**{name: getattr(metrics, name) for name in Scores.model_fields}),
         outlook=_outlook_report(metrics.outlook),
         unseen=metrics.unseen,
+        answered=metrics.answered,
         seconds=metrics.seconds,
         chosen=np.bincount(frames, minlength=length),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from hvsa_cvat.metrics import Scores, score_video
 from hvsa_cvat.session.context import RunContext
@@ -12,6 +12,7 @@ from hvsa_cvat.session.cost import asked_pixels
 from hvsa_cvat.session.outlook import Outlook
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.simulation.datasets import LabelMaps
+from hvsa_cvat.types import AnswerKind
 
 
 class RoundMetrics(Scores):
@@ -26,6 +27,8 @@ class RoundMetrics(Scores):
     """Pixels in the samples answered so far, in % of the video."""
     samples: int
     """Samples answered so far."""
+    answered: dict[AnswerKind, tuple[int, int]] = Field(default_factory=dict)
+    """(samples, clicks) of this round by how they were answered."""
     propagated_percent: float | None = None
     """Label propagation only: pixels that a carried label reached, in % of the video; the others
     show the pre-trained network's prediction."""
@@ -72,6 +75,7 @@ def round_metrics(
         clicks_percent=100 * clicks / full_clicks,
         pixels_percent=_asked_percent(rounds, context),
         samples=sum(len(one.queried) for one in rounds),
+        answered=files.answers().by_kind() if done.clicks is not None else {},
         propagated_percent=propagation.reached_percent if propagation is not None else None,
         outlook=files.outlook(),
         unseen=agreement.unseen if agreement is not None else (),
