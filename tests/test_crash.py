@@ -145,6 +145,7 @@ def test_killed_around_every_phase(clip: tiny.Clip, checkpoint: Path, tmp_path: 
         assert passed.count(f"end {phase}") == 2
 
 
+@pytest.mark.slow
 def test_killed_right_before_the_session_moves_on(
     clip: tiny.Clip, checkpoint: Path, tmp_path: Path
 ) -> None:

@@ -129,5 +129,6 @@ def test_kernels_are_told_apart_by_their_names(name: str, kind: str) -> None:
     assert kind_of(name) == kind
 
 
+@pytest.mark.slow
 def test_a_variant_in_a_process_of_its_own() -> None:
     assert apart("eager", SMOKE, torch.device("cpu"), 250, steps=1)["a step"] > 0

@@ -182,7 +182,9 @@ def test_a_stop_ends_a_slow_answer_and_all_repetition() -> None:
     assert len(asked) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_agent_while_it_waits_for_a_slow_server(
     number: signal.Signals, tmp_path: Path
 ) -> None:

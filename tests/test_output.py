@@ -56,7 +56,7 @@ def simulate(clip: tiny.Clip, checkpoint: Path, out: Path) -> tuple[object, ...]
     )
 
 
-@pytest.mark.parametrize("setting", [PLAIN, OLD])
+@pytest.mark.parametrize("setting", [OLD, pytest.param(PLAIN, marks=pytest.mark.slow)])
 def test_ascii_is_enough_for_what_others_named(
     setting: dict[str, str], checkpoint: Path, server: StandIn, tmp_path: Path
 ) -> None:
