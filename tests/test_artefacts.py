@@ -12,6 +12,7 @@ import pytest
 
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.outlook import Advice, Outlook
@@ -19,7 +20,7 @@ from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.records import Agreement, Propagation, Selection
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import SCHEMA_VERSION, Store
-from hvsa_cvat.types import Answers, FrameAnnotation, Sample
+from hvsa_cvat.types import AnswerKind, Answers, Clicks, FrameAnnotation, Sample
 from tests import tiny
 
 MAP = np.zeros((4, 6), np.uint8)
@@ -158,6 +159,20 @@ def test_answers_that_people_revise_replace_the_recorded_ones(killed: bool, tmp_
         flip(tmp_path / "rounds/1/answers.npz")
         with pytest.raises(SessionError, match=r"answers\.npz is damaged"):
             store.round(1).answers()
+
+
+def test_how_samples_were_answered_is_kept(tmp_path: Path) -> None:
+    samples = [Sample(0, one) for one in range(3)]
+    kinds = {samples[1]: AnswerKind.CONFIRMED, samples[2]: AnswerKind.CORRECTED}
+    clicks = {one: Clicks(one.segment, 1) for one in samples}
+    answers = Answers((FrameAnnotation(0, (0, 1, 2), MAP),), clicks, kinds)
+    path = tmp_path / "answers.npz"
+    write_answers(path, answers)
+    columns = [np.load(path)[name] for name in ANSWER_COLUMNS]
+    assert answers_of(columns) == answers
+    # as version 0.1 wrote it
+    columns[-1] = columns[-1][:, :4]
+    assert answers_of(columns) == Answers(answers.annotations, clicks)
 
 
 def test_masks_of_a_round_that_trained_are_not_taken_from_the_network_before(

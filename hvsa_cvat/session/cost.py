@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from hvsa_cvat.annotation.clicks import click_cost
 from hvsa_cvat.ports import SegmentMaps
 from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.outlook import LEVELS
 from hvsa_cvat.session.records import CostBasis
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.types import Mask, Sample
@@ -40,9 +41,12 @@ class CostModel:
     """By which the estimates of samples are multiplied."""
     scale: float
     """By which estimated outlines are multiplied, before `factor`."""
+    doubt_clicks: float | None = None
+    """Clicks of correcting a pixel that is expected to be wrong; None where people draw, and before
+    they have corrected anything."""
 
-    def sample_clicks(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What samples are expected to cost; `raw` if the masks were the truth."""
+    def drawing_clicks(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What drawing samples is expected to cost; `raw` if the masks were the truth."""
         # the first click of a sample chooses a class; only outlines are smoother or rougher
         return self.factor * np.where(raw > 0, 1 + self.scale * (raw - 1), 0)
 
@@ -56,7 +60,12 @@ def cost_model(session: Session, context: RunContext) -> CostModel:
     if context.full_clicks is not None:
         full = float(context.full_clicks)
         # predicted outlines are smoother than a person's, propagated ones rougher
-        return CostModel(full, CostBasis.GIVEN, False, factor, full / estimated)
+        scale = full / estimated
+        if context.config.correcting_tolerance is None:
+            return CostModel(full, CostBasis.GIVEN, False, factor, scale)
+        # what correcting has cost tells nothing of drawing
+        doubt_clicks = clicks_per_doubt(session, context)
+        return CostModel(full, CostBasis.GIVEN, False, 1.0, scale, doubt_clicks)
     frame_clicks = answered_frame_clicks(session, context)
     if frame_clicks is None:
         full, limited = _near_the_estimate_before(factor * estimated, number, context)
@@ -119,6 +128,19 @@ def cost_correction(rounds: Iterable[Round]) -> float:
     return factor
 
 
+def answer_clicks(
+    samples: Sequence[Sample], costs: CostModel, session: Session, context: RunContext
+) -> NDArray[np.float64]:
+    """float64 (len(samples),): what samples of the current round are expected to cost."""
+    number = session.current.number
+    raw = estimated_clicks(samples, context.segments_of(number), number - 1, context)
+    drawing = costs.drawing_clicks(raw)
+    if costs.doubt_clicks is None:
+        return drawing
+    correcting = 1 + costs.doubt_clicks * doubted_pixels(samples, number, session, context)
+    return np.minimum(drawing, correcting)
+
+
 def correction_of(session: Session, context: RunContext, *, small: bool) -> float:
     """The correction by the rounds that asked for small samples, or by those for whole frames.
 
@@ -140,10 +162,7 @@ def estimated_clicks(
     """float64 (len(samples),): what the samples would cost if the label maps of a round were the
     truth."""
     costs = np.zeros(len(samples))
-    places: dict[int, list[int]] = {}
-    for place, sample in enumerate(samples):
-        places.setdefault(sample.frame, []).append(place)
-    for frame, wanted in places.items():
+    for frame, wanted in _by_frame(samples).items():
         costs[wanted] = click_cost(
             context.files(round_number).label_map(context.source.names[frame]),
             segments[frame],
@@ -152,6 +171,48 @@ def estimated_clicks(
             segments.border_is_free,
         )
     return costs
+
+
+def clicks_per_doubt(session: Session, context: RunContext) -> float | None:
+    """Clicks, beyond the first of a sample, for each pixel that was expected to be wrong, in the
+    last round that people have answered; None before the first.
+
+    The last round alone: masks that become better are surer of themselves, but not as fast.
+    """
+    for done in reversed(session.rounds):
+        if done.clicks is not None and done.queried:
+            doubt = doubted_pixels(done.queried, done.number, session, context).sum()
+            return max(done.clicks - len(done.queried), 0) / max(float(doubt), 1.0)
+    return None
+
+
+def doubted_pixels(
+    samples: Sequence[Sample], number: int, session: Session, context: RunContext
+) -> NDArray[np.float64]:
+    """float64 (len(samples),): pixels of samples of round `number` that are expected to be wrong in
+    the masks that people see, by the certainty that the masks have of themselves. Pixels that
+    people were asked about before are right."""
+    before, segments = context.files(number - 1), context.segments_of(number)
+    asked = dict(asked_pixels(session.rounds[:number], context))
+    wrong = np.zeros(len(samples))
+    for frame, places in _by_frame(samples).items():
+        levels = before.certainty_levels(context.source.names[frame])
+        doubt = 1 - (levels + 0.5) / LEVELS
+        if frame in asked:
+            doubt[asked[frame]] = 0
+        by_segment = np.bincount(
+            segments[frame].ravel(), weights=doubt.ravel(), minlength=segments.count(frame)
+        )
+        wrong[places] = by_segment[[samples[place].segment for place in places]]
+    return wrong
+
+
+def _by_frame(samples: Sequence[Sample]) -> dict[int, list[int]]:
+    """The places of the samples of each frame."""
+    places: dict[int, list[int]] = {}
+    for place, sample in enumerate(samples):
+        places.setdefault(sample.frame, []).append(place)
+    return places
 
 
 def estimated_full_clicks(round_number: int, context: RunContext) -> float:

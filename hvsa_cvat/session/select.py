@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from hvsa_cvat.config import Strategy
 from hvsa_cvat.selection.strategy import Pool, Query, select
 from hvsa_cvat.session.context import RunContext
-from hvsa_cvat.session.cost import asked_pixels, cost_model, estimated_clicks, round_budget
+from hvsa_cvat.session.cost import answer_clicks, asked_pixels, cost_model, round_budget
 from hvsa_cvat.session.records import Selection, Skipped
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import Sample
@@ -19,11 +19,10 @@ from hvsa_cvat.types import Sample
 def select_samples(session: Session, context: RunContext) -> Selection:
     """Choose the samples of the current round, and keep what was found."""
     number = session.current.number
-    segments = context.segments_of(number)
     costs = cost_model(session, context)
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
-        return costs.sample_clicks(estimated_clicks(samples, segments, number - 1, context))
+        return answer_clicks(samples, costs, session, context)
 
     budget = round_budget(session, context, costs)
     chosen = _chosen(session, context, budget, expected_cost) if budget > 0 else []
