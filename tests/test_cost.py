@@ -15,7 +15,8 @@ from hvsa_cvat.session.records import CostBasis, Selection, Skipped
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.annotator import SimulatedServer
-from hvsa_cvat.types import LabelSet
+from hvsa_cvat.simulation.scores import RunMetrics
+from hvsa_cvat.types import AnswerKind, LabelSet, Sample
 from tests import tiny
 
 STRANGE = LabelSet(("a", "b", "c", "d"))
@@ -101,3 +102,65 @@ def test_a_round_without_samples_says_why(tmp_path: Path) -> None:
     assert asked
     assert empty
     assert {one.skipped for one in empty} == {Skipped.ASKED}
+
+
+def corrected(
+    tmp_path: Path, granularity: str, budgets: Sequence[float], length: int = 16
+) -> tuple[Path, Session]:
+    """A session whose masks follow the answers well, run to its end; and the folder of it."""
+    clip = tiny.write_clip(tmp_path / "clip", length=length)
+    checkpoint = tiny.write_checkpoint(tmp_path / "start.safetensors")
+    what = tiny.experiment(
+        clip,
+        checkpoint,
+        method="label-propagation",
+        granularity=granularity,
+        budgets=tuple(budgets),
+        answers="correct",
+    )
+    tiny.run(what, tmp_path / "out")
+    with Store(tmp_path / "out") as store:
+        session = store.load()
+    assert session is not None
+    return tmp_path / "out", session
+
+
+@pytest.mark.parametrize("granularity", ["frame", "rectangle:16"])
+def test_what_people_correct_costs_less_than_drawing_and_budgets_hold(
+    granularity: str, tmp_path: Path
+) -> None:
+    out, session = corrected(tmp_path, granularity, (0.15, 0.3, 0.45))
+    metrics = RunMetrics.model_validate_json((out / "metrics.json").read_text())
+    full = metrics.settings["full_clicks"]
+    for done, budget in zip(session.rounds[2:], (0.3, 0.45), strict=True):
+        assert done.queried
+        spent = sum(one.clicks or 0 for one in session.rounds[: done.number + 1])
+        assert spent <= 1.2 * budget * full
+    kinds = [set(one.answered) for one in metrics.rounds]
+    assert kinds[0] == set()
+    assert kinds[-1] & {AnswerKind.CONFIRMED, AnswerKind.CORRECTED}
+    for one in metrics.rounds[1:]:
+        asked = session.rounds[one.round]
+        assert sum(samples for samples, _ in one.answered.values()) == len(asked.queried)
+        assert sum(clicks for _, clicks in one.answered.values()) == asked.clicks
+    assert "How people answered" in (out / "report.html").read_text()
+
+
+def test_the_cost_of_correcting_follows_from_the_round_before(tmp_path: Path) -> None:
+    out, session = corrected(tmp_path, "frame", (0.15, 0.3, 0.45))
+    second, third = session.rounds[2], session.rounds[3]
+    assert second.clicks is not None
+    with Store(out) as store:
+
+        def doubt(sample: Sample, masks: int) -> float:
+            levels = store.round(masks).certainty_levels(f"a{sample.frame}")
+            return float((1 - (levels + 0.5) / 8).sum())
+
+        rate = (second.clicks - len(second.queried)) / sum(doubt(s, 1) for s in second.queried)
+        correcting = [1 + rate * doubt(sample, 2) for sample in third.queried]
+        selection = store.round(3).selection()
+    assert selection is not None
+    found = np.array(selection.expected_clicks)
+    # what is expected to be drawn costs less
+    assert (found <= np.array(correcting) + 1e-6).all()
+    assert np.isclose(found, correcting).sum() >= 2
