@@ -52,6 +52,8 @@ class Setting:
     granularity: str
     seeded: bool = True
     """Whether the result depends on the seed."""
+    tolerance: float | None = None
+    """Pixels; people correct masks with it. None: they draw."""
 
 
 SETTINGS = {
@@ -59,6 +61,8 @@ SETTINGS = {
     "`hvsa`, 16-px rectangles, then whole frames": Setting(
         "hvsa", "uniform", "rectangle:16,rectangle:16,frame"
     ),
+    "`hvsa`, whole frames, corrected to 1 px": Setting("hvsa", "uniform", "frame", tolerance=1.0),
+    "`hvsa`, whole frames, corrected to 2 px": Setting("hvsa", "uniform", "frame", tolerance=2.0),
     "`paper`, whole frames": Setting("paper", "uniform", "frame"),
     "`paper`, 16-px rectangles": Setting("paper", "active", "rectangle:16"),
     "label propagation, whole frames": Setting(
@@ -121,6 +125,8 @@ class Run:
     def folder(self, out: Path) -> Path:
         setting = SETTINGS[self.setting]
         name = f"{setting.method}-{setting.granularity}".replace(":", "").replace(",", "-")
+        if setting.tolerance is not None:
+            name += f"-corrected-{setting.tolerance:g}px"
         return out / self.commit / self.name / name / str(self.seed)
 
     def command(self, out: Path, device: str) -> list[str]:
@@ -140,6 +146,8 @@ class Run:
             "--device": device,
             "--out": self.folder(out),
         }
+        if setting.tolerance is not None:
+            options |= {"--answers": "correct", "--tolerance": setting.tolerance}
         told = [str(part) for option in options.items() for part in option]
         return [sys.executable, "-m", "hvsa_cvat", "simulate", str(self.clip.video), *told]
 
