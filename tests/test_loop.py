@@ -2,6 +2,8 @@
 
 import json
 import re
+import sqlite3
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -249,6 +251,24 @@ def test_a_finished_run_is_not_run_again(
     assert told == [0, 1, 2]
     assert (undisturbed / "metrics.json").read_bytes() == before
     assert {p: p.stat().st_mtime_ns for p in undisturbed.glob("rounds/*/*")} == stamps
+
+
+def test_a_run_from_before_people_could_correct_goes_on(
+    clip: tiny.Clip, checkpoint: Path, undisturbed: Path
+) -> None:
+    with closing(sqlite3.connect(undisturbed / "session.db")) as database, database:
+        (text,) = database.execute("SELECT config FROM sessions").fetchone()
+        config = json.loads(text)
+        assert config.pop("answers") == "draw"
+        assert config.pop("tolerance") is None
+        database.execute("UPDATE sessions SET config = ?", [json.dumps(config)])
+    before = (undisturbed / "metrics.json").read_bytes()
+    what = tiny.experiment(clip, checkpoint, granularity="rectangle:16")
+    tiny.run(what, undisturbed)
+    assert (undisturbed / "metrics.json").read_bytes() == before
+    corrected = tiny.experiment(clip, checkpoint, granularity="rectangle:16", answers="correct")
+    with pytest.raises(SessionError, match="answers was 'draw' and is now 'correct'"):
+        tiny.run(corrected, undisturbed)
 
 
 @pytest.mark.parametrize(
