@@ -7,7 +7,7 @@
 The demo's clip, there and back, enlarged. `anonymous` is what the system cannot drop (RssAnon of
 /proc/self/status, read ten times a second), `resident` has the pages of mapped files too, which it
 can; `bound` is what is told before. Training ends after --steps of its first epoch, since later
-steps take what the first ones do. With --predicted only so many frames are predicted: the film
+steps take what the first ones do. With --predicted only that many frames are predicted: the film
 repeats every 118 frames, and so do the masks and features that stand for the others.
 """
 

@@ -14,7 +14,7 @@ from hvsa_cvat.video.images import check_image, read_image, rgb_image
 
 
 def deep_ramp(bits: int) -> NDArray[np.uint16]:
-    """uint16 (8, 16): every value class of a sensor of so many bits, from dark to light."""
+    """uint16 (8, 16): every value class of a sensor of `bits` bits, from dark to light."""
     top = 2**bits - 1
     return np.linspace(top // 10, top, 128).astype(np.uint16).reshape(8, 16)
 

@@ -62,7 +62,7 @@ class Setting:
     """Pixels, of the rectangles that are pooled and clustered."""
     clusters: int
     plain_frames: int
-    """The plain round predicts so many; its seconds are scaled."""
+    """How many frames the plain round predicts; its seconds are scaled."""
 
 
 @dataclass(frozen=True)

@@ -93,8 +93,8 @@ run_options = together(
     click.option(
         "--tolerance",
         type=click.FloatRange(min=0),
-        help="With --answers correct: wrong bands along a border that are not thicker than this many "
-        "pixels are left as they are. Default: --epsilon.",
+        help="With --answers correct: wrong bands along a border that are not thicker than this "
+        "many pixels are left as they are. Default: --epsilon.",
     ),
     click.option(
         "--flow",
