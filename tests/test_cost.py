@@ -154,10 +154,11 @@ def test_the_cost_of_correcting_follows_from_the_round_before(tmp_path: Path) ->
 
         def doubt(sample: Sample, masks: int) -> float:
             levels = store.round(masks).certainty_levels(f"a{sample.frame}")
-            return float((1 - (levels + 0.5) / 8).sum())
+            return float((1 - (levels + 0.5) / 8).mean())
 
-        rate = (second.clicks - len(second.queried)) / sum(doubt(s, 1) for s in second.queried)
-        correcting = [1 + rate * doubt(sample, 2) for sample in third.queried]
+        a_frame = (second.clicks - len(second.queried)) / len(second.queried)
+        before = np.mean([doubt(sample, 1) for sample in second.queried])
+        correcting = [1 + a_frame * np.sqrt(doubt(sample, 2) / before) for sample in third.queried]
         selection = store.round(3).selection()
     assert selection is not None
     found = np.array(selection.expected_clicks)

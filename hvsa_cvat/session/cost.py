@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.annotation.clicks import click_cost
 from hvsa_cvat.ports import SegmentMaps
+from hvsa_cvat.session.asked import by_frame
 from hvsa_cvat.session.context import RunContext
-from hvsa_cvat.session.outlook import LEVELS
+from hvsa_cvat.session.correcting import CorrectingCost, correcting_cost, doubt_of
 from hvsa_cvat.session.records import CostBasis
 from hvsa_cvat.session.rounds import Round, Session
-from hvsa_cvat.types import Mask, Sample
+from hvsa_cvat.types import Sample
 
 _COST_FRAMES = 32
 """The full cost is estimated from at most this many frames."""
@@ -46,9 +47,8 @@ class CostModel:
     """By which the estimates of samples are multiplied."""
     scale: float
     """By which estimated outlines are multiplied, before `factor`."""
-    doubt_clicks: float | None = None
-    """Clicks of correcting a pixel that is expected to be wrong; None where people draw, and before
-    they have corrected masks that had learnt from them."""
+    correcting: CorrectingCost | None = None
+    """None where people draw, and before they have corrected masks that had learnt from them."""
 
     def drawing_clicks(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         """What drawing samples is expected to cost; `raw` if the masks were the truth."""
@@ -70,8 +70,8 @@ def cost_model(session: Session, context: RunContext) -> CostModel:
             return CostModel(full, CostBasis.GIVEN, False, factor, scale)
         # what correcting has cost tells nothing of drawing
         factor = _FIRST_CORRECTION if number == 2 else 1.0
-        doubt_clicks = clicks_per_doubt(session, context)
-        return CostModel(full, CostBasis.GIVEN, False, factor, scale, doubt_clicks)
+        correcting = correcting_cost(session, context)
+        return CostModel(full, CostBasis.GIVEN, False, factor, scale, correcting)
     frame_clicks = answered_frame_clicks(session, context)
     if frame_clicks is None:
         full, limited = _near_the_estimate_before(factor * estimated, number, context)
@@ -141,10 +141,10 @@ def answer_clicks(
     number = session.current.number
     raw = estimated_clicks(samples, context.segments_of(number), number - 1, context)
     drawing = costs.drawing_clicks(raw)
-    if costs.doubt_clicks is None:
+    if costs.correcting is None:
         return drawing
-    correcting = 1 + costs.doubt_clicks * doubted_pixels(samples, number, session, context)
-    return np.minimum(drawing, correcting)
+    doubt = doubt_of(samples, number, session, context)
+    return np.minimum(drawing, costs.correcting.sample_clicks(doubt))
 
 
 def correction_of(session: Session, context: RunContext, *, small: bool) -> float:
@@ -168,7 +168,7 @@ def estimated_clicks(
     """float64 (len(samples),): what the samples would cost if the label maps of a round were the
     truth."""
     costs = np.zeros(len(samples))
-    for frame, wanted in _by_frame(samples).items():
+    for frame, wanted in by_frame(samples).items():
         costs[wanted] = click_cost(
             context.files(round_number).label_map(context.source.names[frame]),
             segments[frame],
@@ -177,49 +177,6 @@ def estimated_clicks(
             segments.border_is_free,
         )
     return costs
-
-
-def clicks_per_doubt(session: Session, context: RunContext) -> float | None:
-    """Clicks, beyond the first of a sample, for each pixel that was expected to be wrong, in the
-    last round whose samples showed masks that had learnt from answers; None before there is one.
-
-    The last round alone: masks that become better are surer of themselves, but not as fast. Those
-    of round 0 are sure or unsure of themselves in another way, so round 1 tells nothing.
-    """
-    for done in reversed(session.rounds[2:]):
-        if done.clicks is not None and done.queried:
-            doubt = doubted_pixels(done.queried, done.number, session, context).sum()
-            return max(done.clicks - len(done.queried), 0) / max(float(doubt), 1.0)
-    return None
-
-
-def doubted_pixels(
-    samples: Sequence[Sample], number: int, session: Session, context: RunContext
-) -> NDArray[np.float64]:
-    """float64 (len(samples),): pixels of samples of round `number` that are expected to be wrong in
-    the masks that people see, by the certainty that the masks have of themselves. Pixels that
-    people were asked about before are right."""
-    before, segments = context.files(number - 1), context.segments_of(number)
-    asked = dict(asked_pixels(session.rounds[:number], context))
-    wrong = np.zeros(len(samples))
-    for frame, places in _by_frame(samples).items():
-        levels = before.certainty_levels(context.source.names[frame])
-        doubt = 1 - (levels + 0.5) / LEVELS
-        if frame in asked:
-            doubt[asked[frame]] = 0
-        by_segment = np.bincount(
-            segments[frame].ravel(), weights=doubt.ravel(), minlength=segments.count(frame)
-        )
-        wrong[places] = by_segment[[samples[place].segment for place in places]]
-    return wrong
-
-
-def _by_frame(samples: Sequence[Sample]) -> dict[int, list[int]]:
-    """The places of the samples of each frame."""
-    places: dict[int, list[int]] = {}
-    for place, sample in enumerate(samples):
-        places.setdefault(sample.frame, []).append(place)
-    return places
 
 
 def estimated_full_clicks(round_number: int, context: RunContext) -> float:
@@ -238,16 +195,3 @@ def estimated_full_clicks(round_number: int, context: RunContext) -> float:
         for frame in frames
     ]
     return max(float(np.mean(estimated)) * length, 1.0)
-
-
-def asked_pixels(rounds: Sequence[Round], context: RunContext) -> Iterator[tuple[int, Mask]]:
-    """(frame, pixels that people were asked about in these rounds), for each frame with such."""
-    asked: dict[int, dict[int, list[int]]] = {}
-    for one in rounds:
-        for sample in one.queried:
-            asked.setdefault(sample.frame, {}).setdefault(one.number, []).append(sample.segment)
-    for frame, by_round in sorted(asked.items()):
-        pixels = np.zeros(context.source.size, np.bool_)
-        for number, segments in by_round.items():
-            pixels |= np.isin(context.segments_of(number)[frame], segments)
-        yield frame, pixels

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.config import Strategy
 from hvsa_cvat.selection.strategy import Pool, Query, select
+from hvsa_cvat.session.asked import asked_pixels
 from hvsa_cvat.session.context import RunContext
-from hvsa_cvat.session.cost import answer_clicks, asked_pixels, cost_model, round_budget
+from hvsa_cvat.session.cost import answer_clicks, cost_model, round_budget
 from hvsa_cvat.session.records import Selection, Skipped
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import Sample

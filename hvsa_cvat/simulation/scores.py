@@ -7,8 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from hvsa_cvat.metrics import Scores, score_video
+from hvsa_cvat.session.asked import asked_pixels
 from hvsa_cvat.session.context import RunContext
-from hvsa_cvat.session.cost import asked_pixels
 from hvsa_cvat.session.outlook import Outlook
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.simulation.datasets import LabelMaps
