@@ -1,4 +1,4 @@
-"""Withdrawing a task: our masks are removed, and everything that people drew stays."""
+"""Withdrawing a task: our masks are removed, or kept, and everything that people drew stays."""
 
 from __future__ import annotations
 
@@ -18,12 +18,16 @@ from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.store import Store
 
 
-def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | None:
+def withdraw(
+    agent: AgentContext, task: int, *, children: bool, keep_masks: bool = False
+) -> Retracted | None:
     """Remove the shapes that we pushed and still own, and with `children` our child tasks.
 
     Everything that people drew stays, and so does the folder of the session. A task in which
     people are at work beside our shapes stays enrolled. `children` works for a task that was
-    withdrawn without it, too. None where the server has no such task, or it was withdrawn before.
+    withdrawn without it, too. `keep_masks`: our shapes stay, as a result that is good enough; from
+    then on they are people's. None where nothing was to be removed: the server has no such task, it
+    was withdrawn before, or the masks are kept.
     """
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
@@ -35,8 +39,11 @@ def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | N
     with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
         state = State(store.path("cvat"))
         row = _find_task(agent.client, task)
-        retracted = None if row is None else _retract(agent, state, enrollment)
-        if retracted is None:
+        keep = keep_masks and row is not None
+        retracted = None if keep or row is None else _retract(agent, state, enrollment)
+        if keep:
+            agent.log(f"{sum(state.ledger.counts().values())} shapes of ours stay, as people's now")
+        elif retracted is None:
             agent.log(f"task {task} is gone from the server: nothing to remove there")
         if retracted is not None and retracted.waits:
             return retracted
