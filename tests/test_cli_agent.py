@@ -17,6 +17,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hvsa_cvat.cli import main
+from hvsa_cvat.session.outlook import Advice, Outlook
+from hvsa_cvat.session.store import Store
 from tests import tiny
 from tests.people import answer_job, open_jobs
 from tests.standin import StandIn
@@ -97,6 +99,29 @@ def test_a_finished_task_goes_on(cvat: StandIn, checkpoint: Path) -> None:
     says(invoke("extend", 1, "--budget", "90%", "--rounds", 2), "rounds 2 to 3 ask for rectangle")
     says(invoke("sync"), "round 2: select done", "waits for people")
     assert "2 of 3" in says(invoke("status"))
+
+
+def test_a_task_whose_masks_are_good_enough_is_stopped(cvat: StandIn, checkpoint: Path) -> None:
+    enroll(checkpoint)
+    says(invoke("sync"), "waits for people")
+    (database,) = Path.cwd().rglob("session.db")
+    with Store(database.parent) as store:
+        store.round(1).save_outlook(
+            Outlook(
+                miou_before=0.9,
+                expected_miou=0.9,
+                low=0.9,
+                high=0.9,
+                gain=0.001,
+                advice=Advice.STOP,
+            )
+        )
+    says(invoke("status"), ": stop", "to stop: hvsa-agent withdraw 1 --keep-masks")
+    before = cvat.shapes(cvat.task(1).jobs[0])
+    says(
+        invoke("withdraw", 1, "--keep-masks"), f"{len(before)} shapes of ours stay", "is withdrawn"
+    )
+    assert cvat.shapes(cvat.task(1).jobs[0]) == before
 
 
 def test_status_names_classes_that_nobody_has_shown(cvat: StandIn, checkpoint: Path) -> None:

@@ -13,8 +13,10 @@ from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.status import read_status
+from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.annotate import all_answers
+from hvsa_cvat.session.outlook import Advice, Outlook
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE
@@ -213,3 +215,44 @@ def test_advice_names_the_command(team: Team) -> None:
     extend(team.agent(), team.task, Extension(percent, granularity=granularity))
     assert only(sync(team.agent())).open_jobs
     assert session_of(team).current.phase is Phase.ANNOTATE
+
+
+@pytest.mark.parametrize("advice", list(Advice))
+def test_every_advice_names_a_command_while_rounds_are_left(team: Team, advice: Advice) -> None:
+    """Also where the last round may spend all clicks, so that nothing can be added."""
+    enroll(team.agent(), team.task, {**team.options, "budget": "30%,100%"})
+    only(sync(team.agent()))
+    advised(team, advice)
+    (told,) = read_status(team.agent().workspace, team.agent().client)
+    assert told.next_command is not None
+    assert told.next_command.startswith("hvsa-agent ")
+
+
+def test_stopping_keeps_the_masks(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    only(sync(agent))
+    advised(team, Advice.STOP)
+    (told,) = read_status(agent.workspace, agent.client)
+    assert told.next_command == f"hvsa-agent withdraw {team.task} --keep-masks"
+    job, child = team.cvat.task(team.task).jobs[0], team.cvat.task(team.task + 1)
+    before = team.cvat.shapes(job)
+    assert before
+    assert withdraw(agent, team.task, children=False, keep_masks=True) is None
+    assert team.cvat.shapes(job) == before
+    assert {job.assignee for job in child.jobs} == {None}
+    assert f"{len(before)} shapes of ours stay, as people's now" in team.lines
+    assert list(sync(agent)) == []
+    enroll(agent, team.task, team.options, again=True)
+    only(sync(agent))
+    assert team.cvat.shapes(job) == before
+
+
+def advised(team: Team, advice: Advice) -> None:
+    """Let the newest outlook of the session be one with this advice."""
+    outlook = Outlook(
+        miou_before=0.8, expected_miou=0.9, low=0.85, high=0.95, gain=0.001, advice=advice
+    )
+    number = session_of(team).current.number
+    with Store(only_folder(team)) as store:
+        store.round(number).save_outlook(outlook)

@@ -1,5 +1,6 @@
 """Films as people have them: cut off, joined, with a cover before them."""
 
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def write_film(
         stream.height, stream.width = SIZE
         stream.pix_fmt = pixels
         stream.gop_size = 5
+        stream.thread_count = 1  # the same bytes each time
         for i in frames:
             frame = av.VideoFrame.from_ndarray(picture(i), format="rgb24").reformat(format=pixels)
             container.mux(stream.encode(frame))
@@ -60,8 +62,35 @@ def test_a_film_that_was_cut_off_is_never_a_shorter_film(
     write_film(path, range(20), codec, pixels)
     assert len(open_frames(path)) == 20
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(len(whole) * share)])
+    # an odd length is never between two packets of a transport stream
+    path.write_bytes(whole[: int(len(whole) * share) | 1])
     with pytest.raises(MediaError, match=f"cannot decode .*{name}"):
+        open_frames(path)
+
+
+def test_a_transport_stream_that_was_cut_between_two_packets_of_a_frame(tmp_path: Path) -> None:
+    """The packets before the cut are whole; only the frame shows that something is missing."""
+    path = tmp_path / "a.ts"
+    write_film(path, range(20))
+    whole = path.read_bytes()
+    packets = [whole[at : at + 188] for at in range(0, len(whole), 188)]
+    inside = [k for k, packet in enumerate(packets) if not packet[1] & 0x40]
+    assert len(inside) > 30
+    silent = []
+    for k in inside:
+        path.write_bytes(whole[: 188 * k])
+        with suppress(MediaError):
+            silent.append((k, len(open_frames(path))))
+    assert silent == []
+
+
+def test_a_raw_stream_that_was_cut_inside_a_frame(tmp_path: Path) -> None:
+    path = tmp_path / "a.h264"
+    write_film(path, range(20))
+    whole = path.read_bytes()
+    assert len(open_frames(path)) == 20
+    path.write_bytes(whole[:-8])
+    with pytest.raises(MediaError, match="the last frame is not whole"):
         open_frames(path)
 
 

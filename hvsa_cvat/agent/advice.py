@@ -26,10 +26,11 @@ def next_command(task: int, session: Session, files: RoundFiles) -> str | None:
     if outlook is None:
         return extend_command(task, session, files) if session.done else None
     if outlook.advice is Advice.STOP:
-        return None
+        return None if session.done else f"hvsa-agent withdraw {task} --keep-masks"
     if outlook.advice is Advice.GO_ON and not session.done:
         return "hvsa-agent sync"
-    return extend_command(task, session, files, _advised_granularity(outlook.advice, session))
+    command = extend_command(task, session, files, _advised_granularity(outlook.advice, session))
+    return command or (None if session.done else "hvsa-agent sync")
 
 
 def extend_command(

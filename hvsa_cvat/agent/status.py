@@ -54,7 +54,7 @@ class TaskStatus:
     skipped: str | None = None
     """Why the newest round asks for nothing, if so."""
     next_command: str | None = None
-    """The command that does what is advised; None where nothing is, or nothing is left to ask."""
+    """The command that does what is advised; None where that is done, or nothing is left to ask."""
 
 
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:

@@ -1,4 +1,4 @@
-"""Withdrawing a task: our masks are removed, and everything that people drew stays."""
+"""Withdrawing a task: our masks are removed, or kept, and everything that people drew stays."""
 
 from __future__ import annotations
 
@@ -20,25 +20,33 @@ from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.store import Store
 
 
-def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | None:
+def withdraw(
+    agent: AgentContext, task: int, *, children: bool, keep_masks: bool = False
+) -> Retracted | None:
     """Remove the shapes that we pushed and still own, and with `children` our child tasks.
 
     Everything that people drew stays, and so does the folder of the session. A task in which
     people are at work beside our shapes stays enrolled. `children` works for a task that was
-    withdrawn without it, too. None where the server has no such task, or it was withdrawn before.
+    withdrawn without it, too. `keep_masks`: our shapes stay, as a result that is good enough; from
+    then on they are people's. None where nothing was to be removed: the server has no such task, it
+    was withdrawn before, or the masks are kept.
     """
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
         _check_was_asked(agent, task, children=children)
         with alone_with(agent, task):
+            _find_task(agent.client, task)  # refuses a wrong organisation
             _delete_earlier_children(agent, task)
         return None
     with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
         state = State(store.path("cvat"))
         row = _find_task(agent.client, task)
-        if row is None:
+        keep = keep_masks and row is not None
+        retracted = None if keep or row is None else _retract(agent, state, enrollment)
+        if keep:
+            agent.log(f"{sum(state.ledger.counts().values())} shapes of ours stay, as people's now")
+        elif retracted is None:
             agent.log(f"task {task} is gone from the server: nothing to remove there")
-        retracted = None if row is None else _retract(agent, state, enrollment)
         if retracted is not None and retracted.waits:
             return retracted
         _leave_requests(agent, state, state.requests.all(), children=children)
@@ -50,17 +58,23 @@ def withdraw(agent: AgentContext, task: int, *, children: bool) -> Retracted | N
     return retracted
 
 
-def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retracted:
+def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retracted | None:
+    """None where the task was deleted just now."""
     task = enrollment.task
-    return retract(
-        agent.client,
-        state,
-        task,
-        read_label_ids(agent.client, task, enrollment.classes),
-        publish_options(enrollment.options),
-        now=server_clock(agent.client),
-        log=agent.log,
-    )
+    try:
+        return retract(
+            agent.client,
+            state,
+            task,
+            read_label_ids(agent.client, task, enrollment.classes),
+            publish_options(enrollment.options),
+            now=server_clock(agent.client),
+            log=agent.log,
+        )
+    except NotFound:
+        if _find_task(agent.client, task) is not None:
+            raise
+        return None
 
 
 def _check_was_asked(agent: AgentContext, task: int, *, children: bool) -> None:
@@ -104,12 +118,24 @@ def _leave_requests(
 
 
 def _find_task(client: CvatClient, task: int) -> Json | None:
-    """The server's row of a task; None where the task is deleted."""
+    """The server's row of a task; None where the task is deleted.
+
+    `NotFound` where our organisation does not exist, or the task belongs to another one.
+    """
+    row = _read_row(client, task)
+    # fails where the organisation does not exist
+    jobs = client.rows("jobs", task_id=task)
+    if row is None or jobs or not (row.get("jobs") or {}).get("count"):
+        return row
+    # a task can be read from other organisations, but its labels and jobs are not listed there
+    if _read_row(client, task) is not None:
+        raise missing_task(client.address, task)
+    return None
+
+
+def _read_row(client: CvatClient, task: int) -> Json | None:
     try:
         row: Json = client.get(f"tasks/{task}")
     except NotFound:
         return None
-    # a task can be read from other organisations, but its labels and jobs are not listed there
-    if not client.rows("jobs", task_id=task) and (row.get("jobs") or {}).get("count"):
-        raise missing_task(client.address, task)
     return row

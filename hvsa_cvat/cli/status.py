@@ -65,7 +65,7 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
         if one.outlook is not None:
             say(f"  {_outlook_line(one.outlook)}")
         if one.next_command is not None:
-            say(f"  to go on: {one.next_command}")
+            say(f"  {_purpose(one.outlook)}: {one.next_command}")
         if one.scores is not None and one.scores.unseen:
             say(f"  no answer shows {', '.join(one.scores.unseen)} yet")
         if one.error:
@@ -95,6 +95,13 @@ def _table(found: Sequence[TaskStatus]) -> Table:
             "-" if miou is None else f"{100 * miou:.1f}",
         )
     return table
+
+
+def _purpose(outlook: Outlook | None) -> str:
+    from hvsa_cvat.session.outlook import Advice
+
+    stop = outlook is not None and outlook.advice is Advice.STOP
+    return "to stop" if stop else "to go on"
 
 
 def _outlook_line(outlook: Outlook) -> str:

@@ -18,13 +18,19 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 @click.option(
     "--children", is_flag=True, help="Delete our child tasks too, with the answers in them."
 )
+@click.option(
+    "--keep-masks", is_flag=True, help="Leave our masks in the task: they are good enough."
+)
 @settings_options
-def withdraw(task: int | None, project: int | None, children: bool, **options: Any) -> None:
+def withdraw(
+    task: int | None, project: int | None, children: bool, keep_masks: bool, **options: Any
+) -> None:
     """End the enrollment of TASK: remove our masks, and leave every shape that a person touched.
 
     \b
     Example:
       hvsa-agent withdraw 12 --children
+      hvsa-agent withdraw 12 --keep-masks
     """
     settings = open_settings(options)
     if project is not None and task is None:
@@ -38,7 +44,7 @@ def withdraw(task: int | None, project: int | None, children: bool, **options: A
     from hvsa_cvat.agent.withdraw import withdraw as withdraw_task
 
     with open_agent(settings) as agent:
-        retracted = withdraw_task(agent, task, children=children)
+        retracted = withdraw_task(agent, task, children=children, keep_masks=keep_masks)
         for line in [] if retracted is None else retracted.lines():
             say(line)
         if retracted is not None and retracted.waits:

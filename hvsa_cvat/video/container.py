@@ -1,7 +1,8 @@
 """Whether a video file ends before the end that it announces.
 
 FFmpeg takes a file of these formats that was cut off for a shorter film, without an error. A cut
-exactly between two packets of a transport stream, or in a raw stream, leaves no trace in the file.
+exactly between two frames of a transport stream, or of a raw stream, leaves no trace in the file. A
+cut inside a frame shows when the frame is decoded.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import bisect
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import av
 import numpy as np
@@ -47,7 +48,6 @@ class Film:
             progress("reading video", len(stamps), max(expected, len(stamps)))
         if size is None:
             raise MediaError(f"{path} holds no frames; export the video again")
-        _check_damage(path, damaged, len(stamps), tell)
         self._size = size
         self._names = tuple(f"frame_{i:06d}" for i in range(len(stamps)))
         self._stamps = [s for s in stamps if s is not None]
@@ -55,6 +55,9 @@ class Film:
         # Without a time stamp of its own a frame cannot be found again by seeking.
         seekable = ordered and len(self._stamps) == len(stamps)
         self._keys = sorted({0, *keys}) if seekable else [0]
+        if not self._ends_whole():
+            raise MediaError(_damaged(path, "the last frame is not whole"))
+        _tell_damage(path, damaged, len(stamps), tell)
         self._decoder: Iterator[av.VideoFrame] = iter(())
         self._next = len(stamps)
         self._last: tuple[int, Image] | None = None
@@ -75,6 +78,22 @@ class Film:
         if self._last is None or self._last[0] != frame:
             self._last = frame, self._read(frame)
         return self._last[1]
+
+    def _ends_whole(self) -> bool:
+        """Whether the last frame is whole; where it is not, more frames are missing.
+
+        Several threads at once hand out the last frames before they have marked them as damaged.
+        So those after the last key frame are decoded again, one by one. The first frames after a
+        seek may be marked for want of the frames before, so damage must show from the start, too.
+        """
+        for key in dict.fromkeys((self._keys[-1], 0)):
+            last = None
+            start = self._stamps[key] if key else None
+            for last, _ in decode_video(self._path, start, threads="NONE"):  # noqa: B007
+                pass
+            if last is not None and not last.is_corrupt:
+                return True
+        return False
 
     def _read(self, frame: int) -> Image:
         key = self._keys[bisect.bisect_right(self._keys, frame) - 1]
@@ -108,12 +127,13 @@ def decode_video(
     *,
     most_pixels: int = MOST_PIXELS,
     form: str | None = None,
+    threads: Literal["AUTO", "NONE"] = "AUTO",
 ) -> Iterator[tuple[av.VideoFrame, int]]:
     """Frames with the container's own guess of how many there are, from the key frame at or
     before the time stamp `seek`.
 
     Larger frames than `most_pixels` are not decoded. `form` is FFmpeg's name of the container, any
-    where it is None.
+    where it is None. With several threads, damage in the last frames may not be marked.
     """
     most = {"max_pixels": str(most_pixels)}
     try:
@@ -122,7 +142,7 @@ def decode_video(
         options = {"protocol_whitelist": "file", **most}
         with av.open(str(path), format=form, options=options) as container:
             stream = _choose_stream(path, container)
-            stream.thread_type = "AUTO"
+            stream.thread_type = threads
             stream.codec_context.options = most
             if seek is not None:
                 container.seek(seek, stream=stream)
@@ -150,12 +170,9 @@ def _choose_stream(path: Path, container: av.container.InputContainer) -> av.Vid
     return best
 
 
-def _check_damage(
+def _tell_damage(
     path: Path, damaged: Sequence[int], length: int, tell: Callable[[str], None]
 ) -> None:
-    """Damage at the end means that frames are missing; damage before it is only told."""
-    if damaged and damaged[-1] == length - 1:
-        raise MediaError(_damaged(path, "the last frame is not whole"))
     if damaged:
         tell(
             f"{path}: {len(damaged)} of {length} frames are damaged and may look wrong, the first "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hvsa_cvat.cvat.answers.finished import (
@@ -10,7 +11,7 @@ from hvsa_cvat.cvat.answers.finished import (
     child_job_rows,
     is_finished,
 )
-from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.client import CvatClient, NotFound
 from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import Request
 
@@ -65,6 +66,7 @@ def unassign(client: CvatClient, request: Request) -> list[int]:
     taken = []
     for job, row in child_job_rows(client, request).items():
         if row["state"] != "completed" and assignee_of(row) is not None:
-            client.change("PATCH", f"jobs/{job}", {"assignee": None})
-            taken.append(job)
+            with suppress(NotFound):  # deleted since the jobs were listed
+                client.change("PATCH", f"jobs/{job}", {"assignee": None})
+                taken.append(job)
     return taken

@@ -69,13 +69,14 @@ def retract(
     for job in state.ledger.jobs():
         requests = ShapeRequests(context, job)
         try:
-            edited += _retract_job(context, job, requests)
+            try:
+                edited += _retract_job(context, job, requests)
+            except JobNotWritable as reason:
+                waits |= not is_finished(context.look(job))
+                left[job] = f"{counts.get(job, 0)} shapes of ours stay: {reason}"
         except NotFound:
             log(f"job {job} is gone, and our shapes with it")
             state.ledger.forget_job(job)
-        except JobNotWritable as reason:
-            left[job] = f"{counts.get(job, 0)} shapes of ours stay: {reason}"
-            waits |= not is_finished(context.look(job))
         except (Refused, Forbidden) as error:
             left[job] = str(error)
         deleted += requests.deleted
