@@ -12,7 +12,7 @@ import pytest
 from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.withdraw import withdraw
-from hvsa_cvat.cvat.http.client import NotFound
+from hvsa_cvat.cvat.http.errors import NotFound
 from tests.standin import Fault, Request, StandIn
 from tests.standin.model import World
 from tests.team import Team, only

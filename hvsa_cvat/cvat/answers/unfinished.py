@@ -11,7 +11,8 @@ from hvsa_cvat.cvat.answers.finished import (
     child_job_rows,
     is_finished,
 )
-from hvsa_cvat.cvat.http.client import CvatClient, NotFound
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import Request
 
