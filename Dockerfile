@@ -17,14 +17,18 @@ WORKDIR /src
 COPY deploy/requirements.txt ./
 # torch and torchvision must be built for one another: torchvision beside another build of torch
 # does not even import, which shows here
+# builds without CUDA are PyTorch's own, which have other hashes
 RUN python -m venv --without-pip /opt/hvsa \
  && case "${DEVICE}" in \
-      cuda) set -- ;; \
-      cpu) set -- --extra-index-url https://download.pytorch.org/whl/cpu; \
-           sed -i -E '/^(cuda|nvidia|triton)/d' requirements.txt ;; \
+      cuda) cp requirements.txt hashed.txt ;; \
+      cpu) sed -n -E 's/^((torch|torchvision)==[^ ]+).*/\1/p' requirements.txt > torch.txt; \
+           awk '/^[^ ]/ { keep = !/^(torch|torchvision|triton|cuda|nvidia)/ } keep' \
+             requirements.txt > hashed.txt; \
+           pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
+             --requirement torch.txt ;; \
       *) echo "DEVICE is '${DEVICE}'; it must be cuda or cpu" >&2; exit 1 ;; \
     esac \
- && pip install "$@" --requirement requirements.txt \
+ && pip install --require-hashes --no-deps --requirement hashed.txt \
  && /opt/hvsa/bin/python -c "import torch, torchvision; \
 assert (torch.version.cuda is None) == ('${DEVICE}' == 'cpu'), torch.__version__"
 

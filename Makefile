@@ -94,12 +94,11 @@ bench: $(VENV)/installed
 gpu: $(VENV)/dev-installed
 	$(BIN)/python -m benchmarks.gpu --out runs/gpu $(GPU)
 
-# what the container image is made of: the newest versions that fit pyproject.toml
-requirements: $(VENV)/installed
-	$(PYTHON) -m venv --clear --without-pip build/requirements
-	$(BIN)/pip --python build/requirements/bin/python install --quiet .
-	$(BIN)/pip --python build/requirements/bin/python freeze --all --exclude hvsa-cvat \
-		> deploy/requirements.txt
+# what the container image is made of: the newest versions that fit pyproject.toml, with their hashes
+requirements: $(VENV)/dev-installed
+	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate \
+		--python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+		pyproject.toml --output-file deploy/requirements.txt
 
 # docs/cli.md and docs/configuration.md, from the help and the settings; a test fails when stale
 docs: $(VENV)/installed

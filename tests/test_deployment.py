@@ -122,9 +122,12 @@ def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
         assert any(fnmatch(source, needed) for source in sources)
 
 
-def pins() -> dict[str, Version]:
-    lines = (ROOT / "deploy" / "requirements.txt").read_text().splitlines()
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+REQUIREMENTS = ROOT / "deploy" / "requirements.txt"
+
+
+def pins(path: Path = REQUIREMENTS) -> dict[str, Version]:
+    text = path.read_text()
+    pairs = re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)
     return {canonical(name): Version(version) for name, version in pairs}
 
 
@@ -140,6 +143,31 @@ def test_every_dependency_is_pinned_within_its_range() -> None:
         version = pinned.get(canonical(requirement.name))
         assert version is not None, f"make requirements: {requirement.name} is not pinned"
         assert version in requirement.specifier, f"make requirements: {requirement}"
+
+
+def test_every_pin_has_hashes() -> None:
+    blocks = re.split(r"\n(?=\S)", REQUIREMENTS.read_text().rstrip())
+    assert len(blocks) == len(pins())
+    for block in blocks:
+        first, *hashes = block.split(" \\\n")
+        assert re.fullmatch(r"[\w.-]+==[^ ]+", first), first
+        assert hashes, f"{first} has no hash"
+        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}", one) for one in hashes), first
+
+
+def test_without_cuda_torch_alone_has_no_hash(tmp_path: Path) -> None:
+    """The part of the Dockerfile that divides the pins, run as it stands there."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    (found,) = re.findall(r"cpu\) (sed .*?hashed\.txt);", text)
+    (tmp_path / "requirements.txt").write_bytes(REQUIREMENTS.read_bytes())
+    subprocess.run(["sh", "-c", found], cwd=tmp_path, check=True)
+    torch, rest = pins(tmp_path / "torch.txt"), pins(tmp_path / "hashed.txt")
+    assert set(torch) == {"torch", "torchvision"}
+    assert all(one.strip() for one in (tmp_path / "torch.txt").read_text().splitlines())
+    assert "--hash" not in (tmp_path / "torch.txt").read_text()
+    left_out = {name for name in pins() if name.startswith(("cuda", "nvidia", "triton"))}
+    assert rest.keys() == pins().keys() - torch.keys() - left_out
+    assert left_out
 
 
 # -- what runs in it
