@@ -15,29 +15,23 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_PYTHON=/opt/hvsa/bin/python
 WORKDIR /src
 COPY deploy/requirements.txt ./
-# Each file is compared with its hash, except the two of PyTorch without CUDA: those come from
-# PyTorch's own index, under other hashes. torch and torchvision must be built for one another:
-# torchvision beside another build of torch does not even import, which shows here.
+# torch and torchvision must be built for one another: torchvision beside another build of torch
+# does not even import, which shows here
 RUN python -m venv --without-pip /opt/hvsa \
  && case "${DEVICE}" in \
-      cuda) ;; \
-      cpu) grep -oE '^torch(vision)?==[^ ]+' requirements.txt > torch.txt \
-           && pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
-                --requirement torch.txt \
-           && awk '/^[^ ]/ {kept = !/^(cuda|nvidia|torch|triton)/} kept' requirements.txt > kept.txt \
-           && mv kept.txt requirements.txt ;; \
+      cuda) set -- ;; \
+      cpu) set -- --extra-index-url https://download.pytorch.org/whl/cpu; \
+           sed -i -E '/^(cuda|nvidia|triton)/d' requirements.txt ;; \
       *) echo "DEVICE is '${DEVICE}'; it must be cuda or cpu" >&2; exit 1 ;; \
     esac \
- && pip install --no-deps --require-hashes --requirement requirements.txt \
+ && pip install "$@" --requirement requirements.txt \
  && /opt/hvsa/bin/python -c "import torch, torchvision; \
 assert (torch.version.cuda is None) == ('${DEVICE}' == 'cpu'), torch.__version__"
 
 FROM dependencies AS build
-COPY deploy/build-requirements.txt ./
-RUN pip install --no-deps --require-hashes --requirement build-requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY hvsa_cvat hvsa_cvat
-RUN pip wheel --no-build-isolation --no-deps --wheel-dir /wheel .
+RUN pip wheel --no-deps --wheel-dir /wheel .
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="hvsa-agent" \
