@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,27 @@ def test_ascii_is_enough_for_a_run_and_its_report(
         assert ended.returncode == 0, ended.stderr.decode()
         assert (ended.stdout + ended.stderr).isascii()
     assert "küche" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("setting", [OLD])
+def test_arguments_beyond_ascii_are_understood(
+    setting: dict[str, str], clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    """Names of folders and of classes."""
+    images = Path(shutil.copytree(clip.images, tmp_path / "küche" / "bilder"))
+    out = tmp_path / "küche" / "箱"
+    ended = run(
+        *("simulate", images, "--labels", clip.labels, "--classes", ",".join(CLASSES)),
+        *("--checkpoint", checkpoint, "--method", "label-propagation", "--budget", "30%"),
+        *("--rounds", 1, "--device", "cpu", "--out", out),
+        setting=setting,
+    )
+    assert ended.returncode == 0, ended.stderr.decode()
+    assert (ended.stdout + ended.stderr).isascii()
+    assert "küche" in (out / "report.html").read_text(encoding="utf-8")
+    unknown = run("küche", setting=setting)
+    assert unknown.returncode == 2
+    assert unknown.stderr.decode().splitlines()[-1] == "Error: No such command 'küche'."
 
 
 @needs_full

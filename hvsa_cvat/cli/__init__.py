@@ -10,6 +10,7 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -26,6 +27,7 @@ from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.cli.simulate import simulate
 from hvsa_cvat.cli.status import status
 from hvsa_cvat.cli.sync import sync
+from hvsa_cvat.cli.utf8 import read_arguments_as_utf8
 from hvsa_cvat.cli.webhook import webhook
 from hvsa_cvat.cli.withdraw import withdraw
 from hvsa_cvat.errors import HvsaError
@@ -47,14 +49,16 @@ _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 class _Group(click.Group):
     """Errors for people become one line on stderr and an exit code; nothing else is caught."""
 
-    def main(self, *args: Any, **extra: Any) -> Any:
+    def main(self, args: Sequence[str] | None = None, *more: Any, **extra: Any) -> Any:
         """A terminal without a character gets its escape; a device without room is one line."""
+        if args is None:
+            read_arguments_as_utf8()
         for stream in (sys.stdout, sys.stderr):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="backslashreplace")
         try:
             try:
-                return super().main(*args, **extra)
+                return super().main(args, *more, **extra)
             finally:
                 sys.stdout.flush()
         except OSError as error:
