@@ -27,7 +27,7 @@ from hvsa_cvat.propagation.fusion import fuse
 from hvsa_cvat.propagation.propagate import carry
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, new_network
 from hvsa_cvat.segmentation.finetune import finetune
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.scoring import score_segments

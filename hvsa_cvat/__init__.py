@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from hvsa_cvat.errors import HvsaError
     from hvsa_cvat.ports import AnnotationServer, FrameSource, SegmentMaps
     from hvsa_cvat.segmentation.finetune import finetune
-    from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+    from hvsa_cvat.segmentation.network import SegmentationNetwork
     from hvsa_cvat.segmentation.pairs import TrainingData
     from hvsa_cvat.segmentation.predict import predict
     from hvsa_cvat.segmentation.scoring import score_segments
@@ -69,7 +69,7 @@ _HOMES = {
     "hvsa_cvat.errors": ("HvsaError",),
     "hvsa_cvat.ports": ("AnnotationServer", "FrameSource", "SegmentMaps"),
     "hvsa_cvat.segmentation.finetune": ("finetune",),
-    "hvsa_cvat.segmentation.hrnet": ("SegmentationNetwork",),
+    "hvsa_cvat.segmentation.network": ("SegmentationNetwork",),
     "hvsa_cvat.segmentation.pairs": ("TrainingData",),
     "hvsa_cvat.segmentation.predict": ("predict",),
     "hvsa_cvat.segmentation.scoring": ("score_segments",),

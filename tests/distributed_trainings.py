@@ -16,7 +16,7 @@ import torch
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.distributed import joined
 from hvsa_cvat.segmentation.finetune import finetune, help_out
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.types import IGNORE, Correspondence
 from hvsa_cvat.video.flow import OFFSETS, FlowStore

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hvsa_cvat.errors import CheckpointError, HvsaError
+from hvsa_cvat.segmentation.backbones import IMAGENET
 from hvsa_cvat.segmentation.checkpoint import (
     CheckpointInfo,
     known_classes,
@@ -22,7 +23,7 @@ from hvsa_cvat.segmentation.checkpoint import (
     read_info,
     save_checkpoint,
 )
-from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
 from hvsa_cvat.types import LabelSet
 
@@ -71,7 +72,7 @@ def test_weights_and_metadata_come_back(network: SegmentationNetwork, checkpoint
     assert loaded.align_corners is True
     assert line == "round2.safetensors: hrnet_w18_small, 3 classes, round 2"
     assert read_info(checkpoint) == INFO
-    assert (INFO.mean, INFO.std) == (MEAN, STD)
+    assert (INFO.mean, INFO.std) == (IMAGENET.mean, IMAGENET.std)
 
 
 def test_equal_weights_give_equal_bytes(checkpoint: Path, tmp_path: Path) -> None:
@@ -197,7 +198,7 @@ def test_an_unknown_network_is_told(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_checkpoint(small, CheckpointInfo("hrnet_w99", LABELS.names, (32, 32), True, 0), path)
 
-    assert "holds network 'hrnet_w99'; this version knows hrnet_w48" in refused(path)
+    assert "cannot be used: there is no network 'hrnet_w99'; did you mean hrnet_w" in refused(path)
 
 
 def test_tensors_that_do_not_fit_are_told(checkpoint: Path, tmp_path: Path) -> None:
@@ -373,12 +374,13 @@ def test_damaged_state_dicts_are_told(tmp_path: Path, damage: str) -> None:
 
 # ImageNet
 
-IMAGENET = """
+LOADS_IMAGENET = """
 import sys
 from pathlib import Path
 import safetensors.torch, timm, torch
 from hvsa_cvat.errors import CheckpointError
-from hvsa_cvat.segmentation.checkpoint import load_imagenet_backbone, new_network
+from hvsa_cvat.segmentation.checkpoint import new_network
+from hvsa_cvat.segmentation.weights import load_imagenet_backbone
 
 network = new_network("hrnet_w18_small", 2, seed=1)
 head = network.last_layer[3].weight.clone()
@@ -409,7 +411,7 @@ def test_imagenet_weights_come_from_the_hub_or_are_told_missing(tmp_path: Path) 
     }
 
     done = subprocess.run(
-        [sys.executable, "-c", IMAGENET, str(tmp_path)],
+        [sys.executable, "-c", LOADS_IMAGENET, str(tmp_path)],
         env=environment,
         capture_output=True,
         text=True,
@@ -418,7 +420,5 @@ def test_imagenet_weights_come_from_the_hub_or_are_told_missing(tmp_path: Path) 
 
     message, *checks = done.stdout.splitlines()
     assert message.startswith("cannot get the ImageNet weights of hrnet_w18_small (")
-    assert message.endswith(
-        "connect to the model hub, or start from random weights with --init random"
-    )
+    assert message.endswith("or start at random or from a file of weights")
     assert checks == ["True", "True"]

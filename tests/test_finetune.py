@@ -18,7 +18,7 @@ from hvsa_cvat.segmentation.finetune import (
     make_optimizer,
     train,
 )
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.types import IGNORE, Correspondence

@@ -18,7 +18,7 @@ from hvsa_cvat.errors import CapacityError
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import fitting_memory
 from hvsa_cvat.segmentation.finetune import TrainingRun, batch_loss, finetune, train
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import (
     Batch,
     Gathered,

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.segmentation.backbones import IMAGENET
 from hvsa_cvat.segmentation.checkpoint import new_network
-from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 
 PARITY = Path(__file__).parent / "data" / "hrnet_parity.npz"
 """Logits of the official network, whose weights follow from the names of its entries."""
@@ -60,7 +61,9 @@ def test_logits_are_those_of_the_official_network(
         height, width = map(int, size.split("x"))
         normalised = np.random.default_rng(7).standard_normal((1, 3, height, width))
         normalised = torch.from_numpy(normalised.astype(np.float32))
-        mean, std = (255 * torch.tensor(value)[:, None, None] for value in (MEAN, STD))
+        mean, std = (
+            255 * torch.tensor(value)[:, None, None] for value in (IMAGENET.mean, IMAGENET.std)
+        )
 
         with torch.inference_mode():
             logits = network(normalised * std + mean).numpy()
@@ -119,10 +122,8 @@ def test_width_of_the_features() -> None:
 
 
 def test_an_unknown_network_is_named() -> None:
-    with pytest.raises(
-        ConfigError, match="there is no network 'resnet50'; choose one of hrnet_w48"
-    ):
-        SegmentationNetwork("resnet50", 2)
+    with pytest.raises(ConfigError, match="there is no network 'hrnet_w84'; did you mean hrnet"):
+        SegmentationNetwork("hrnet_w84", 2)
 
 
 def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:

@@ -8,7 +8,7 @@ from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation import device
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import autocast, choose_device
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from tests.float32 import native
 

@@ -35,7 +35,7 @@ from benchmarks.parts import (
 )
 from hvsa_cvat.config import PAPER_EXACT, TrainingConfig
 from hvsa_cvat.segmentation.finetune import finetune
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.types import Size

@@ -28,7 +28,7 @@ from hvsa_cvat.config import PAPER_EXACT, parse_size
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.finetune import batch_loss, make_optimizer
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import Batch, TrainingData, make_batch
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow import OFFSETS, FlowStore

@@ -61,7 +61,8 @@ def choose_start(options: EnrollOptions, task: WatchedTask) -> StartNetwork:
         return StartNetwork(path, network.name, (), options.align_corners, line)
     _, line = load_checkpoint(path, task.labels)
     info = read_info(path)
-    strange = not set(info.labels) & set(task.labels.names)
+    # a checkpoint that knows no classes at all was made to start from
+    strange = bool(info.labels) and not set(info.labels) & set(task.labels.names)
     if options.checkpoint is not None and strange and not options.new_classes:
         raise ConfigError(
             f"{path} knows {', '.join(info.labels)}, none of which is a class of task {task.id} "

@@ -22,6 +22,7 @@ from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
 from hvsa_cvat.cli.extend import extend
+from hvsa_cvat.cli.networks import networks
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.cli.simulate import simulate
@@ -113,6 +114,7 @@ for _command in (
     demo,
     simulate,
     pretrain_command,
+    networks,
     serverless,
 ):
     main.add_command(_command)

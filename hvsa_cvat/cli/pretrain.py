@@ -18,7 +18,7 @@ from hvsa_cvat.files import check_writable
 from hvsa_cvat.types import Image, LabelMap, LabelSet
 
 if TYPE_CHECKING:
-    from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+    from hvsa_cvat.segmentation.network import SegmentationNetwork
 
 _CACHE_BYTES = 2**30
 """Decoded frames that are kept: decoding takes up to a quarter of the time of a training step."""
@@ -29,7 +29,10 @@ _CACHE_BYTES = 2**30
 @labels_option
 @classes_option
 @click.option(
-    "--network", type=click.Choice(NETWORKS), default="hrnet_w18_small", show_default=True
+    "--network",
+    default="hrnet_w18_small",
+    show_default=True,
+    help=f"{', '.join(NETWORKS)}, or a model of timm (`hvsa-agent networks list`).",
 )
 @size_option
 @click.option(
@@ -83,11 +86,13 @@ def pretrain_command(
         raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
 
     from hvsa_cvat.segmentation import checkpoint, pretrain
+    from hvsa_cvat.segmentation.backbones import check_network
     from hvsa_cvat.segmentation.device import choose_device
     from hvsa_cvat.simulation.datasets import check_labels, open_labels, tell_unseen
     from hvsa_cvat.video.frames import open_images
 
     chosen = choose_device(device)
+    check_network(network)
     with progress_bars() as progress:
         frames = open_images(frames_dir, progress, say)
         if asked is None and len(set(frames.sizes)) > 1:
@@ -114,7 +119,7 @@ def pretrain_command(
             device=chosen,
             progress=progress,
         )
-        info = checkpoint.CheckpointInfo(net.name, labels.names, at, net.align_corners, 0)
+        info = checkpoint.describe(net, labels.names, at, 0)
         checkpoint.save_checkpoint(net, info, out)
     say(
         f"{out}: {net.name}, {len(labels)} classes, {len(frames)} frames, "
@@ -125,10 +130,10 @@ def pretrain_command(
 def _first_network(network: str, labels: LabelSet, init: str, seed: int) -> SegmentationNetwork:
     from hvsa_cvat.segmentation.checkpoint import (
         load_checkpoint,
-        load_imagenet_backbone,
         new_network,
     )
     from hvsa_cvat.segmentation.official import is_official, load_official
+    from hvsa_cvat.segmentation.weights import load_imagenet_backbone
 
     if init in ("random", "imagenet"):
         net = new_network(network, len(labels), seed=seed)

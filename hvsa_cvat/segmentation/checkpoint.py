@@ -1,4 +1,4 @@
-"""Networks on disk: safetensors files that say how they were made. ImageNet weights of a backbone.
+"""Networks on disk: safetensors files that say how they were made.
 
 Nothing here unpickles code. `official.py` converts the official HRNet state dicts.
 """
@@ -12,16 +12,20 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
-import timm
 import torch
 from torch import Tensor
 
-from hvsa_cvat.config import NETWORKS
-from hvsa_cvat.errors import CheckpointError
+from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.lookalikes import twin_hint
+from hvsa_cvat.segmentation.backbones import (
+    IMAGENET,
+    InputStatistics,
+    check_network,
+)
 from hvsa_cvat.segmentation.checkpoint_checks import check_metadata, check_weights
-from hvsa_cvat.segmentation.hrnet import MEAN, STD, SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
+from hvsa_cvat.segmentation.weights import read_tensors
 from hvsa_cvat.types import LabelSet, Size
 
 _CLASSIFIER = {"last_layer.3.weight", "last_layer.3.bias"}
@@ -39,9 +43,25 @@ class CheckpointInfo:
     align_corners: bool
     round: int
     """0 for a pre-trained network, k after k rounds."""
-    mean: tuple[float, float, float] = MEAN
-    std: tuple[float, float, float] = STD
+    mean: tuple[float, float, float] = IMAGENET.mean
+    std: tuple[float, float, float] = IMAGENET.std
     """RGB normalisation of values from 0 to 1."""
+
+
+def describe(
+    network: SegmentationNetwork, classes: Sequence[str], size: Size, round_number: int
+) -> CheckpointInfo:
+    """What is stored beside the weights of `network`."""
+    statistics = network.statistics
+    return CheckpointInfo(
+        network.name,
+        tuple(classes),
+        size,
+        network.align_corners,
+        round_number,
+        statistics.mean,
+        statistics.std,
+    )
 
 
 def save_checkpoint(network: SegmentationNetwork, info: CheckpointInfo, path: Path) -> None:
@@ -88,11 +108,10 @@ def read_info(path: Path) -> CheckpointInfo:
         raise CheckpointError(
             f"checkpoint {path} has broken metadata ({error}); copy it again or make it anew"
         ) from error
-    if info.network not in NETWORKS:
-        raise CheckpointError(
-            f"checkpoint {path} holds network {info.network!r}; this version knows "
-            f"{', '.join(NETWORKS)}"
-        )
+    try:
+        check_network(info.network)
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from error
     return info
 
 
@@ -111,12 +130,19 @@ def _known_classes(theirs: Sequence[str], labels: LabelSet) -> tuple[int, ...]:
 
 
 def new_network(
-    name: str, classes: int, *, align_corners: bool = False, seed: int = 0
+    name: str,
+    classes: int,
+    *,
+    align_corners: bool = False,
+    seed: int = 0,
+    statistics: InputStatistics | None = None,
 ) -> SegmentationNetwork:
     """A network with random weights, the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return SegmentationNetwork(name, classes, align_corners=align_corners)
+        return SegmentationNetwork(
+            name, classes, align_corners=align_corners, statistics=statistics
+        )
 
 
 def load_checkpoint(
@@ -130,8 +156,14 @@ def load_checkpoint(
     head starts anew, from `seed`. `align_corners` has no effect: the checkpoint says it.
     """
     info = read_info(path)
-    network = new_network(info.network, len(labels), align_corners=info.align_corners, seed=seed)
-    tensors = _read_tensors(path)
+    network = new_network(
+        info.network,
+        len(labels),
+        align_corners=info.align_corners,
+        seed=seed,
+        statistics=InputStatistics(info.mean, info.std),
+    )
+    tensors = read_tensors(path)
     known = _known_classes(info.labels, labels)
     if known:
         tensors = _head_for(labels, known, info.labels, tensors, path)
@@ -173,30 +205,6 @@ def _head_for(
         changed[name] = kept.mean(dim=0).repeat(len(labels), *[1] * (rows.ndim - 1))
         changed[name][list(known)] = kept
     return changed
-
-
-def load_imagenet_backbone(network: SegmentationNetwork) -> None:
-    """Put timm's ImageNet weights into the backbone; needs the model hub."""
-    try:
-        source = timm.create_model(network.name, pretrained=True)
-    except Exception as error:  # the hub's client raises errors of many kinds
-        raise CheckpointError(
-            f"cannot get the ImageNet weights of {network.name} ({type(error).__name__}); "
-            "connect to the model hub, or start from random weights with --init random"
-        ) from error
-    own = network.backbone.state_dict()
-    network.backbone.load_state_dict(
-        {key: value for key, value in source.state_dict().items() if key in own}
-    )
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read ({error}); copy it again or make it anew"
-        ) from error
 
 
 def load_tensors(

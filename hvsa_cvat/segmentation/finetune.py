@@ -23,13 +23,13 @@ from hvsa_cvat.segmentation.device import (
     searched_kernels,
 )
 from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_process
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import (
     Total,
     consistency_loss,
     labeled_cross_entropy,
     unshared_total,
 )
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import (
     Batch,
     Gathered,

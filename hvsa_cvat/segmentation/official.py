@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.segmentation.checkpoint import (
-    CheckpointInfo,
+    describe,
     load_tensors,
     new_network,
     save_checkpoint,
 )
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
+from hvsa_cvat.segmentation.weights import read_state_dict
 from hvsa_cvat.types import Size
 
 _SUFFIXES = (".pth", ".pt", ".bin")
@@ -38,8 +36,7 @@ def convert_official(path: Path, target: Path, size: Size, *, align_corners: boo
     knows no classes: the file does not name them.
     """
     network, line = load_official(path, 1, align_corners=align_corners)
-    info = CheckpointInfo(network.name, (), size, align_corners, 0)
-    save_checkpoint(network, info, target)
+    save_checkpoint(network, describe(network, (), size, 0), target)
     return line
 
 
@@ -51,7 +48,7 @@ def load_official(
     The file does not say how it was trained: there are official Cityscapes checkpoints for both
     values of `align_corners`.
     """
-    tensors = _read_state_dict(path)
+    tensors = read_state_dict(path)
     width = tensors.get("stage4.0.branches.0.0.conv1.weight")
     name = _BY_STAGE4_WIDTH.get(len(width)) if width is not None and width.ndim else None
     if name is None:
@@ -69,24 +66,3 @@ def load_official(
         f"{path.name}: official {name}, align_corners {align_corners}; "
         "the backbone is kept and the head starts anew"
     )
-
-
-def _read_state_dict(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise CheckpointError(f"no checkpoint {path}; check the path") from None
-    except Exception as error:  # a damaged file makes the unpickler raise nearly anything
-        raise CheckpointError(
-            f"checkpoint {path} is truncated, or holds more than weights; give a plain state dict"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
-    ):
-        raise CheckpointError(f"checkpoint {path} holds more than weights; give a plain state dict")
-    # training wrappers put their own name in front
-    return {
-        key.removeprefix("module.").removeprefix("model."): value for key, value in content.items()
-    }

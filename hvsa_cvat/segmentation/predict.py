@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast, fitting_memory
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.types import LabelMap, Size
 from hvsa_cvat.video.opencv import use_one_opencv_thread
 

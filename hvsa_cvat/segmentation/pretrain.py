@@ -13,8 +13,8 @@ from hvsa_cvat.config import TrainingConfig
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast, kept_memory
 from hvsa_cvat.segmentation.finetune import TrainingRun, train
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
 from hvsa_cvat.segmentation.losses import labeled_cross_entropy
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.types import IGNORE, Image, LabelMap, Size
 
 _SCALES = (0.6, 1.8)

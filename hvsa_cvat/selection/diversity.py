@@ -197,10 +197,11 @@ def _some(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
 def _reduced(points: Tensor, generator: torch.Generator) -> Tensor:
     """Centred points in the fewest principal directions that hold `KEPT_VARIANCE`.
 
-    The points stay as they are if that would leave more than half of the dimensions.
+    The points stay as they are if that would leave more than half of the dimensions. So do points
+    that are fewer than the dimensions: eigh may fail on that many directions without variance.
     """
     width = points.shape[1]
-    if width <= FEW_DIMENSIONS:
+    if width <= FEW_DIMENSIONS or len(points) <= width:
         return points
     part = _some(points, 8 * width, generator)
     values, directions = torch.linalg.eigh(part.T @ part)  # ascending

@@ -14,7 +14,7 @@ from hvsa_cvat.annotation.clicks import AnnotationRules
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress, SegmentMaps
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import LabelSet

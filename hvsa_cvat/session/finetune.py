@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.files import scratch_directory
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint import describe, save_checkpoint
 from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
 from hvsa_cvat.session.annotate import all_answers
@@ -43,9 +43,7 @@ def finetune_network(session: Session, context: RunContext) -> None:
             state=files.training_state,
             progress=context.progress,
         )
-    info = CheckpointInfo(
-        network.name, context.labels.names, context.config.size, network.align_corners, number
-    )
+    info = describe(network, context.labels.names, context.config.size, number)
     save_checkpoint(network, info, files.network)
     files.note_network()
     files.training_state.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 from hvsa_cvat.propagation.fusion import fuse, remember
 from hvsa_cvat.propagation.propagate import Propagated, fill
 from hvsa_cvat.segmentation.checkpoint import known_classes
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.strategy import Pool

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.ports import Progress, SegmentMaps
 from hvsa_cvat.segmentation.device import fitting_memory
-from hvsa_cvat.segmentation.hrnet import SegmentationNetwork
+from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.session.context import CarryingInputs, RunContext, RunInputs
 from hvsa_cvat.session.store import Store
