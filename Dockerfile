@@ -15,27 +15,29 @@ ENV PIP_NO_CACHE_DIR=1 \
     PIP_PYTHON=/opt/hvsa/bin/python
 WORKDIR /src
 COPY deploy/requirements.txt ./
-# torch and torchvision must be built for one another: torchvision beside another build of torch
-# does not even import, which shows here
-# builds without CUDA are PyTorch's own, which have other hashes
+# Each file is compared with its hash, except the two of PyTorch without CUDA: those come from
+# PyTorch's own index, under other hashes. torch and torchvision must be built for one another:
+# torchvision beside another build of torch does not even import, which shows here.
 RUN python -m venv --without-pip /opt/hvsa \
  && case "${DEVICE}" in \
-      cuda) cp requirements.txt hashed.txt ;; \
-      cpu) sed -n -E 's/^((torch|torchvision)==[^ ]+).*/\1/p' requirements.txt > torch.txt; \
-           awk '/^[^ ]/ { keep = !/^(torch|torchvision|triton|cuda|nvidia)/ } keep' \
-             requirements.txt > hashed.txt; \
-           pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
-             --requirement torch.txt ;; \
+      cuda) ;; \
+      cpu) grep -oE '^torch(vision)?==[^ ]+' requirements.txt > torch.txt \
+           && pip install --no-deps --index-url https://download.pytorch.org/whl/cpu \
+                --requirement torch.txt \
+           && awk '/^[^ ]/ {kept = !/^(cuda|nvidia|torch|triton)/} kept' requirements.txt > kept.txt \
+           && mv kept.txt requirements.txt ;; \
       *) echo "DEVICE is '${DEVICE}'; it must be cuda or cpu" >&2; exit 1 ;; \
     esac \
- && pip install --require-hashes --no-deps --requirement hashed.txt \
+ && pip install --no-deps --require-hashes --requirement requirements.txt \
  && /opt/hvsa/bin/python -c "import torch, torchvision; \
 assert (torch.version.cuda is None) == ('${DEVICE}' == 'cpu'), torch.__version__"
 
 FROM dependencies AS build
+COPY deploy/build-requirements.txt ./
+RUN pip install --no-deps --require-hashes --requirement build-requirements.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY hvsa_cvat hvsa_cvat
-RUN pip wheel --no-deps --wheel-dir /wheel .
+RUN pip wheel --no-build-isolation --no-deps --wheel-dir /wheel .
 
 FROM ${PYTHON}
 LABEL org.opencontainers.image.title="hvsa-agent" \

@@ -94,11 +94,17 @@ bench: $(VENV)/installed
 gpu: $(VENV)/dev-installed
 	$(BIN)/python -m benchmarks.gpu --out runs/gpu $(GPU)
 
-# what the container image is made of: the newest versions that fit pyproject.toml, with their hashes
+# what the container image is made of and built with: the newest versions that fit pyproject.toml,
+# with the hashes of all their files
+COMPILE = $(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-annotate \
+	--custom-compile-command "make requirements" \
+	--python-version 3.11 --python-platform x86_64-manylinux_2_28
 requirements: $(VENV)/dev-installed
-	$(BIN)/uv pip compile --quiet --upgrade --generate-hashes --no-header --no-annotate \
-		--python-version 3.11 --python-platform x86_64-manylinux_2_28 \
-		pyproject.toml --output-file deploy/requirements.txt
+	$(COMPILE) pyproject.toml --output-file deploy/requirements.txt
+	$(BIN)/python -c "import tomllib; from pathlib import Path; \
+		print(*tomllib.loads(Path('pyproject.toml').read_text())['build-system']['requires'], sep='\n')" \
+		| $(COMPILE) - --constraints deploy/requirements.txt \
+		--output-file deploy/build-requirements.txt
 
 # docs/cli.md and docs/configuration.md, from the help and the settings; a test fails when stale
 docs: $(VENV)/installed

@@ -122,13 +122,21 @@ def test_the_context_holds_what_is_copied_and_nothing_else() -> None:
         assert any(fnmatch(source, needed) for source in sources)
 
 
-REQUIREMENTS = ROOT / "deploy" / "requirements.txt"
+REQUIREMENTS = (ROOT / "deploy" / "requirements.txt").read_text()
+BUILD_REQUIREMENTS = (ROOT / "deploy" / "build-requirements.txt").read_text()
 
 
-def pins(path: Path = REQUIREMENTS) -> dict[str, Version]:
-    text = path.read_text()
-    pairs = re.findall(r"^([\w.-]+)==([^\s;]+)", text, re.MULTILINE)
-    return {canonical(name): Version(version) for name, version in pairs}
+def pins(requirements: str) -> dict[str, Version]:
+    """The version of each package; each has a hash."""
+    lines = [line for line in requirements.splitlines() if not line.lstrip().startswith("#")]
+    found = {}
+    for line in "\n".join(lines).replace("\\\n", " ").splitlines():
+        pin, *hashes = line.split()
+        name, version = pin.split("==")
+        assert hashes
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", one) for one in hashes)
+        found[canonical(name)] = Version(version)
+    return found
 
 
 def canonical(name: str) -> str:
@@ -136,38 +144,47 @@ def canonical(name: str) -> str:
 
 
 def test_every_dependency_is_pinned_within_its_range() -> None:
-    pinned = pins()
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for line in project["dependencies"]:
-        requirement = Requirement(line)
-        version = pinned.get(canonical(requirement.name))
-        assert version is not None, f"make requirements: {requirement.name} is not pinned"
-        assert version in requirement.specifier, f"make requirements: {requirement}"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for lines, pinned in (
+        (project["project"]["dependencies"], pins(REQUIREMENTS)),
+        (project["build-system"]["requires"], pins(BUILD_REQUIREMENTS)),
+    ):
+        for line in lines:
+            requirement = Requirement(line)
+            version = pinned.get(canonical(requirement.name))
+            assert version is not None, f"make requirements: {requirement.name} is not pinned"
+            assert version in requirement.specifier, f"make requirements: {requirement}"
+    assert "://" not in REQUIREMENTS + BUILD_REQUIREMENTS
 
 
-def test_every_pin_has_hashes() -> None:
-    blocks = re.split(r"\n(?=\S)", REQUIREMENTS.read_text().rstrip())
-    assert len(blocks) == len(pins())
-    for block in blocks:
-        first, *hashes = block.split(" \\\n")
-        assert re.fullmatch(r"[\w.-]+==[^ ]+", first), first
-        assert hashes, f"{first} has no hash"
-        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}", one) for one in hashes), first
+def test_every_file_that_is_installed_is_compared_with_its_hash() -> None:
+    """Except our own wheel, and PyTorch without CUDA, which only PyTorch's own index has."""
+    run = " && ".join(value for name, value in IMAGE if name == "RUN")
+    installs = re.findall(r"pip (?:--\S+ \S+ )?(?:install|wheel) [^&;]*", run)
+    free = [one for one in installs if "--require-hashes" not in one]
+    assert len(installs) - len(free) == 2
+    torch, wheel, own = free
+    assert "whl/cpu" in torch
+    assert "--no-build-isolation --no-deps" in wheel
+    assert "--no-deps /wheel/*.whl" in own
 
 
-def test_without_cuda_torch_alone_has_no_hash(tmp_path: Path) -> None:
-    """The part of the Dockerfile that divides the pins, run as it stands there."""
-    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
-    (found,) = re.findall(r"cpu\) (sed .*?hashed\.txt);", text)
-    (tmp_path / "requirements.txt").write_bytes(REQUIREMENTS.read_bytes())
-    subprocess.run(["sh", "-c", found], cwd=tmp_path, check=True)
-    torch, rest = pins(tmp_path / "torch.txt"), pins(tmp_path / "hashed.txt")
-    assert set(torch) == {"torch", "torchvision"}
-    assert all(one.strip() for one in (tmp_path / "torch.txt").read_text().splitlines())
-    assert "--hash" not in (tmp_path / "torch.txt").read_text()
-    left_out = {name for name in pins() if name.startswith(("cuda", "nvidia", "triton"))}
-    assert rest.keys() == pins().keys() - torch.keys() - left_out
-    assert left_out
+def test_an_image_without_cuda_leaves_out_what_belongs_to_cuda(tmp_path: Path) -> None:
+    run = " && ".join(value for name, value in IMAGE if name == "RUN")
+    (own,) = re.findall(r"grep -oE '[^']*' requirements.txt", run)
+    (others,) = re.findall(r"awk '[^']*' requirements.txt", run)
+    (tmp_path / "requirements.txt").write_text(REQUIREMENTS)
+
+    def output(command: str) -> str:
+        done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout
+
+    kept, of_torch = pins(output(others)), output(own).split()
+    assert [pin.split("==")[0] for pin in of_torch] == ["torch", "torchvision"]
+    left_out = pins(REQUIREMENTS).keys() - kept.keys()
+    assert {"torch", "torchvision", "triton"} <= left_out
+    assert all(re.match("torch|triton|cuda|nvidia", name) for name in left_out)
+    assert not any(name.startswith(("cuda", "nvidia")) for name in kept)
 
 
 # -- what runs in it
