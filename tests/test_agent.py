@@ -21,6 +21,7 @@ from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.segmentation.checkpoint import describe, new_network, save_checkpoint
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, LabelSet
 from tests import tiny
@@ -579,6 +580,16 @@ def test_our_own_tasks_are_not_enrolled(team: Team) -> None:
         enroll(agent, child.id, team.options)
     with pytest.raises(ConfigError, match=r"HVSA: .* is one that an agent made to ask people"):
         enroll_project(agent, child.project.id, team.options)
+
+
+def test_a_network_of_timm_that_knows_no_classes_starts_a_task(team: Team, tmp_path: Path) -> None:
+    start = tmp_path / "start.safetensors"
+    network = new_network("resnet18", 1)
+    save_checkpoint(network, describe(network, (), tiny.SIZE, 0), start)
+    enrolled = enroll(team.agent(), team.task, {**team.options, "checkpoint": str(start)})
+    assert enrolled.start.known == ()
+    assert "it knows no classes, so the backbone is kept" in enrolled.start.told
+    assert only(sync(team.agent())).open_jobs
 
 
 def test_a_checkpoint_of_other_classes_must_be_meant(team: Team, tmp_path: Path) -> None:

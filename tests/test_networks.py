@@ -106,7 +106,10 @@ def test_memory_is_counted_before_a_network_runs() -> None:
         ("hrnet_w84", r"there is no network 'hrnet_w84'; did you mean .*hrnet_w48"),
         ("convnext_tinny", r"no network 'convnext_tinny'; did you mean convnext_tiny"),
         ("", "there is no network ''"),
-        ("mixer_b16_224", r"'mixer_b16_224' .*; choose another one, see `hvsa-agent networks`"),
+        (
+            "mixer_b16_224",
+            r"'mixer_b16_224' .*; choose another one, see `hvsa-agent networks list`",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_told_in_a_line(name: str, said: str) -> None:

@@ -72,7 +72,7 @@ def _names() -> tuple[str, ...]:
 def _unknown(name: str) -> ConfigError:
     near = difflib.get_close_matches(name, _names(), n=3) or NETWORKS
     return ConfigError(
-        f"there is no network {name!r}; did you mean {', '.join(near)}? `hvsa-agent networks` "
+        f"there is no network {name!r}; did you mean {', '.join(near)}? `hvsa-agent networks list` "
         "lists those that are tested"
     )
 
@@ -91,7 +91,7 @@ def _timm_backbone(name: str) -> Any:
             break
     raise ConfigError(
         f"network {name!r} gives no feature maps ({_first_line(last)}); choose another one, see "
-        "`hvsa-agent networks`"
+        "`hvsa-agent networks list`"
     )
 
 
@@ -140,7 +140,7 @@ class PyramidBackbone(nn.Module):
         except (RuntimeError, AssertionError, IndexError) as error:
             raise ConfigError(
                 f"network {name!r} does not take images of any size ({_first_line(error)}); "
-                "choose another one, see `hvsa-agent networks`"
+                "choose another one, see `hvsa-agent networks list`"
             ) from error
         assert [one.shape[1] for one in found] == self.channels
 
