@@ -192,6 +192,8 @@ def test_wrong_use_is_one_line(
     refuses(invoke("sync", "--ask-again"), 2, "--task")
     refuses(invoke("withdraw", 1), 2, "not enrolled")
     refuses(invoke("withdraw", "--project", 1), 2, "not enrolled")
+    for option in ("--children", "--keep-masks"):
+        refuses(invoke("withdraw", "--project", 1, option), 2, "each task of the project")
     refuses(invoke("webhook", "install", "http://x.example/"), 2, "HVSA_WEBHOOK_SECRET")
     refuses(invoke("status", "--server", "cvat.example.com"), 2, "https://cvat.example.com")
     refuses(invoke("status", "--config", "nowhere.toml"), 2, "nowhere.toml")

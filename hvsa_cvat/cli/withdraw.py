@@ -32,6 +32,11 @@ def withdraw(
       hvsa-agent withdraw 12 --children
       hvsa-agent withdraw 12 --keep-masks
     """
+    if project is not None and (children or keep_masks):
+        raise ConfigError(
+            "--children and --keep-masks are for a task; withdraw each task of the project by its "
+            "number"
+        )
     settings = open_settings(options)
     if project is not None and task is None:
         if not open_workspace(settings).remove_project(project):
