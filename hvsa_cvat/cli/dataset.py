@@ -42,6 +42,14 @@ def dataset() -> None:
     "--images", type=PATH, help="Folder of the frames, for palette, where SRC holds only labels."
 )
 @click.option(
+    "--mapping",
+    type=PATH,
+    multiple=True,
+    metavar="FILE",
+    help="File that brings the classes to fewer ones, for nyuv2: classMapping40.mat; a second one, "
+    "class13Mapping.mat, goes on to 13.",
+)
+@click.option(
     "--classes",
     help="Classes to take, by name, comma separated or a text file; pixels of the others are "
     "unlabelled. Default: all.",
@@ -62,6 +70,7 @@ def import_command(
     out: Path,
     palette: Path | None,
     images: Path | None,
+    mapping: tuple[Path, ...],
     classes: str | None,
     frames: str,
     size: str | None,
@@ -82,7 +91,7 @@ def import_command(
 
     check_free(out)
     with progress_bars() as progress, unpacked(source, out.absolute().parent, progress) as folder:
-        found = open_dataset(kind, folder, Extras(palette, images))
+        found = open_dataset(kind, folder, Extras(palette, images, mapping))
         for remark in found.remarks:
             say(remark)
         written = write_dataset(found, Choice(chosen, frames, at), out, progress)

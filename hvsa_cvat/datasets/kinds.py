@@ -21,6 +21,8 @@ class Extras:
     """Table of colours."""
     images: Path | None = None
     """Folder of the frames, where the data set holds none."""
+    mapping: tuple[Path, ...] = ()
+    """Files that give classes their new names."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +49,17 @@ def _open_cityscapes(path: Path, extras: Extras) -> Dataset:
     return open_cityscapes(path)
 
 
+def _open_nyuv2(path: Path, extras: Extras) -> Dataset:
+    from hvsa_cvat.datasets.nyuv2 import open_nyuv2
+
+    return open_nyuv2(path, extras.mapping)
+
+
 _KINDS = {
     "palette": _Kind(_open_palette, ("palette", "images")),
     "camvid": _Kind(_open_camvid),
     "cityscapes": _Kind(_open_cityscapes),
+    "nyuv2": _Kind(_open_nyuv2, ("mapping",)),
 }
 
 KINDS = tuple(_KINDS)
@@ -59,7 +68,7 @@ KINDS = tuple(_KINDS)
 def open_dataset(kind: str, path: Path, extras: Extras) -> Dataset:
     """The data set at `path`. `ConfigError` for an extra that its kind does not take."""
     for field in fields(extras):
-        if getattr(extras, field.name) is not None and field.name not in _KINDS[kind].extras:
+        if getattr(extras, field.name) and field.name not in _KINDS[kind].extras:
             takers = [name for name, one in _KINDS.items() if field.name in one.extras]
             raise ConfigError(
                 f"--{field.name} goes with {', '.join(takers)}, not with {kind}; leave it out"
