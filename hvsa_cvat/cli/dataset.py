@@ -46,8 +46,14 @@ def dataset() -> None:
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="File that brings the classes to fewer ones, for nyuv2: classMapping40.mat; a second one, "
-    "class13Mapping.mat, goes on to 13.",
+    help="File that brings the classes to fewer ones. For nyuv2: classMapping40.mat; a second one, "
+    "class13Mapping.mat, goes on to 13. For scenenet: wnid_to_class.txt.",
+)
+@click.option(
+    "--protobuf",
+    type=PATH,
+    metavar="FILE",
+    help="What the instances are, for scenenet. Default: the *.pb file in SRC or beside it.",
 )
 @click.option(
     "--classes",
@@ -71,6 +77,7 @@ def import_command(
     palette: Path | None,
     images: Path | None,
     mapping: tuple[Path, ...],
+    protobuf: Path | None,
     classes: str | None,
     frames: str,
     size: str | None,
@@ -91,7 +98,7 @@ def import_command(
 
     check_free(out)
     with progress_bars() as progress, unpacked(source, out.absolute().parent, progress) as folder:
-        found = open_dataset(kind, folder, Extras(palette, images, mapping))
+        found = open_dataset(kind, folder, Extras(palette, images, mapping, protobuf))
         for remark in found.remarks:
             say(remark)
         written = write_dataset(found, Choice(chosen, frames, at), out, progress)

@@ -23,6 +23,8 @@ class Extras:
     """Folder of the frames, where the data set holds none."""
     mapping: tuple[Path, ...] = ()
     """Files that give classes their new names."""
+    protobuf: Path | None = None
+    """What the pixels of a rendered data set are."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,18 @@ def _open_nyuv2(path: Path, extras: Extras) -> Dataset:
     return open_nyuv2(path, extras.mapping)
 
 
+def _open_scenenet(path: Path, extras: Extras) -> Dataset:
+    from hvsa_cvat.datasets.scenenet import open_scenenet
+
+    return open_scenenet(path, extras.protobuf, extras.mapping)
+
+
 _KINDS = {
     "palette": _Kind(_open_palette, ("palette", "images")),
     "camvid": _Kind(_open_camvid),
     "cityscapes": _Kind(_open_cityscapes),
     "nyuv2": _Kind(_open_nyuv2, ("mapping",)),
+    "scenenet": _Kind(_open_scenenet, ("mapping", "protobuf")),
 }
 
 KINDS = tuple(_KINDS)

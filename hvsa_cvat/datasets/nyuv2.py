@@ -48,7 +48,7 @@ def open_nyuv2(path: Path, mappings: Sequence[Path]) -> Dataset:
             )
         classes = _mapped(_texts(file, "names"), mappings)
         scenes = _texts(file, "scenes") if "scenes" in file else ("frame",) * count
-    names = tuple(f"{scene}_{number:04d}" for number, scene in enumerate(scenes, 1))
+    names = tuple(f"{s.replace('/', '_')}_{number:04d}" for number, s in enumerate(scenes, 1))
 
     def read(position: int) -> LabelledFrame:
         with _opened(path) as file:

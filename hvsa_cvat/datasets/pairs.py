@@ -78,16 +78,16 @@ def pair_reader(
     pairs: list[Pair], read_labels: Callable[[Path], IndexMap]
 ) -> Callable[[int], LabelledFrame]:
     """A function that reads the pair at a position."""
+    return lambda position: read_pair(pairs[position], read_labels)
 
-    def read(position: int) -> LabelledFrame:
-        pair = pairs[position]
-        image, indices = read_image(pair.image), read_labels(pair.labels)
-        if image.shape[:2] != indices.shape:
-            (height, width), (h, w) = indices.shape, image.shape[:2]
-            raise MediaError(
-                f"{pair.labels} is {width}x{height} but its image {pair.image.name} is {w}x{h}; "
-                "export labels and images at one size"
-            )
-        return LabelledFrame(image, indices, pair.image)
 
-    return read
+def read_pair(pair: Pair, read_labels: Callable[[Path], IndexMap]) -> LabelledFrame:
+    """Both files of a frame. `MediaError` where their sizes differ."""
+    image, indices = read_image(pair.image), read_labels(pair.labels)
+    if image.shape[:2] != indices.shape:
+        (height, width), (h, w) = indices.shape, image.shape[:2]
+        raise MediaError(
+            f"{pair.labels} is {width}x{height} but its image {pair.image.name} is {w}x{h}; "
+            "export labels and images at one size"
+        )
+    return LabelledFrame(image, indices, pair.image)
