@@ -1,5 +1,6 @@
 """The MATLAB file of NYU Depth V2, written here as the official one is, becomes frames."""
 
+import sys
 from pathlib import Path
 
 import h5py
@@ -110,6 +111,13 @@ def test_a_file_that_lacks_something(tmp_path: Path, key: str) -> None:
     assert f"holds no '{key}'; the labelled part" in line
 
 
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write(tmp_path / "a.mat")
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    line = refused("nyuv2", source, "--out", tmp_path / "out")
+    assert "needs h5py; install it by: pip install 'hvsa-cvat[datasets]'" in line
+
+
 def test_files_that_do_not_fit(tmp_path: Path) -> None:
     out = tmp_path / "out"
     source = write(tmp_path / "a.mat", LABELS + 1)
@@ -120,7 +128,7 @@ def test_files_that_do_not_fit(tmp_path: Path) -> None:
     assert "which do not belong together" in refused("nyuv2", source, "--out", out)
     source.write_bytes(source.read_bytes()[:900])
     assert "cannot read" in refused("nyuv2", source, "--out", out)
-    assert "cannot read" in refused("nyuv2", tmp_path, "--out", out)
+    assert "is not one file, which nyuv2 is" in refused("nyuv2", tmp_path, "--out", out)
 
     source = write(tmp_path / "b.mat")
     bad = tmp_path / "bad.mat"

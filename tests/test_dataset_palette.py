@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
+from hvsa_cvat.datasets.palette import open_palette
+from hvsa_cvat.datasets.write import Choice, write_dataset
 from tests.datasets import photo, read, refused, run, save
 
 BLACK, ROAD, CAR = (0, 0, 0), (128, 64, 128), (0, 0, 142)
@@ -66,6 +68,27 @@ def test_a_zipped_export_leaves_nothing_beside_the_folder(tmp_path: Path, inside
     assert result.exit_code == 0, result.output
     assert len(read(tmp_path / "to" / "out")[1]) == 2
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["out"]
+
+
+def test_a_background_that_people_made_is_a_class(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export")
+    (folder / "labelmap.txt").write_text("background:128,64,128::\nsky:0,0,0::\ncar:0,0,142::\n")
+
+    run("palette", folder, "--out", tmp_path / "out")
+
+    assert read(tmp_path / "out")[0] == ("background", "sky", "car")
+
+
+def test_names_with_blanks_as_cvat_lists_them(tmp_path: Path) -> None:
+    folder = export(tmp_path / "export")
+    photo(folder / "JPEGImages" / "my film" / "a b.jpg")
+    save(folder / "SegmentationClass" / "my film" / "a b.png", paint("rrr ccc"))
+    (folder / "ImageSets" / "Segmentation" / "default.txt").write_text('"my film/a b"\n')
+
+    result = run("palette", folder, "--out", tmp_path / "out")
+
+    assert result.exit_code == 0, result.output
+    assert "my film_a b" in read(tmp_path / "out")[1]
 
 
 def test_frames_that_lie_elsewhere(tmp_path: Path) -> None:
@@ -207,6 +230,8 @@ def test_places_that_do_not_fit(tmp_path: Path) -> None:
     table = folder / "labelmap.txt"
     line = refused("palette", tmp_path / "empty", "--palette", table, "--out", out)
     assert "holds neither labels/ nor SegmentationClass/" in line
+    line = refused("palette", table, "--out", out)
+    assert "labelmap.txt is not a folder, or a zip file of one, which palette is" in line
     (tmp_path / "bad.zip").write_bytes(b"PK\3\4 cut off")
     assert "cannot unpack" in refused("palette", tmp_path / "bad.zip", "--out", out)
     line = refused("camvid", folder, "--palette", table, "--out", out)
@@ -223,6 +248,13 @@ def test_classes_that_could_not_be_read_back(tmp_path: Path) -> None:
     (folder / "labelmap.txt").write_text("# comment\n0 car:0,0,142::\n1 road:128,64,128::")
     line = refused("palette", folder, "--out", tmp_path / "out")
     assert "rename those that begin with '#' or a number" in line
+
+
+def test_the_share_that_is_done_is_told(tmp_path: Path) -> None:
+    found = open_palette(plain(tmp_path / "src"), None, None)
+    told: list[tuple[str, int, int]] = []
+    write_dataset(found, Choice(), tmp_path / "out", lambda *step: told.append(step))
+    assert told == [("importing frames", 1, 2), ("importing frames", 2, 2)]
 
 
 def test_an_empty_folder_is_filled(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """SceneNet RGB-D in its official layout, with a protobuf that the test writes byte by byte."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,14 @@ def test_half_copied_trajectories(tmp_path: Path, source: Path) -> None:
                    "--out", out)  # fmt: skip
     assert "holds none of the 3 trajectories of" in line
     assert "such as 0/223/photo; give the folder in which these paths begin" in line
+
+
+def test_a_missing_package_is_named(
+    tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "google.protobuf.message", None)
+    line = refused("scenenet", source, "--out", tmp_path / "out")
+    assert "needs protobuf; install it by: pip install 'hvsa-cvat[datasets]'" in line
 
 
 def test_protobufs_that_do_not_fit(tmp_path: Path, source: Path) -> None:

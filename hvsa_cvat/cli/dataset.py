@@ -39,15 +39,18 @@ def dataset() -> None:
     "`name r g b`. Default: labelmap.txt in SRC.",
 )
 @click.option(
-    "--images", type=PATH, help="Folder of the frames, for palette, where SRC holds only labels."
+    "--images",
+    type=PATH,
+    help="Folder of the frames, for palette and indices, where SRC holds only labels.",
 )
 @click.option(
     "--mapping",
     type=PATH,
     multiple=True,
     metavar="FILE",
-    help="File that brings the classes to fewer ones. For nyuv2: classMapping40.mat; a second one, "
-    "class13Mapping.mat, goes on to 13. For scenenet: wnid_to_class.txt.",
+    help="File that gives the classes. For indices: lines `value name`. For nyuv2: "
+    "classMapping40.mat; a second one, class13Mapping.mat, goes on to 13. For scenenet: "
+    "wnid_to_class.txt.",
 )
 @click.option(
     "--protobuf",

@@ -49,6 +49,10 @@ class Palette:
             raise MediaError(_unknown_colour(path, self.source, numbers, wrong))
         return places[nearest]
 
+    def colour_of(self, name: str) -> Colour | None:
+        """The first colour of a class; None where there is no such class."""
+        return next((c for c, place in self.colours if self.classes[place] == name), None)
+
     def grouped(self, groups: Mapping[str, str | None]) -> Palette:
         """Classes put together: `groups` gives each its new name; None for unlabelled pixels."""
         classes = tuple(dict.fromkeys(name for name in groups.values() if name is not None))

@@ -31,6 +31,8 @@ class Extras:
 class _Kind:
     open: Callable[[Path, Extras], Dataset]
     extras: tuple[str, ...] = ()
+    is_file: bool = False
+    """The data set is one file, and not a folder."""
 
 
 def _open_palette(path: Path, extras: Extras) -> Dataset:
@@ -63,11 +65,18 @@ def _open_scenenet(path: Path, extras: Extras) -> Dataset:
     return open_scenenet(path, extras.protobuf, extras.mapping)
 
 
+def _open_indices(path: Path, extras: Extras) -> Dataset:
+    from hvsa_cvat.datasets.indices import open_indices
+
+    return open_indices(path, extras.mapping, extras.images)
+
+
 _KINDS = {
     "palette": _Kind(_open_palette, ("palette", "images")),
+    "indices": _Kind(_open_indices, ("mapping", "images")),
     "camvid": _Kind(_open_camvid),
     "cityscapes": _Kind(_open_cityscapes),
-    "nyuv2": _Kind(_open_nyuv2, ("mapping",)),
+    "nyuv2": _Kind(_open_nyuv2, ("mapping",), is_file=True),
     "scenenet": _Kind(_open_scenenet, ("mapping", "protobuf")),
 }
 
@@ -84,4 +93,7 @@ def open_dataset(kind: str, path: Path, extras: Extras) -> Dataset:
             )
     if not path.exists():
         raise MediaError(f"no data set at {path}; check the path")
+    if path.is_dir() == _KINDS[kind].is_file:
+        wanted = "one file" if _KINDS[kind].is_file else "a folder, or a zip file of one"
+        raise MediaError(f"{path} is not {wanted}, which {kind} is; check the path")
     return _KINDS[kind].open(path, extras)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hvsa_cvat.datasets.labelled import IndexMap, LabelledFrame
 from hvsa_cvat.errors import MediaError
-from hvsa_cvat.video.folder import list_files, natural_key
+from hvsa_cvat.video.folder import IMAGE_SUFFIXES, list_files, natural_key
 from hvsa_cvat.video.images import read_image
 
 
@@ -26,15 +26,17 @@ def files_below(folder: Path, suffixes: Iterable[str]) -> list[Path]:
     """Files with one of `suffixes` in a folder and in those below it, in natural order."""
     known = frozenset(suffixes)
     found: list[Path] = []
-    for place, folders, _ in os.walk(folder):
+    for place, folders, _ in os.walk(folder, onerror=_cannot_read):
         folders[:] = sorted((f for f in folders if not f.startswith(".")), key=natural_key)
         found += [p for p in list_files(Path(place)) if p.suffix.lower() in known]
     return found
 
 
-def path_name(folder: Path, path: Path) -> str:
-    """The name of a frame from its path below `folder`: `_` stands between the parts."""
-    return "_".join(path.relative_to(folder).with_suffix("").parts)
+def _cannot_read(error: OSError) -> None:
+    raise MediaError(
+        f"cannot read the folder {error.filename}: {error.strerror}; check the path and its "
+        "permissions"
+    ) from error
 
 
 def by_name(files: Iterable[Path], name_of: Callable[[Path], str]) -> dict[str, Path]:
@@ -68,6 +70,28 @@ def pair_up(images: Mapping[str, Path], labels: Mapping[str, Path], suffix: str)
                 "maps); copy the data set again or remove the label map"
             )
     return [Pair(n, images[n], labels[n]) for n in sorted(images, key=natural_key)]
+
+
+def plain_pairs(folder: Path, images: Path | None) -> list[Pair]:
+    """The pairs in images/ and labels/ of a folder; `images` replaces images/ if given."""
+    return pair_up(find_images(images or folder / "images"), find_labels(folder / "labels"), ".png")
+
+
+def find_images(folder: Path) -> dict[str, Path]:
+    """All images of a tree by name: the path below `folder`, with `_` between its parts."""
+    return _found(folder, IMAGE_SUFFIXES, "images")
+
+
+def find_labels(folder: Path) -> dict[str, Path]:
+    """All PNG files of a tree, named in the same way."""
+    return _found(folder, (".png",), "label maps, which are PNG files,")
+
+
+def _found(folder: Path, suffixes: Iterable[str], kind: str) -> dict[str, Path]:
+    files = files_below(folder, suffixes)
+    if not files:
+        raise MediaError(f"no {kind} in {folder}; check the path")
+    return by_name(files, lambda path: "_".join(path.relative_to(folder).with_suffix("").parts))
 
 
 def pair_names(pairs: Iterable[Pair]) -> tuple[str, ...]:

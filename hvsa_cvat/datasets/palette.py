@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 from hvsa_cvat.datasets.colours import Palette, read_palette
 from hvsa_cvat.datasets.labelled import Dataset
 from hvsa_cvat.datasets.pairs import (
-    by_name,
-    files_below,
+    find_images,
+    find_labels,
     pair_names,
     pair_reader,
     pair_up,
-    path_name,
+    plain_pairs,
 )
 from hvsa_cvat.errors import ConfigError, MediaError
-from hvsa_cvat.video.folder import IMAGE_SUFFIXES
 
 CVAT_TABLE = "labelmap.txt"
 _CVAT_LABELS = "SegmentationClass"
 _CVAT_IMAGES = "JPEGImages"
 _BACKGROUND = "background"
-"""The class that CVAT adds in black for pixels on which nothing was drawn."""
+"""The class that CVAT adds, in black, for pixels on which nothing was drawn. A label of this name
+that people made has a colour of its own."""
 
 
 def open_palette(folder: Path, table: Path | None, images: Path | None) -> Dataset:
@@ -34,13 +33,12 @@ def open_palette(folder: Path, table: Path | None, images: Path | None) -> Datas
     palette = read_palette(_find_table(folder, table))
     if (folder / _CVAT_LABELS).is_dir():
         return _open_cvat(folder, palette, images or folder / _CVAT_IMAGES)
-    labels = folder / "labels"
-    if not labels.is_dir():
+    if not (folder / "labels").is_dir():
         raise MediaError(
             f"{folder} holds neither labels/ nor {_CVAT_LABELS}/; give a folder with images/ and "
             "labels/, or an export 'Segmentation mask 1.1' of CVAT"
         )
-    pairs = pair_up(_images(images or folder / "images"), _label_maps(labels), ".png")
+    pairs = plain_pairs(folder, images)
     return Dataset(palette.classes, pair_names(pairs), pair_reader(pairs, palette.read))
 
 
@@ -59,18 +57,17 @@ def _open_cvat(folder: Path, palette: Palette, images_folder: Path) -> Dataset:
             f"{folder} holds masks but no frames; export the task again with 'Save images' on, or "
             "name the folder of the frames by --images"
         )
-    images, labels = _images(images_folder), _label_maps(folder / _CVAT_LABELS)
+    images, labels = find_images(images_folder), find_labels(folder / _CVAT_LABELS)
     _check_listed(folder, images_folder, images.keys() | labels.keys())
     drawn = {name: path for name, path in images.items() if name in labels}
     pairs = pair_up(drawn, labels, ".png")
     left_out = len(images) - len(drawn)
     remarks = [f"{left_out} of {len(images)} frames have no mask and are left out"]
-    not_meant = frozenset({_BACKGROUND} & set(palette.classes))
     return Dataset(
         palette.classes,
         pair_names(pairs),
         pair_reader(pairs, palette.read),
-        not_meant,
+        frozenset({_BACKGROUND}) if palette.colour_of(_BACKGROUND) == (0, 0, 0) else frozenset(),
         tuple(remarks if left_out else ()),
     )
 
@@ -79,25 +76,9 @@ def _check_listed(folder: Path, images_folder: Path, found: set[str]) -> None:
     """Every frame that the export lists was exported with its image."""
     for listing in sorted((folder / "ImageSets" / "Segmentation").glob("*.txt")):
         for line in listing.read_text(encoding="utf-8", errors="replace").splitlines():
-            name = line.strip().replace("/", "_")
+            name = line.strip().strip('"').replace("/", "_")  # names with blanks have quotes
             if name and name not in found:
                 raise MediaError(
                     f"{listing} lists {line.strip()!r}, which is not in {images_folder}; "
                     "copy or unpack the export again"
                 )
-
-
-def _images(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise MediaError(f"no folder of images at {folder}; check the path")
-    files = files_below(folder, IMAGE_SUFFIXES)
-    if not files:
-        raise MediaError(f"no images in {folder}; check the path")
-    return by_name(files, partial(path_name, folder))
-
-
-def _label_maps(folder: Path) -> dict[str, Path]:
-    files = files_below(folder, (".png",))
-    if not files:
-        raise MediaError(f"no PNG files in {folder}; expected one label map for each image")
-    return by_name(files, partial(path_name, folder))
