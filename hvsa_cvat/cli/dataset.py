@@ -87,7 +87,7 @@ def import_command(
 ) -> None:
     """Read the data set or export at SRC and write it as frames, label maps and classes.
 
-    SRC is a folder, or a zip file of it.
+    SRC is a folder or a zip file of one; for nyuv2 it is the file nyu_depth_v2_labeled.mat.
 
     \b
     Example:
