@@ -32,7 +32,7 @@ LAYERS = (
     {"metrics"},
     {"selection", "segmentation", "propagation"},
     {"session", "report", "cvat"},
-    {"simulation", "agent", "serving"},
+    {"simulation", "agent", "serving", "datasets"},
     {"cli", "__main__"},
 )
 """From the bottom to the top; a module may import its own layer and those below."""
@@ -92,7 +92,7 @@ def test_parts_beside_each_other_stay_apart() -> None:
         {"video", "annotation"},
         {"selection", "segmentation", "propagation"},
         {"session", "report", "cvat"},
-        {"simulation", "agent", "serving"},
+        {"simulation", "agent", "serving", "datasets"},
     )
     for module, path in MODULES.items():
         for name in imported(path):

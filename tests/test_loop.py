@@ -180,7 +180,7 @@ def test_metrics_say_everything(undisturbed: Path) -> None:
     assert settings["full_clicks"] > 0
     assert all(0 < share <= 1 for share in settings["flow_valid"].values())
     counts = {"round", "clicks", "clicks_percent", "pixels_percent", "samples"}
-    counts |= {"propagated_percent", "outlook", "unseen", "seconds"}
+    counts |= {"answered", "propagated_percent", "outlook", "unseen", "seconds"}
     for one in metrics["rounds"]:
         assert set(one) == SCORES | counts
         assert set(one["iou"]) == set(one["boundary_iou_classes"]) == set(tiny.LABELS)
@@ -192,8 +192,9 @@ def test_metrics_say_everything(undisturbed: Path) -> None:
         assert all(value >= 0 for value in one["seconds"].values())
     assert set(metrics["rounds"][0]["seconds"]) == {"predict", "publish"}
     assert set(metrics["rounds"][1]["seconds"]) == ALL_PHASES
+    first, last = metrics["rounds"][1:]
+    assert first["answered"] == {"drawn": [first["samples"], first["clicks"]]}
     # 4 x 3 rectangles of 16x16 pixels in each of 6 frames
-    last = metrics["rounds"][2]
     assert last["pixels_percent"] == pytest.approx(100 * last["samples"] / 72)
 
 

@@ -18,6 +18,7 @@ import click
 
 from hvsa_cvat import __version__
 from hvsa_cvat.cli.console import printable
+from hvsa_cvat.cli.dataset import dataset
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
@@ -113,6 +114,7 @@ for _command in (
     webhook,
     demo,
     simulate,
+    dataset,
     pretrain_command,
     networks,
     serverless,

@@ -13,10 +13,7 @@ from hvsa_cvat.ports import FrameSource, Progress, silent
 from hvsa_cvat.types import IGNORE, LabelMap, LabelSet, Size
 from hvsa_cvat.video.folder import list_files
 from hvsa_cvat.video.frames import Tell
-from hvsa_cvat.video.images import opened_image
-
-_STRETCHED_GREY = {"L;2": 85, "L;4": 17}
-"""Pillow stretches grey of 2 and 4 bits to 0..255, by these factors."""
+from hvsa_cvat.video.index_map import read_index_map
 
 
 class LabelMaps(Protocol):
@@ -40,7 +37,7 @@ class LabelFolder:
 
     def __getitem__(self, frame: int, /) -> LabelMap:
         path = self._paths[frame]
-        label_map = _read_indices(path)
+        label_map = read_index_map(path)
         if label_map.shape != self._sizes[frame]:
             (height, width), (h, w) = label_map.shape, self._sizes[frame]
             raise MediaError(
@@ -119,23 +116,3 @@ def tell_unseen(values: Set[int], labels: LabelSet, tell: Tell) -> None:
             f"no label map shows {', '.join(unseen)}: check the order of the classes, for a "
             "class without a pixel is not learned"
         )
-
-
-def _read_indices(path: Path) -> LabelMap:
-    """uint8 (H, W) as stored: palette indices, not colours."""
-    with opened_image(path) as image:
-        if image.format != "PNG":
-            raise MediaError(
-                f"{path} is a {image.format} file in spite of its name, which may change class "
-                "indices; save the label maps as PNG"
-            )
-        mode = image.mode
-        tiles = getattr(image, "tile", [])
-        stretched = _STRETCHED_GREY.get(str(tiles[0].args), 1) if tiles and mode == "L" else 1
-        pixels = np.array(image)
-    if mode not in ("1", "L", "P"):
-        kind = "16-bit values" if mode.startswith("I") else "colours"
-        raise MediaError(
-            f"{path} holds {kind}, not class indices; save it as 8-bit grey or with a palette"
-        )
-    return pixels.astype(np.uint8) // np.uint8(stretched)

@@ -1,0 +1,1 @@
+"""Public data sets and old exports, brought to the folders that every command takes."""
