@@ -220,7 +220,8 @@ def test_what_is_not_ours_is_left_alone(tmp_path: Path, checkpoint: Path) -> Non
 
 @pytest.mark.parametrize("name", ["", "Kitchen", "a_b", "-a", "a-", "7up", "a" * 51, "a/b", "ä"])
 def test_names_that_nuclio_cannot_have(tmp_path: Path, checkpoint: Path, name: str) -> None:
-    refuses(ConfigError, "--name", checkpoint, tmp_path, name=name)
+    refuses(ConfigError, "--name", checkpoint, tmp_path / "out", name=name)
+    assert not (tmp_path / "out").exists()
 
 
 def test_options_that_cannot_be_used(tmp_path: Path, checkpoint: Path) -> None:
@@ -235,6 +236,7 @@ def test_options_that_cannot_be_used(tmp_path: Path, checkpoint: Path) -> None:
         kind="interactor",
         shapes="polygons",
     )
+    assert not list(tmp_path.rglob("function.yaml"))
 
 
 def test_checkpoints_that_cannot_be_served(tmp_path: Path, checkpoint: Path) -> None:
@@ -247,6 +249,7 @@ def test_checkpoints_that_cannot_be_served(tmp_path: Path, checkpoint: Path) -> 
     unnamed = tmp_path / "___.safetensors"
     unnamed.write_bytes(checkpoint.read_bytes())
     refuses(ConfigError, "give one with --name", unnamed, out)
+    assert not list(out.rglob("function.yaml"))
 
 
 def invoke(*args: object) -> Result:
@@ -299,6 +302,7 @@ def test_a_place_that_is_a_file(tmp_path: Path, checkpoint: Path) -> None:
     (tmp_path / "out").write_text("")
     call = ("--checkpoint", checkpoint, "--out", tmp_path / "out")
     complains(invoke(*call), 1, f"cannot write {tmp_path}/out")
+    assert (tmp_path / "out").read_text() == ""
 
 
 DEPLOYED: list[dict[str, Any]] = []
@@ -359,3 +363,4 @@ def test_a_server_without_nuclio(cvat: StandIn, tmp_path: Path, checkpoint: Path
     task = cvat.add_task("clip", list(tiny.LABELS), frames=[np.zeros((8, 8, 3), np.uint8)])
     call = ("--checkpoint", checkpoint, "--out", tmp_path / "out", "--task", task.id)
     says(invoke(*call), "CVAT lists no functions", "detector hvsa-tiny")
+    assert list((tmp_path / "out").rglob("function.yaml"))

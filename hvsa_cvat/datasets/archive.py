@@ -39,6 +39,8 @@ def _unpack(path: Path, folder: Path, progress: Progress) -> None:
             for done, member in enumerate(members, 1):
                 archive.extract(member, folder)
                 progress("unpacking", done, len(members))
+    # zipfile raises RuntimeError for a password, and NotImplementedError for a compression that it
+    # does not know
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
         raise MediaError(f"cannot unpack {path}: {error}; download or export it again") from error
 
