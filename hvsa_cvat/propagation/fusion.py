@@ -69,6 +69,11 @@ def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
         holds, for_label - rival, first[known] - np.maximum(for_label, second[known])
     )
     label_map[rows[holds], columns[holds]] = label[holds]
-    certainty = lead / (1 + lead)
+    certainty = certainty_of(lead)
     certainty[rows[trust >= 1], columns[trust >= 1]] = 1
     return Fused(label_map, certainty)
+
+
+def certainty_of(lead: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The certainty in 0..1 of a lead in evidence."""
+    return lead / (1 + lead)
