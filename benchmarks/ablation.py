@@ -78,13 +78,18 @@ ROWS: dict[str, Row] = {
     "+ read by colour": Row(
         "label-propagation", CarryingConfig(fine=True, without_drift=True, by_colour=True)
     ),
-    "+ network of `paper`, fused": Row("hvsa", _hvsa_but(taught=False), PAPER),
-    "+ carried labels teach it: `hvsa`": Row("hvsa", HVSA_CARRYING),
+    "+ network of `paper`, fused": Row(
+        "hvsa", _hvsa_but(taught=False, refined=False, smoothed=False), PAPER
+    ),
+    "+ carried labels teach it": Row("hvsa", _hvsa_but(refined=False, smoothed=False)),
+    "+ refined": Row("hvsa", _hvsa_but(smoothed=False)),
+    "+ smoothed: `hvsa`": Row("hvsa", HVSA_CARRYING),
     "`hvsa` without finer flow": Row("hvsa", _hvsa_but(fine=False)),
     "`hvsa` without taking out drift": Row("hvsa", _hvsa_but(without_drift=False)),
     "`hvsa` without reading by colour": Row("hvsa", _hvsa_but(by_colour=False)),
     "`hvsa` without fusion": Row("hvsa", _hvsa_but(fused=False)),
     "`hvsa` without remembering": Row("hvsa", _hvsa_but(remembered=False)),
+    "`hvsa` without refinement": Row("hvsa", _hvsa_but(refined=False)),
     "`hvsa` with 16-px rectangles": Row(
         "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
@@ -99,7 +104,7 @@ ROWS: dict[str, Row] = {
         "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
 }
-"""The first six add part after part; then parts are taken out, smaller samples asked for, and the
+"""The first eight add part after part; then parts are taken out, smaller samples asked for, and the
 paper's method. Rectangles are chosen by active selection."""
 
 

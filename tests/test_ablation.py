@@ -49,13 +49,17 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     def config(row: str):
         return clip.experiment(row, "2%,5%,10%", 3).inputs.config
 
-    assert config("+ carried labels teach it: `hvsa`").carrying == HVSA_CARRYING
-    assert config("+ carried labels teach it: `hvsa`").training == HVSA
+    assert config("+ smoothed: `hvsa`").carrying == HVSA_CARRYING
+    assert config("+ smoothed: `hvsa`").training == HVSA
+    neither = HVSA_CARRYING.model_copy(update={"refined": False, "smoothed": False})
+    assert config("+ carried labels teach it").carrying == neither
+    unsmoothed = HVSA_CARRYING.model_copy(update={"smoothed": False})
+    assert config("+ refined").carrying == unsmoothed
     without = config("`hvsa` without fusion")
     assert without.carrying == HVSA_CARRYING.model_copy(update={"fused": False})
     assert without.training == HVSA
     untaught = config("+ network of `paper`, fused")
-    assert untaught.carrying == HVSA_CARRYING.model_copy(update={"taught": False})
+    assert untaught.carrying == neither.model_copy(update={"taught": False})
     assert untaught.training == PAPER
     assert not config("`paper`").carrying.used
     assert config("`paper` with 16-px rectangles").granularity == "rectangle:16"

@@ -127,7 +127,8 @@ def head_footprint(classes: int) -> HeadFootprint:
         step = live.peak
         with torch.inference_mode(), LiveTensors() as live:
             probs = torch.zeros(1, classes, _SIDE, _SIDE)
-            logits = head(torch.zeros(1, 3, _SIDE, _SIDE), log_probabilities(probs))
+            image = torch.zeros(1, 3, _SIDE, _SIDE, dtype=torch.uint8)
+            logits = head(image, log_probabilities(probs))
             logits.softmax(dim=1)
     return HeadFootprint(step, float(live.peak) / _SIDE**2)
 

@@ -64,7 +64,7 @@ class _Block(nn.Module):
         self.norm = nn.GroupNorm(_GROUPS, _CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + F.relu(self.norm(self.conv(x)))
+        return x + F.relu_(self.norm(self.conv(x)))
 
 
 class RefinementHead(nn.Module):
@@ -86,8 +86,9 @@ class RefinementHead(nn.Module):
 
         Height and width are even.
         """
-        pixels = F.pixel_unshuffle((images.float() - 110) / 60, 2)
+        pixels = F.pixel_unshuffle(images, 2).float().sub_(110).div_(60)
         seen = torch.cat([pixels, F.avg_pool2d(log_probs, 2)], dim=1)
+        del pixels  # frames may be large
         added = F.pixel_shuffle(self.last(self.blocks(self.first(seen))), 2)
         refined: Tensor = self.scale * log_probs + added
         return refined
@@ -116,7 +117,7 @@ def refine(head: RefinementHead, image: Image, probs: Tensor) -> Tensor:
         pixels = torch.from_numpy(np.array(image)).to(probs.device).permute(2, 0, 1)[None]
         seen = log_probabilities(probs)[None]
         if any(odd):
-            pixels = F.pad(pixels.float(), odd, mode="replicate")
+            pixels = F.pad(pixels.float(), odd, mode="replicate").to(torch.uint8)
             seen = F.pad(seen, odd, mode="replicate")
         logits: Tensor = head(pixels, seen)[0, :, :height, :width]
         return logits.softmax(dim=0)

@@ -187,7 +187,9 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     predicted = _SPARE * images * counted.image * counted_pixels(config.size)
     predicted += (2 + remembered) * counted.weights
     joined = (_FUSED_PIXEL if fused else 0) + (_REMEMBERED_PIXEL if remembered else 0)
-    classes = own * demand.classes * (_CLASS_PIXEL + joined) + int(_SPARE * head.pixel * own)
+    classes = own * demand.classes * (_CLASS_PIXEL + joined)
+    # one frame is refined, and then pooled
+    refined_frame = int(_SPARE * head.pixel * own)
     smoothed = 0
     if fused and carrying.smoothed:
         smoothed = own * (SMOOTHED_PIXEL + demand.classes * SMOOTHED_CLASS_PIXEL)
@@ -216,7 +218,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         kept = video if video <= resident else 0
         device = {
             "flow": _RAFT if demand.flow.startswith("raft") else 0,
-            "predict": int(predicted) + classes + own * _POOLED_PIXEL,
+            "predict": int(predicted) + classes + max(own * _POOLED_PIXEL, refined_frame),
             "fine-tune": max(int(trained) + kept, refining),
         }
         spaced = config.strategy is Strategy.UNIFORM and demand.samples == 1
@@ -228,7 +230,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         # weights are read, and then leave for the device before anything else begins
         host = {what: max(size, 2 * counted.weights) for what, size in host.items()}
     else:
-        host["predict"] += int(predicted) + classes
+        host["predict"] += int(predicted) + classes + refined_frame
         if training is not None:
             host["fine-tune"] = max(host["fine-tune"], answers + int(trained), answers + refining)
     disk = {
