@@ -6,30 +6,32 @@ import pytest
 import torch
 
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.segmentation.refine import (
+from hvsa_cvat.segmentation.crops import (
     BATCH,
     Crops,
     boundaries,
     choose_corners,
     choose_frames,
     crop_size,
+    steps_for,
+    target_weights,
+)
+from hvsa_cvat.segmentation.refine import (
     fit,
     load_head,
     log_probabilities,
     new_head,
     refine,
     save_head,
-    steps_for,
-    target_weights,
 )
 from hvsa_cvat.types import IGNORE
 
 CPU = torch.device("cpu")
 
 
-def probabilities(size: tuple[int, int], classes: int = 3) -> torch.Tensor:
+def probabilities(size: tuple[int, int], classes: int = 3) -> np.ndarray:
     values = np.random.default_rng(0).dirichlet(np.ones(classes), size).transpose(2, 0, 1)
-    return torch.from_numpy(values.astype(np.float32))
+    return values.astype(np.float32)
 
 
 def image(size: tuple[int, int]) -> np.ndarray:
@@ -40,9 +42,9 @@ def image(size: tuple[int, int]) -> np.ndarray:
 def test_a_new_head_changes_nothing_at_any_size(size: tuple[int, int]) -> None:
     probs = probabilities(size)
     found = refine(new_head(3, seed=0).eval(), image(size), probs)
-    raised = probs.clamp(min=1e-3)
+    raised = np.maximum(probs, 1e-3)
     assert found.shape == probs.shape
-    np.testing.assert_allclose(found, raised / raised.sum(dim=0), atol=1e-6)
+    np.testing.assert_allclose(found, raised / raised.sum(axis=0), atol=1e-6)
 
 
 def test_a_seed_gives_a_head() -> None:
@@ -122,9 +124,9 @@ def test_a_head_learns_where_the_boundaries_are() -> None:
     assert told[-1] == ("refine", 40, 40)
     assert not head.training
     other = bright_and_dark(BATCH)
-    half = torch.full((2, 32, 32), 0.5)
+    half = np.full((2, 32, 32), 0.5, np.float32)
     for seen, target in zip(other.images, other.targets, strict=True):
-        assert (refine(head, seen, half).argmax(dim=0).numpy() == target).mean() > 0.97
+        assert (refine(head, seen, half).argmax(axis=0) == target).mean() > 0.97
 
 
 def test_the_same_crops_give_the_same_head() -> None:
@@ -145,8 +147,21 @@ def test_crops_without_any_label_teach_nothing() -> None:
     head = new_head(2, seed=0)
     fit(head, replace(crops, targets=np.full_like(crops.targets, IGNORE)), device=CPU)
     assert all(bool(value.isfinite().all()) for value in head.state_dict().values())
-    found = refine(head, image((4, 4)), torch.full((2, 4, 4), 0.5))
+    found = refine(head, image((4, 4)), np.full((2, 4, 4), 0.5, np.float32))
     np.testing.assert_allclose(found, 0.5, atol=1e-3)
+
+
+def test_a_crop_by_hand(tmp_path: Path) -> None:
+    crops = Crops.in_files(tmp_path, 2, (2, 2), classes=1)
+    probs = np.array([[[0.5, 0.0, 1.0], [0.5, 0.25, 0.5]]], np.float32)
+    numbers = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    frame = np.repeat(numbers[..., np.newaxis], 3, axis=2)
+    crops.cut(1, (0, 1), frame, probs, numbers, numbers / np.float32(2))
+    assert crops.images[1, ..., 0].tolist() == [[1, 2], [4, 5]]
+    expected = np.log([[1e-3, 1], [0.25, 0.5]])
+    np.testing.assert_allclose(crops.log_probs[1, 0], expected, rtol=1e-3)
+    assert crops.targets[1].tolist() == [[1, 2], [4, 5]]
+    assert crops.weights[1].tolist() == [[0.5, 1], [2, 2.5]]
 
 
 def test_crops_lie_in_files(tmp_path: Path) -> None:
@@ -163,7 +178,8 @@ def test_a_head_is_kept_and_read_again(tmp_path: Path) -> None:
     save_head(head, path)
     again = load_head(path, 2)
     probs = probabilities((6, 8), 2)
-    assert torch.equal(refine(head, image((6, 8)), probs), refine(again, image((6, 8)), probs))
+    kept, read = (refine(one, image((6, 8)), probs) for one in (head, again))
+    np.testing.assert_array_equal(kept, read)
     with pytest.raises(SessionError, match="is missing or damaged"):
         load_head(path, 3)
     path.write_bytes(path.read_bytes()[:-9])

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hvsa_cvat.segmentation.crops import BATCH, CROP
 from hvsa_cvat.segmentation.losses import consistency_loss, labeled_cross_entropy
 from hvsa_cvat.segmentation.network import SegmentationNetwork
-from hvsa_cvat.segmentation.refine import BATCH, CROP, RefinementHead, log_probabilities
+from hvsa_cvat.segmentation.refine import RefinementHead, log_probabilities
 from hvsa_cvat.types import Size
 
 _SIDE = 256

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,9 +18,6 @@ from hvsa_cvat.video.opencv import use_one_opencv_thread
 
 BATCH = 8
 
-Refined = Callable[[int, Tensor], Tensor]
-"""Takes a frame's number and its probabilities, float32 (C, H, W), and gives others for them."""
-
 
 @dataclass(frozen=True)
 class DensePrediction:
@@ -35,8 +32,7 @@ class DensePrediction:
     feature_map: Tensor
     """float32 (D, ceil(h/4), ceil(w/4)): the backbone's features at network size (h, w)."""
     probabilities: NDArray[np.float32] | None = None
-    """float32 (C, H, W) at the frame's own size, where they were asked for; refined, if there is
-    something that refines them."""
+    """float32 (C, H, W) at the frame's own size, where they were asked for."""
 
 
 def predict(
@@ -47,7 +43,6 @@ def predict(
     device: torch.device,
     only: Sequence[int] | None = None,
     with_probabilities: bool = False,
-    refined: Refined | None = None,
     progress: Progress = silent,
 ) -> Iterator[DensePrediction]:
     """Predict `frames` (uint8 (N, h, w, 3) RGB at network size), or the ones named in `only`.
@@ -72,15 +67,12 @@ def predict(
                 probs = network.logits_at(logits[k : k + 1], size)[0].softmax(dim=0)
                 values, classes = probs.topk(min(2, len(probs)), dim=0)
                 second = values[1] if len(values) > 1 else torch.zeros_like(values[0])
-                asked_for = None
-                if with_probabilities:
-                    asked_for = probs if refined is None else refined(frame, probs)
                 prediction = DensePrediction(
                     frame,
                     classes[0].to(torch.uint8).cpu().numpy(),
                     1 - (values[0] - second),
                     features[k].float(),
-                    None if asked_for is None else asked_for.cpu().numpy(),
+                    probs.cpu().numpy() if with_probabilities else None,
                 )
             yield prediction
             progress("predict", start + k + 1, len(wanted))

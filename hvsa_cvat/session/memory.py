@@ -21,6 +21,8 @@ from hvsa_cvat.propagation.propagate import (
 )
 from hvsa_cvat.propagation.smoothing import SMOOTHED_CLASS_PIXEL, SMOOTHED_PIXEL
 from hvsa_cvat.propagation.votes import VOTE_PIXEL
+from hvsa_cvat.segmentation.crops import BATCH as CROPS_A_STEP
+from hvsa_cvat.segmentation.crops import Crops, crop_size, steps_for
 from hvsa_cvat.segmentation.footprint import (
     Footprint,
     HeadFootprint,
@@ -30,8 +32,6 @@ from hvsa_cvat.segmentation.footprint import (
     head_footprint,
 )
 from hvsa_cvat.segmentation.predict import BATCH
-from hvsa_cvat.segmentation.refine import BATCH as CROPS_A_STEP
-from hvsa_cvat.segmentation.refine import Crops, crop_size, steps_for
 from hvsa_cvat.session.demand import Demand, at_size
 from hvsa_cvat.session.machine import Machine
 from hvsa_cvat.session.prepare import carrying_size

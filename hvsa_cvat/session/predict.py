@@ -59,7 +59,6 @@ def _keep_network_masks(
             context.source.size,
             device=context.inputs.device,
             with_probabilities=fusing is not None,
-            refined=None if fusing is None else fusing.refined,
             progress=context.progress,
         )
         for prediction in dense:

@@ -5,26 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from hvsa_cvat.files import scratch_directory
 from hvsa_cvat.propagation.propagate import Carried
-from hvsa_cvat.segmentation.device import fitting_memory
-from hvsa_cvat.segmentation.network import SegmentationNetwork
-from hvsa_cvat.segmentation.predict import predict
-from hvsa_cvat.segmentation.refine import (
+from hvsa_cvat.segmentation.crops import (
     BATCH,
     Crops,
     choose_corners,
     choose_frames,
     crop_size,
-    fit,
-    log_probabilities,
-    new_head,
-    save_head,
     steps_for,
     target_weights,
 )
+from hvsa_cvat.segmentation.network import SegmentationNetwork
+from hvsa_cvat.segmentation.predict import predict
+from hvsa_cvat.segmentation.refine import fit, new_head, save_head
 from hvsa_cvat.session.annotate import all_answers
 from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.context import RunContext
@@ -36,15 +31,14 @@ def fit_head(session: Session, context: RunContext, network: SegmentationNetwork
     where the method has none. `network` is the round's, fine-tuned."""
     if context.carrying is None or not context.config.carrying.refined:
         return
-    number, device = session.current.number, context.inputs.device
+    number = session.current.number
     files, classes = context.files(number), len(context.labels)
     answers = all_answers(session, context.store)
     carried = carry_answers(answers, context.carrying, number, context)
     head = context.load_head(number - 1) or new_head(classes, context.config.seed)
     with scratch_directory(files.folder) as scratch:
         crops = _cut(carried, network, context, number, scratch)
-        with fitting_memory("a training step of the refinement head", device):
-            fit(head, crops, device=device, progress=context.progress)
+        fit(head, crops, device=context.inputs.device, progress=context.progress)
     save_head(head, files.head)
     files.note_head()
 
@@ -79,12 +73,7 @@ def _cut(
         labels = carried[frame]
         corners = choose_corners(labels.label_map, crop, len(rows), rng)
         weights = target_weights(labels.label_map, labels.confidence)
-        log_probs = log_probabilities(torch.from_numpy(prediction.probabilities)).numpy()
         image = context.source[frame]
-        for row, (top, left) in zip(rows.tolist(), corners, strict=True):
-            here = slice(top, top + crop[0]), slice(left, left + crop[1])
-            crops.images[row] = image[here]
-            crops.log_probs[row] = log_probs[:, *here]
-            crops.targets[row] = labels.label_map[here]
-            crops.weights[row] = weights[here]
+        for row, corner in zip(rows.tolist(), corners, strict=True):
+            crops.cut(row, corner, image, prediction.probabilities, labels.label_map, weights)
     return crops
