@@ -12,8 +12,10 @@ from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
     WHOLE_FROM,
+    Init,
     Method,
     RunConfig,
+    StartOptions,
     Strategy,
     choose_strategy,
     parse_budgets,
@@ -57,7 +59,25 @@ class EnrollOptions(BaseModel):
     checkpoint: Path | None = Field(
         None,
         description="The network that round 1 starts from: made by `hvsa-agent pretrain`, or an "
-        "official HRNet .pth. Default: the small network of the package.",
+        "official HRNet .pth. Default: the small network of the package; on a GPU hrnet_w48 with "
+        "ImageNet weights, where these are on this machine or the model hub answers.",
+    )
+    init: Init | None = Field(
+        None,
+        description="In place of a checkpoint. imagenet: --network with the weights of --weights "
+        "or of the model hub, and a new head, so no labelled data are needed. package: the small "
+        "network of the package.",
+    )
+    network: str | None = Field(
+        None,
+        description="Network of --init imagenet, see `hvsa-agent networks list`. Default: "
+        "hrnet_w18_small on a CPU, hrnet_w48 on a GPU.",
+    )
+    weights: Path | None = Field(
+        None,
+        description="Weights of the backbone for --init imagenet, .safetensors or .pth, by timm's "
+        "names or those of the official HRNet. Default: the ImageNet weights of the model hub or "
+        "its cache.",
     )
     new_classes: bool = Field(
         False,
@@ -120,6 +140,11 @@ class EnrollOptions(BaseModel):
         description="Minutes since the last save after which the agent writes masks to a job that "
         "is in progress.",
     )
+
+    @property
+    def start(self) -> StartOptions:
+        """What is said about the network to start from."""
+        return StartOptions(self.checkpoint, self.init, self.network, self.weights)
 
     _split = field_validator("annotators", "background", mode="before")(split_names)
 

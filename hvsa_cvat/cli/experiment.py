@@ -19,6 +19,7 @@ from hvsa_cvat.config import (
     Answering,
     Method,
     RunConfig,
+    StartOptions,
     Strategy,
     choose_strategy,
     parse_budgets,
@@ -28,6 +29,8 @@ from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import LabelSet, Size
 
 if TYPE_CHECKING:
+    import torch
+
     from hvsa_cvat.simulation.experiment import Experiment
     from hvsa_cvat.simulation.scores import RoundMetrics
 
@@ -144,7 +147,7 @@ class Clip:
     video: Path
     labels_folder: Path
     labels: LabelSet
-    checkpoint: Path
+    start: StartOptions
     size: Size | None = None
     """(height, width) in pixels at which the network works; None: the frames' own."""
     align_corners: bool = True
@@ -205,7 +208,7 @@ def _open_experiment(
         answers=options.answers,
         tolerance=options.tolerance,
     )
-    checkpoint = _own_checkpoint(clip, config.size, scratch)
+    checkpoint = _own_checkpoint(clip, config.size, device, scratch)
     flow, line = choose_flow(options.flow, device.type, options.flow_weights)
     say(line)
     return Experiment(
@@ -222,17 +225,22 @@ def _open_experiment(
     )
 
 
-def _own_checkpoint(clip: Clip, size: Size, scratch: Path) -> Path:
-    """The start network as a checkpoint of ours; an official one is converted into `scratch`."""
+def _own_checkpoint(clip: Clip, size: Size, device: torch.device, scratch: Path) -> Path:
+    """The start network as a checkpoint of ours; what is none yet becomes one in `scratch`."""
     from hvsa_cvat.segmentation.checkpoint import load_checkpoint
     from hvsa_cvat.segmentation.official import convert_official, is_official
+    from hvsa_cvat.segmentation.start import Backbone, choose_start
 
-    if is_official(clip.checkpoint):
-        converted = scratch / "start.safetensors"
-        say(convert_official(clip.checkpoint, converted, size, align_corners=clip.align_corners))
-        return converted
-    say(load_checkpoint(clip.checkpoint, clip.labels)[1])
-    return clip.checkpoint
+    start, made = choose_start(clip.start, device, say), scratch / "start.safetensors"
+    if isinstance(start, Backbone):
+        start.write(made, size)
+        say(f"{start}; it knows no classes, so the head starts anew")
+        return made
+    if is_official(start):
+        say(convert_official(start, made, size, align_corners=clip.align_corners))
+        return made
+    say(load_checkpoint(start, clip.labels)[1])
+    return start
 
 
 def _check_machine(experiment: Experiment, out: Path) -> str:

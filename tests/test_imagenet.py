@@ -1,0 +1,44 @@
+"""The ImageNet weights that need no model hub, which the benchmarks start from."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from benchmarks.imagenet import NETWORK, imagenet_weights, renamed_in_order
+from hvsa_cvat.segmentation.backbones import input_statistics
+
+LIGHT = 920
+"""The class of ImageNet that is a traffic light."""
+
+
+def traffic_light() -> np.ndarray:
+    """uint8 (260, 260, 3) RGB: a dark box with three lamps, before a sky."""
+    image = np.full((260, 260, 3), (150, 190, 225), np.uint8)
+    y, x = np.mgrid[:260, :260]
+    image[30:230, 90:170] = (35, 35, 30)
+    for row, colour in ((65, (235, 40, 30)), (130, (120, 95, 20)), (195, (20, 80, 40))):
+        image[(y - row) ** 2 + (x - 130) ** 2 < 26**2] = colour
+    return image
+
+
+def test_the_renamed_weights_know_what_imagenet_shows() -> None:
+    network = timm.create_model(NETWORK, pretrained=False)
+    network.load_state_dict(imagenet_weights())
+    expected = input_statistics(NETWORK)
+    image = (traffic_light() / 255 - expected.mean) / expected.std
+    with torch.inference_mode():
+        seen = network.eval()(torch.tensor(image).float().permute(2, 0, 1)[None])
+    assert int(seen.argmax()) == LIGHT
+
+
+def test_weights_in_another_order_are_refused() -> None:
+    own = {"a.weight": torch.zeros(2), "a.bias": torch.zeros(2)}
+    theirs = {"x.weight": torch.ones(2), "x.bias": torch.zeros(2)}
+    assert renamed_in_order(theirs, own)["a.weight"].tolist() == [1, 1]
+    with pytest.raises(ValueError, match=r"'x.bias' \(2,\) is not 'a.weight' \(2,\)"):
+        renamed_in_order(dict(reversed(theirs.items())), own)
+    with pytest.raises(ValueError, match="1 tensors, and not 2"):
+        renamed_in_order({"x.weight": torch.ones(2)}, own)
+    with pytest.raises(ValueError, match=r"\(3,\) is not 'a.weight'"):
+        renamed_in_order({**theirs, "x.weight": torch.ones(3)}, own)
