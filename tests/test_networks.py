@@ -248,18 +248,16 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 from hvsa_cvat.config import StartOptions
 from hvsa_cvat.segmentation.start import Backbone, choose_start
 from tests.test_networks import cached, whole_resnet
 
 hub, start = Path(sys.argv[1]), Path(sys.argv[2])
 begun = time.monotonic()
-print(choose_start(StartOptions(), torch.device("cuda"), print))
+print(choose_start(StartOptions(), "cuda", print))
 print(time.monotonic() - begun)
 cached(hub, "hrnet_w48.ms_in1k").touch()
-print(choose_start(StartOptions(), torch.device("cuda"), print))
+print(choose_start(StartOptions(), "cuda", print))
 whole_resnet(cached(hub, "resnet18.a1_in1k"))
 Backbone("resnet18").write(start, (48, 64))
 """

@@ -65,7 +65,9 @@ def enroll(
     device = choose_device(options.device)
     config = options.run_config(watched.size, device.type)
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
-    start = start_network(options, watched, device, lambda line: agent.log(f"task {task}: {line}"))
+    start = start_network(
+        options, watched, device.type, lambda line: agent.log(f"task {task}: {line}")
+    )
     agent.log(f"task {task}: {start.told}")
     for name in options.annotators:
         find_person(agent.client, name)

@@ -29,8 +29,6 @@ from hvsa_cvat.ports import Progress
 from hvsa_cvat.types import LabelSet, Size
 
 if TYPE_CHECKING:
-    import torch
-
     from hvsa_cvat.simulation.experiment import Experiment
     from hvsa_cvat.simulation.scores import RoundMetrics
 
@@ -208,7 +206,7 @@ def _open_experiment(
         answers=options.answers,
         tolerance=options.tolerance,
     )
-    checkpoint = _own_checkpoint(clip, config.size, device, scratch)
+    checkpoint = _own_checkpoint(clip, config.size, device.type, scratch)
     flow, line = choose_flow(options.flow, device.type, options.flow_weights)
     say(line)
     return Experiment(
@@ -225,7 +223,7 @@ def _open_experiment(
     )
 
 
-def _own_checkpoint(clip: Clip, size: Size, device: torch.device, scratch: Path) -> Path:
+def _own_checkpoint(clip: Clip, size: Size, device: str, scratch: Path) -> Path:
     """The start network as a checkpoint of ours; what is none yet becomes one in `scratch`."""
     from hvsa_cvat.segmentation.checkpoint import load_checkpoint
     from hvsa_cvat.segmentation.official import convert_official, is_official
