@@ -25,6 +25,10 @@ Init = Literal["imagenet", "package"]
 """Where the first network comes from, if not from a checkpoint. `imagenet`: weights of a backbone
 alone, and a head that starts at random. `package`: the small network of the package."""
 
+Freeze = Literal["auto", "backbone", "nothing"]
+"""What of the network does not learn. `auto`: the backbone of a vision transformer, nothing of
+others."""
+
 NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
 
 CARRIED: tuple[Method, ...] = ("hvsa", "label-propagation")
@@ -155,6 +159,8 @@ class RunConfig(_Settings):
     as they are. None: `epsilon`."""
     training: TrainingConfig | None = None
     """If not given, the entry of `TRAINING` for the method: None for label propagation."""
+    freeze: Freeze = "auto"
+    """`backbone`: the head alone learns, on features of the video that are computed once."""
     carrying: CarryingConfig = CarryingConfig()
     """If not given, every setting is on for `hvsa` and off for the other methods."""
 

@@ -12,6 +12,7 @@ from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
     WHOLE_FROM,
+    Freeze,
     Init,
     Method,
     RunConfig,
@@ -92,6 +93,12 @@ class EnrollOptions(BaseModel):
         description="How answers become masks. hvsa carries labels along the optical flow and "
         "trains a network on them.",
     )
+    freeze: Freeze = Field(
+        "auto",
+        description="What of the network does not learn. backbone: features of the video are "
+        "computed once, and the head alone learns in each round; auto: so for vision "
+        "transformers; nothing: all of it learns.",
+    )
     strategy: Strategy | None = Field(
         None,
         description="How samples are chosen. Default: uniform (evenly spaced frames) where hvsa "
@@ -165,6 +172,7 @@ class EnrollOptions(BaseModel):
             seed=self.seed,
             flow=self.flow,
             epsilon=self.epsilon,
+            freeze=self.freeze,
         )
 
     def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:

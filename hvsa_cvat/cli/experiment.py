@@ -17,6 +17,7 @@ from hvsa_cvat.cli.round_table import round_line, round_row, round_table
 from hvsa_cvat.config import (
     FLOW_NAMES,
     Answering,
+    Freeze,
     Method,
     RunConfig,
     StartOptions,
@@ -58,6 +59,15 @@ run_options = together(
         "paper: the paper's losses with settings that suit small networks too; "
         "paper-exact: the paper's own settings; finetune-only: without temporal "
         "consistency; label-propagation: no training at all.",
+    ),
+    click.option(
+        "--freeze",
+        type=click.Choice(get_args(Freeze)),
+        default="auto",
+        show_default=True,
+        help="What of the network does not learn. backbone: features of the video are computed "
+        "once, and the head alone learns in each round; auto: so for vision transformers; "
+        "nothing: all of it learns.",
     ),
     click.option(
         "--budget",
@@ -126,6 +136,7 @@ class RunOptions:
     granularity: str
     strategy: str | None
     method: Method
+    freeze: Freeze
     budget: str
     rounds: int
     epsilon: float
@@ -205,6 +216,7 @@ def _open_experiment(
         charge_junctions=options.charge_junctions,
         answers=options.answers,
         tolerance=options.tolerance,
+        freeze=options.freeze,
     )
     checkpoint = _own_checkpoint(clip, config.size, device.type, scratch)
     flow, line = choose_flow(options.flow, device.type, options.flow_weights)
