@@ -19,7 +19,7 @@ from tests import distributed_trainings, tiny
 
 ROOT = Path(tiny.__file__).parents[1]
 
-ALIKE = ("uneven", "weighted", "one-frame", "half-labeled")
+ALIKE = ("uneven", "weighted", "one-frame", "half-labeled", "frozen")
 
 
 def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
