@@ -25,6 +25,7 @@ from hvsa_cvat.cli.enroll import enroll
 from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.networks import networks
 from hvsa_cvat.cli.pretrain import pretrain_command
+from hvsa_cvat.cli.report import report
 from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.cli.simulate import simulate
 from hvsa_cvat.cli.status import status
@@ -109,6 +110,7 @@ for _command in (
     enroll,
     sync,
     status,
+    report,
     extend,
     withdraw,
     webhook,
