@@ -22,6 +22,7 @@ from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 FILE = "hvsa.toml"
 
 WEBHOOK_SECRET = "HVSA_WEBHOOK_SECRET"
+DASHBOARD_TOKEN = "HVSA_DASHBOARD_TOKEN"
 
 ENVIRONMENT = {
     "CVAT_HOST": "Address of the server, instead of `url` in the settings file.",
@@ -32,6 +33,8 @@ ENVIRONMENT = {
     "CVAT_PASSWORD_FILE": "File that holds the password in one line.",
     WEBHOOK_SECRET: "Secret that CVAT signs webhook deliveries with.",
     f"{WEBHOOK_SECRET}_FILE": "File that holds this secret in one line.",
+    DASHBOARD_TOKEN: "Token that opens the pages of `dashboard`.",
+    f"{DASHBOARD_TOKEN}_FILE": "File that holds this token in one line.",
     "HVSA_CONFIG": f"Settings file, instead of `{FILE}` in the current folder.",
     "HVSA_WORKSPACE": "Folder of everything that the agent remembers.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",

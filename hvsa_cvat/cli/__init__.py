@@ -18,6 +18,7 @@ import click
 
 from hvsa_cvat import __version__
 from hvsa_cvat.cli.console import printable
+from hvsa_cvat.cli.dashboard import dashboard
 from hvsa_cvat.cli.dataset import dataset
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
@@ -110,6 +111,7 @@ for _command in (
     enroll,
     sync,
     status,
+    dashboard,
     report,
     extend,
     withdraw,

@@ -39,6 +39,8 @@ class TaskMemory:
     """All finished requests, oldest first."""
     readings: Mapping[int, Reading] = field(default_factory=dict)
     """How each job of a request stood when its answers were read last, by job."""
+    sent_back: frozenset[int] = frozenset()
+    """Jobs of requests that went back to their annotators for gaps, whether read since or not."""
     numbers: tuple[int, ...] = ()
     """CVAT's numbers of the frames that the session counts, ascending."""
     jobs: tuple[JobFrames, ...] = ()
@@ -60,12 +62,14 @@ def read_memory(folder: Path) -> TaskMemory:
 
         contents = rows(sa.select(tables.requests.c.content), tables.requests)
         readings = rows(sa.select(tables.readings), tables.readings)
+        sent_back = rows(sa.select(tables.send_backs.c.job), tables.send_backs)
         numbers = rows(sa.select(tables.frames_in_use.c.number), tables.frames_in_use)
         jobs = rows(_job_frames(), tables.pushed)
         colours = rows(_colours(), tables.class_colours)
     return TaskMemory(
         tuple(sorted((Request.from_json(row.content) for row in contents), key=lambda r: r.task)),
         {row.job: Reading(row.updated_date, row.sent_back) for row in readings},
+        frozenset(row.job for row in sent_back),
         tuple(sorted(row.number for row in numbers)),
         tuple(JobFrames(row.job, row.first, row.last) for row in jobs),
         tuple(row.colour for row in colours),
