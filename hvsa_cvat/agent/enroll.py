@@ -191,5 +191,7 @@ def _make_session(
                 rounds_total=len(config.budgets),
             )
         )
-        State(store.path("cvat")).facts.set_frames_in_use(task.media.numbers)
+        facts = State(store.path("cvat")).facts
+        facts.set_frames_in_use(task.media.numbers)
+        facts.set_class_colours([label.color for label in task.classes])
         start.write(store.root, config.size)

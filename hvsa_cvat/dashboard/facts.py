@@ -1,0 +1,100 @@
+"""What the System page tells of this machine and workspace."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hvsa_cvat import __version__
+from hvsa_cvat.agent.settings import LocalSettings
+from hvsa_cvat.cvat.doctor import Finding
+
+_PACKAGES = ("cvat-sdk", "torch", "timm", "numpy", "starlette", "uvicorn")
+_CHECKED_SECONDS = 60.0
+"""For which the findings hold; they load the start network."""
+
+
+@dataclass(frozen=True)
+class Disk:
+    total: int
+    free: int
+    """Bytes."""
+
+
+@dataclass(frozen=True)
+class SystemFacts:
+    versions: tuple[tuple[str, str], ...]
+    """Name and version."""
+    disk: Disk | None
+    """Of the workspace; None where there is no workspace yet."""
+    database: int | None
+    """Bytes of the workspace's database."""
+    folders: int
+    """Of sessions, with those of tasks that were withdrawn."""
+    load: tuple[float, ...]
+    """Average number of processes that want to run, over 1, 5 and 15 minutes."""
+    processors: int
+    findings: tuple[Finding, ...]
+
+
+_lock = threading.Lock()
+_kept: dict[Path, tuple[float, tuple[Finding, ...]]] = {}
+
+
+def system_facts(settings: LocalSettings, clock: Callable[[], float]) -> SystemFacts:
+    """The facts as they are now; the findings may be a minute old."""
+    root = settings.workspace
+    return SystemFacts(
+        tuple(_versions()),
+        _disk(root),
+        _bytes(root / "workspace.db"),
+        sum(1 for _ in (root / "tasks").glob("*")),
+        os.getloadavg(),
+        os.cpu_count() or 1,
+        _findings(settings, clock),
+    )
+
+
+def _versions() -> list[tuple[str, str]]:
+    found = [("hvsa-cvat", __version__), ("Python", platform.python_version())]
+    for name in _PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            found.append((name, metadata.version(name)))
+    return [*found, ("SQLite", sqlite3.sqlite_version), ("system", platform.platform(terse=True))]
+
+
+def _disk(root: Path) -> Disk | None:
+    try:
+        usage = shutil.disk_usage(root)
+    except OSError:
+        return None
+    return Disk(usage.total, usage.free)
+
+
+def _bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _findings(settings: LocalSettings, clock: Callable[[], float]) -> tuple[Finding, ...]:
+    # timm takes seconds to import, and only this page needs it
+    from hvsa_cvat.agent.doctor import examine_machine
+
+    # a check of the disk would make a workspace that is not there
+    if not settings.workspace.exists():
+        return ()
+    with _lock:
+        kept = _kept.get(settings.workspace)
+        if kept is None or not 0 <= clock() - kept[0] < _CHECKED_SECONDS:
+            kept = _kept[settings.workspace] = clock(), tuple(examine_machine(settings))
+        return kept[1]
