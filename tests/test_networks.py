@@ -153,6 +153,7 @@ def test_the_table_names_size_and_licence() -> None:
         assert network_facts(name).parameters > 10**6
 
 
+@pytest.mark.slow
 def test_a_start_network_is_made_of_weights_and_runs_the_loop(
     clip: tiny.Clip, tmp_path: Path
 ) -> None:
@@ -241,6 +242,7 @@ def test_a_start_that_cannot_be_used_is_told_in_a_line(
     assert not out.exists()
 
 
+@pytest.mark.slow
 def test_on_a_gpu_the_start_is_w48_where_its_weights_can_be_had(tmp_path: Path) -> None:
     """In a process of its own: the hub's client reads its settings when it is imported."""
     code = """
