@@ -218,11 +218,15 @@ def means(runs: Sequence[RunMetrics]) -> list[RoundMetrics]:
     """The rounds that all runs have, with the mean of their scores."""
     averaged = []
     for rounds in zip(*(run.rounds for run in runs), strict=False):
-        values = {
-            name: statistics.mean(getattr(one, name) or 0.0 for one in rounds) for name in _AVERAGED
-        }
+        values = {name: _mean([getattr(one, name) for one in rounds]) for name in _AVERAGED}
         averaged.append(rounds[0].model_copy(update=values))
     return averaged
+
+
+def _mean(scores: Sequence[float | None]) -> float | None:
+    """Of those that are defined."""
+    defined = [one for one in scores if one is not None]
+    return statistics.mean(defined) if defined else None
 
 
 def score_table(

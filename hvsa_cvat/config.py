@@ -29,6 +29,12 @@ Freeze = Literal["auto", "backbone", "nothing"]
 """What of the network does not learn. `auto`: the backbone of a vision transformer, nothing of
 others."""
 
+FREEZE_HELP = (
+    "What of the network does not learn. backbone: features of the video are computed once, and "
+    "the head alone learns in each round; auto: so for vision transformers; nothing: all of it "
+    "learns."
+)
+
 NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
 
 CARRIED: tuple[Method, ...] = ("hvsa", "label-propagation")

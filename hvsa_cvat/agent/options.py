@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
+    FREEZE_HELP,
     WHOLE_FROM,
     Freeze,
     Init,
@@ -95,9 +96,7 @@ class EnrollOptions(BaseModel):
     )
     freeze: Freeze = Field(
         "auto",
-        description="What of the network does not learn. backbone: features of the video are "
-        "computed once, and the head alone learns in each round; auto: so for vision "
-        "transformers; nothing: all of it learns.",
+        description=FREEZE_HELP,
     )
     strategy: Strategy | None = Field(
         None,

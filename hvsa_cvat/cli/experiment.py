@@ -16,6 +16,7 @@ from hvsa_cvat.cli.options import PATH, device_option, together
 from hvsa_cvat.cli.round_table import round_line, round_row, round_table
 from hvsa_cvat.config import (
     FLOW_NAMES,
+    FREEZE_HELP,
     Answering,
     Freeze,
     Method,
@@ -65,9 +66,7 @@ run_options = together(
         type=click.Choice(get_args(Freeze)),
         default="auto",
         show_default=True,
-        help="What of the network does not learn. backbone: features of the video are computed "
-        "once, and the head alone learns in each round; auto: so for vision transformers; "
-        "nothing: all of it learns.",
+        help=FREEZE_HELP,
     ),
     click.option(
         "--budget",
