@@ -153,6 +153,7 @@ def test_vision_transformers_are_frozen_unless_told_otherwise(name: str, frozen:
     assert not freezes("nothing", name)
 
 
+@pytest.mark.slow
 def test_in_the_loop_the_backbone_stays_as_it_was(
     clip: tiny.Clip, checkpoint: Path, tmp_path: Path
 ) -> None:

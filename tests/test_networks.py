@@ -196,6 +196,7 @@ def simulate(clip: tiny.Clip, out: Path, *more: object) -> Result:
     return CliRunner().invoke(main, [str(one) for one in arguments])
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_named_network(clip: tiny.Clip, tmp_path: Path) -> None:
     weights, start = whole_resnet(tmp_path / "weights.safetensors"), tmp_path / "start.safetensors"
     run("networks", "make", "resnet18", "--weights", weights, "--size", "48x64", "--out", start)
