@@ -75,6 +75,7 @@ def _probabilities(
         device=context.inputs.device,
         only=[frame],
         with_probabilities=True,
+        known=context.features,
     )
     assert dense.probabilities is not None
     return dense.probabilities

@@ -31,7 +31,7 @@ from hvsa_cvat.segmentation.footprint import (
     footprint,
     head_footprint,
 )
-from hvsa_cvat.segmentation.predict import BATCH
+from hvsa_cvat.segmentation.frozen import BATCH, feature_bytes, freezes
 from hvsa_cvat.session.demand import Demand, at_size
 from hvsa_cvat.session.machine import Machine
 from hvsa_cvat.session.prepare import carrying_size
@@ -166,9 +166,10 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     own, pixels = _area(demand.frames), _area(config.size)
     carried_at = _carried_at(demand)
     fused, taught = carrying.fused, carrying.taught
+    frozen = training is not None and freezes(config.freeze, demand.network)
     step = None
     if training is not None:
-        step = Step(training.consistency_weight > 0, taught)
+        step = Step(training.consistency_weight > 0, taught, frozen)
     counted = footprint(demand.network, demand.classes, step, demand.half)
     samples = length * demand.samples
     features = 4 * samples * counted.features
@@ -182,6 +183,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     on_device = demand.device != "cpu"
     refined = carrying.refined and training is not None
     head = head_footprint(demand.classes) if refined else HeadFootprint(0, 0)
+    kept_features = length * feature_bytes(demand.network, config.size) if frozen else 0
     remembered = fused and carrying.remembered
     images = BATCH + remembered
     predicted = _SPARE * images * counted.image * counted_pixels(config.size)
@@ -214,7 +216,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
             host["fine-tune"] += own * demand.classes * _CLASS_PIXEL
     device = {}
     if on_device:
-        video = length * pixels * (3 + 20 + (5 if taught else 1))
+        video = length * pixels * (3 + 20 + (5 if taught else 1)) + kept_features
         kept = video if video <= resident else 0
         device = {
             "flow": _RAFT if demand.flow.startswith("raft") else 0,
@@ -251,6 +253,8 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         crops = CROPS_A_STEP * steps_for(length, demand.frames)
         disk["crops"] = Crops.bytes(crops, crop_size(demand.frames), demand.classes)
     kinds = set(granularity_by_round(config.granularity, rounds))
+    if frozen:
+        disk["backbone features"] = kept_features
     if superpixels := sum(kind.number is not None for kind in kinds):
         disk["superpixels"] = int(superpixels * length * own * _SUPERPIXEL_PIXEL)
     if demand.video_bytes:

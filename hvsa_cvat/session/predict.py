@@ -59,6 +59,7 @@ def _keep_network_masks(
             context.source.size,
             device=context.inputs.device,
             with_probabilities=fusing is not None,
+            known=context.features,
             progress=context.progress,
         )
         for prediction in dense:
@@ -127,6 +128,7 @@ def _scores_without_training(number: int, context: RunContext) -> Pool:
         context.frames,
         context.source.size,
         device=context.inputs.device,
+        known=context.features,
         progress=context.progress,
     )
     return Pool.of(_scored(prediction, number + 1, context) for prediction in dense)

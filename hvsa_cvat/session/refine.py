@@ -64,6 +64,7 @@ def _cut(
         device=context.inputs.device,
         only=sorted(set(frames.tolist())),
         with_probabilities=True,
+        known=context.features,
         progress=context.progress,
     )
     for prediction in predicted:

@@ -5,6 +5,7 @@ shapes are ours and how we left them, which pixels we asked for, and what has be
 """
 
 from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
+from hvsa_cvat.cvat.state.looking import JobFrames, TaskMemory, read_memory
 from hvsa_cvat.cvat.state.readings import Reading, Readings
 from hvsa_cvat.cvat.state.requests import (
     ChildJob,
@@ -20,6 +21,7 @@ from hvsa_cvat.cvat.state.task_facts import TaskFacts
 __all__ = [
     "ChildJob",
     "CollectedAnswers",
+    "JobFrames",
     "Ledger",
     "Pushed",
     "Reading",
@@ -29,5 +31,7 @@ __all__ = [
     "Requests",
     "State",
     "TaskFacts",
+    "TaskMemory",
+    "read_memory",
     "read_requests",
 ]
