@@ -42,6 +42,18 @@ def test_the_table_is_written_between_the_marks(clips: Path, tmp_path: Path) -> 
     assert "| label propagation | 2 |" in written
 
 
+def test_runs_side_by_side_make_the_table_of_runs_one_by_one(clips: Path, tmp_path: Path) -> None:
+    tables = []
+    for jobs in ("1", "2"):
+        command = [str(clips), "--rows", "label propagation", "--seeds", "0,1", "--budget", "20%"]
+        command += ["--out", str(tmp_path / jobs), "--jobs", jobs]
+        ran = CliRunner().invoke(ablation.main, command, catch_exceptions=False)
+        tables.append(ran.stdout[: ran.stdout.index("seconds a round")])
+
+    assert tables[0] == tables[1]
+    assert "| label propagation | 2 |" in tables[0]
+
+
 def test_rows_differ_in_what_they_name(clips: Path) -> None:
 
     clip = ablation.Clip.model_validate(tomllib.loads(clips.read_text())["stripes"])
@@ -55,6 +67,12 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     assert config("+ carried labels teach it").carrying == neither
     unsmoothed = HVSA_CARRYING.model_copy(update={"smoothed": False})
     assert config("+ refined").carrying == unsmoothed
+    corrected = config("`hvsa`, corrected to 1 px")
+    assert (corrected.answers, corrected.tolerance, corrected.carrying) == (
+        "correct",
+        1.0,
+        HVSA_CARRYING,
+    )
     without = config("`hvsa` without fusion")
     assert without.carrying == HVSA_CARRYING.model_copy(update={"fused": False})
     assert without.training == HVSA
