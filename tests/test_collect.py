@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.gaps import Gap
 from hvsa_cvat.cvat.answers.outlines import ChildLabels
+
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.answers.read_job import Assignment, read_answers
 from hvsa_cvat.cvat.answers.unfinished import unassign, unfinished_jobs
 from hvsa_cvat.cvat.state import Region

@@ -20,7 +20,6 @@ from hvsa_cvat.cvat.keys import OURS
 from hvsa_cvat.cvat.request.assign import find_person
 from hvsa_cvat.cvat.request.companion_project import refuse_companion
 from hvsa_cvat.cvat.request.find_task import child_tasks
-from hvsa_cvat.cvat.request.guide import check_names
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError
@@ -58,7 +57,6 @@ def enroll(
         raise ConfigError(
             f"task {task} is one that an agent made to ask people; name the task that it asks about"
         )
-    check_names(watched.labels.names, task)
     _check_classes(watched)
     if not again:
         _check_nobody_was_asked(agent, task)

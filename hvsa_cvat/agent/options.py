@@ -12,6 +12,7 @@ from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
     WHOLE_FROM,
+    Answering,
     Method,
     RunConfig,
     Strategy,
@@ -71,6 +72,11 @@ class EnrollOptions(BaseModel):
         "hvsa",
         description="How answers become masks. hvsa carries labels along the optical flow and "
         "trains a network on them.",
+    )
+    answers: Answering | None = Field(
+        None,
+        description="What people see in the pictures that they get: correct shows the masks of the "
+        "round before, draw shows none. Default: correct with hvsa, else draw.",
     )
     strategy: Strategy | None = Field(
         None,
@@ -140,6 +146,7 @@ class EnrollOptions(BaseModel):
             seed=self.seed,
             flow=self.flow,
             epsilon=self.epsilon,
+            answers=self.answers or ("correct" if self.method == "hvsa" else "draw"),
         )
 
     def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:

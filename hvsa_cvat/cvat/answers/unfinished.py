@@ -37,7 +37,6 @@ def unfinished_jobs(
 ) -> list[UnfinishedJob]:
     """The jobs of a request that are not finished, and who has them."""
     rows = child_job_rows(client, request)
-    outlined = {region.child_frame for region in request.regions if region.points}
     jobs = []
     for job in request.jobs:
         row = rows.get(job.id, {"state": "deleted", "stage": ""})
@@ -52,7 +51,7 @@ def unfinished_jobs(
                 stage=row["stage"],
                 frames=len(frames),
                 expected_clicks=job.expected_clicks,
-                link=job_link(client, request, job.id, not outlined.isdisjoint(frames)),
+                link=job_link(client, request, job.id),
             )
         )
     return jobs

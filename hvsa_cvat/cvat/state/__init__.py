@@ -7,9 +7,11 @@ shapes are ours and how we left them, which pixels we asked for, and what has be
 from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
 from hvsa_cvat.cvat.state.readings import Reading, Readings
 from hvsa_cvat.cvat.state.requests import (
+    UNMASKED,
+    Card,
     ChildJob,
     CollectedAnswers,
-    Region,
+    Part,
     Request,
     Requests,
     read_requests,
@@ -18,13 +20,15 @@ from hvsa_cvat.cvat.state.state import State
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
 
 __all__ = [
+    "UNMASKED",
+    "Card",
     "ChildJob",
     "CollectedAnswers",
     "Ledger",
+    "Part",
     "Pushed",
     "Reading",
     "Readings",
-    "Region",
     "Request",
     "Requests",
     "State",
