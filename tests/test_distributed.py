@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import pickle
 import subprocess
 import sys
@@ -97,7 +98,9 @@ def test_the_program_by_two_processes(tmp_path: Path, clip: tiny.Clip, checkpoin
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("round 1:") == 1
     assert tiny.numbers(tmp_path / "out")["rounds"][1]["clicks"] > 0
-    assert done.stderr.strip() == ""
+    # a slow machine is told how far each step has come
+    told = [line for line in done.stderr.splitlines() if not re.search(r": \d+ % \(", line)]
+    assert not told
 
 
 @pytest.mark.slow
