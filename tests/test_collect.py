@@ -271,8 +271,8 @@ def test_what_says_nothing_about_pixels_is_ignored_with_a_note(asking: Asking) -
         f"job {bob}: polygon {early} on frame 0 is ignored: the job has no such frame",
         f"job {bob}: polygon {outside} on frame 2 is ignored: it covers no pixel that was asked "
         "for",
-        f"job {bob}: mask {short} on frame 2 cannot be read: its runs are 176 pixels, its box 31417; "
-        "delete it in CVAT or draw it again",
+        f"job {bob}: mask {short} on frame 2 cannot be read: its runs are 176 pixels, its box "
+        "31417; delete it in CVAT or draw it again",
         f"job {bob}: track {track} is ignored: it covers no pixels",
     ]
 

@@ -106,9 +106,11 @@ class DrawnSamples:
 
 def drawn_in(done: Round, context: RunContext) -> DrawnSamples:
     """What people drew in an answered round; what correcting costs tells nothing of drawing."""
-    selection = context.files(done.number).selection()
-    if context.config.correcting_tolerance is None or selection is None:
+    if context.config.correcting_tolerance is None:
         return DrawnSamples(len(done.queried), done.clicks or 0, done.expected_clicks or 0.0)
+    selection = context.files(done.number).selection()
+    if selection is None:
+        return DrawnSamples(0, 0.0, 0.0)
     answers = context.files(done.number).answers()
     drawn = {one for one in answers.clicks if answers.kind(one) is AnswerKind.DRAWN}
     pairs = zip(selection.samples, selection.expected_clicks, strict=True)

@@ -163,7 +163,7 @@ def _match(
             matched[number] = label, shape
     open_ = {part.number for part in parts} - set(matched)
     rest = []
-    for label, shape in sorted(others, key=lambda pair: pair[1]["id"] or 0):
+    for label, shape in sorted(others, key=_age):
         number = shape.get("group") or 0
         if number in open_ and shape["type"] == "mask":
             open_.remove(number)
@@ -171,6 +171,12 @@ def _match(
         else:
             rest.append((label, shape))
     return matched, rest
+
+
+def _age(labelled: tuple[int, Json]) -> tuple[bool, int]:
+    """Older shapes first; what a track shows has no id and comes last."""
+    number = labelled[1]["id"]
+    return number is None, number or 0
 
 
 def _kind(asked: AskedCard, changes: _Changes, label_map: LabelMap) -> AnswerKind:
