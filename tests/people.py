@@ -11,7 +11,7 @@ import numpy as np
 
 from hvsa_cvat.annotation.polygons import vectorise
 from hvsa_cvat.cvat.shapes import fill_shape
-from hvsa_cvat.types import LabelMap
+from hvsa_cvat.types import IGNORE, LabelMap
 from tests.standin import Person, StandIn
 
 Truth = Callable[[int], LabelMap]
@@ -55,17 +55,20 @@ def answer_picture(
     labels = {label.name: label for label in cvat.job(job).task.labels}
     masks = [shape for shape in cvat.shapes(job) if shape["frame"] == frame]
     to_draw = not masks
+    asked = np.full(shown.truth.shape, not masks)
     for shape in masks:
         filled = fill_shape(shape, shown.truth.shape)
         assert filled is not None
         window, inside = filled
+        asked[window] |= inside
         classes = np.unique(shown.truth[window][inside])
         if len(classes) > 1:
             to_draw = True
         elif labels[names[classes[0]]].id != shape["label_id"]:
             person.relabel(job, shape["id"], labels[names[classes[0]]].id)
     if to_draw:
-        small = shown.truth[:: shown.factor, :: shown.factor]
+        wanted = np.where(asked, shown.truth, np.uint8(IGNORE))
+        small = wanted[:: shown.factor, :: shown.factor]
         for polygon in vectorise(small):
             person.draw(
                 job,

@@ -150,9 +150,11 @@ def test_under_masks_a_region_is_pale() -> None:
 
 
 def test_a_dark_region_is_brightened() -> None:
-    picture = painted(40, masked=False)
+    picture = painted(80, masked=False)
     middle = picture[picture.shape[0] // 2, picture.shape[1] // 2]
-    assert float(middle.mean()) == pytest.approx(5 * 20, abs=2), "at most fivefold"
-    assert picture[0, 0].tolist() == [20, 10, 0], "its surroundings stay"
+    shades = [round(255 * (one / 255) ** 0.45) for one in (80, 40, 0)]
+    assert middle.tolist() == pytest.approx(shades, abs=3), "the mean of 40 would become 110"
+    assert picture[0, 0].tolist() == pytest.approx([one / 2 for one in shades], abs=3)
+    assert painted(2, masked=False).max() == 255, "the line"
     black = painted(0, masked=True)
     assert black[black.shape[0] // 2, black.shape[1] // 2].tolist() == [0, 0, 0]

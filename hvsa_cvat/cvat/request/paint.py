@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 
@@ -16,9 +18,9 @@ _MARGIN_BRIGHTNESS = 0.5
 _DARK = 60.0
 """A sample whose mean brightness (0 to 255) is lower is brightened,"""
 _BRIGHTENED = 110.0
-"""to this mean,"""
-_MOST_GAIN = 5.0
-"""or as far as this factor goes: beyond it there is nothing but noise."""
+"""about to this mean,"""
+_LEAST_GAMMA = 0.4
+"""or as far as this exponent goes: beyond it there is nothing but noise."""
 _LINE = 2
 """Thickness of the white line around a sample, in pixels of the card."""
 
@@ -29,10 +31,8 @@ def paint_card(image: Image, card: Card, wanted: Mask, *, masked: bool) -> Image
     `image` is its whole frame, `wanted` the pixels of the card that are asked for, bool
     (height, width). `masked`: whether masks will lie over them.
     """
-    crop = np.ascontiguousarray(image[card.window])
-    inside = _brightened(crop, wanted)
-    if masked:
-        inside = _desaturated(inside)
+    crop = _brightened(np.ascontiguousarray(image[card.window]), wanted)
+    inside = _desaturated(crop) if masked else crop
     if wanted.all():
         return _enlarged(inside, card)
     margin = np.round(crop * _MARGIN_BRIGHTNESS).astype(np.uint8)
@@ -47,8 +47,10 @@ def _brightened(crop: Image, wanted: Mask) -> Image:
     mean = float(crop[wanted].mean())
     if mean >= _DARK:
         return crop
-    gain = min(_BRIGHTENED / max(mean, 1.0), _MOST_GAIN)
-    return np.minimum(np.round(crop * gain), 255).astype(np.uint8)
+    # by an exponent, because a factor would lose what is bright in it
+    gamma = max(math.log(_BRIGHTENED / 255) / math.log(max(mean, 1.0) / 255), _LEAST_GAMMA)
+    shades = np.round(255 * (np.arange(256) / 255) ** gamma).astype(np.uint8)
+    return shades[crop]
 
 
 def _desaturated(image: Image) -> Image:
