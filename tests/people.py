@@ -70,6 +70,8 @@ def answer_picture(
         wanted = np.where(asked, shown.truth, np.uint8(IGNORE))
         small = wanted[:: shown.factor, :: shown.factor]
         for polygon in vectorise(small):
+            if polygon.label == IGNORE:
+                continue
             person.draw(
                 job,
                 {
