@@ -17,6 +17,7 @@ import torch
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.distributed import joined
 from hvsa_cvat.segmentation.finetune import finetune, help_out
+from hvsa_cvat.segmentation.frozen import VideoFeatures
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.types import IGNORE, Correspondence
@@ -32,6 +33,7 @@ SETTINGS = {
     "uneven": settings(**SGD),  # the halves of three pairs
     "weighted": settings(**SGD),
     "one-frame": settings(**SGD),  # a single pair: the second process has nothing
+    "frozen": settings(**SGD),  # the head alone learns
     "half-labeled": settings(**{**SGD, "epochs": 1}, sampling="half-labeled"),
     "deadly": settings(**{**SGD, "epochs": 3}),
 }
@@ -67,7 +69,14 @@ def video(name: str, dies_after: Path | None = None) -> TrainingData:
     if dies_after is not None:
         flow = Deadly(*flow.arrays)
         flow.state = dies_after
-    return TrainingData(frames, targets, flow, weights)
+    features = backbone_features(frames) if name == "frozen" else None
+    return TrainingData(frames, targets, flow, weights, features)
+
+
+def backbone_features(frames: np.ndarray) -> VideoFeatures:
+    with torch.inference_mode():
+        maps = network().eval().branches(torch.from_numpy(frames).permute(0, 3, 1, 2))
+    return VideoFeatures(tuple(one.numpy() for one in maps))
 
 
 def moving_squares(length: int) -> tuple[np.ndarray, FlowStore, np.ndarray]:

@@ -20,7 +20,13 @@ from tests import distributed_trainings, tiny
 
 ROOT = Path(tiny.__file__).parents[1]
 
-ALIKE = ("uneven", "weighted", "one-frame", "half-labeled")
+ALIKE = (
+    "uneven",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("weighted", "one-frame", "half-labeled", "frozen")
+    ),
+)
 
 
 def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
@@ -38,15 +44,6 @@ def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes have left what they made of `ALIKE`, one after the other."""
-    folder = tmp_path_factory.mktemp("by_two")
-    done = torchrun("tests.distributed_trainings", folder, *ALIKE)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def weights(state: dict[str, Any]) -> Tensor:
     """All of them in a row; the statistics of batch norm are no part."""
     names = [name for name, _ in distributed_trainings.network().named_parameters()]
@@ -54,8 +51,10 @@ def weights(state: dict[str, Any]) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ALIKE)
-def test_two_processes_train_as_one_does(name: str, by_two: Path) -> None:
-    found = torch.load(by_two / f"{name}.pt")
+def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
+    done = torchrun("tests.distributed_trainings", tmp_path, name)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / f"{name}.pt")
 
     alone, losses = distributed_trainings.train(name, distributed_trainings.video(name))
 

@@ -32,6 +32,7 @@ _ENVIRONMENT = {
     "HVSA_CONFIG": "The settings file, in place of `hvsa.toml` in the current folder.",
     "HVSA_WORKSPACE": "The workspace, in place of `workspace`.",
     "HVSA_WEBHOOK_SECRET": "Secret that signs webhooks, here and where they are registered.",
+    "HVSA_DASHBOARD_TOKEN": "What opens the pages of `dashboard`, where others can reach them.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
     "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "The proxy between the agent and the server.",
 }

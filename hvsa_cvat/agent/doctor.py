@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hvsa_cvat.agent.settings import AgentSettings
+from hvsa_cvat.agent.settings import LocalSettings
 from hvsa_cvat.cvat.doctor import Finding
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.files import check_writable
@@ -22,7 +22,7 @@ _LITTLE_DISK = 5 * 2**30
 """Bytes that the frames, flow and label maps of one long video take."""
 
 
-def examine_machine(settings: AgentSettings) -> Iterator[Finding]:
+def examine_machine(settings: LocalSettings) -> Iterator[Finding]:
     """GPU, optical flow, start network and disk; one that fails does not stop the others."""
     options = settings.enroll_options(None, {})
     yield _gpu(options.device)

@@ -11,10 +11,14 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
+    FREEZE_HELP,
     WHOLE_FROM,
     Answering,
+    Freeze,
+    Init,
     Method,
     RunConfig,
+    StartOptions,
     Strategy,
     choose_strategy,
     parse_budgets,
@@ -58,7 +62,25 @@ class EnrollOptions(BaseModel):
     checkpoint: Path | None = Field(
         None,
         description="The network that round 1 starts from: made by `hvsa-agent pretrain`, or an "
-        "official HRNet .pth. Default: the small network of the package.",
+        "official HRNet .pth. Default: the small network of the package; on a GPU hrnet_w48 with "
+        "ImageNet weights, where these are on this machine or the model hub answers.",
+    )
+    init: Init | None = Field(
+        None,
+        description="In place of a checkpoint. imagenet: --network with the weights of --weights "
+        "or of the model hub, and a new head, so no labelled data are needed. package: the small "
+        "network of the package.",
+    )
+    network: str | None = Field(
+        None,
+        description="Network of --init imagenet, see `hvsa-agent networks list`. Default: "
+        "hrnet_w18_small on a CPU, hrnet_w48 on a GPU.",
+    )
+    weights: Path | None = Field(
+        None,
+        description="Weights of the backbone for --init imagenet, .safetensors or .pth, by timm's "
+        "names or those of the official HRNet. Default: the ImageNet weights of the model hub or "
+        "its cache.",
     )
     new_classes: bool = Field(
         False,
@@ -77,6 +99,10 @@ class EnrollOptions(BaseModel):
         None,
         description="What people see in the pictures that they get: correct shows the masks of the "
         "round before, draw shows none. Default: correct with hvsa, else draw.",
+    )
+    freeze: Freeze = Field(
+        "auto",
+        description=FREEZE_HELP,
     )
     strategy: Strategy | None = Field(
         None,
@@ -127,6 +153,11 @@ class EnrollOptions(BaseModel):
         "is in progress.",
     )
 
+    @property
+    def start(self) -> StartOptions:
+        """What is said about the network to start from."""
+        return StartOptions(self.checkpoint, self.init, self.network, self.weights)
+
     _split = field_validator("annotators", "background", mode="before")(split_names)
 
     def run_config(self, frames: Size, device: str) -> RunConfig:
@@ -147,6 +178,7 @@ class EnrollOptions(BaseModel):
             flow=self.flow,
             epsilon=self.epsilon,
             answers=self.answers or ("correct" if self.method == "hvsa" else "draw"),
+            freeze=self.freeze,
         )
 
     def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 FILE = "hvsa.toml"
 
 WEBHOOK_SECRET = "HVSA_WEBHOOK_SECRET"
+DASHBOARD_TOKEN = "HVSA_DASHBOARD_TOKEN"
 
 ENVIRONMENT = {
     "CVAT_HOST": "Address of the server, instead of `url` in the settings file.",
@@ -32,6 +33,8 @@ ENVIRONMENT = {
     "CVAT_PASSWORD_FILE": "File that holds the password in one line.",
     WEBHOOK_SECRET: "Secret that CVAT signs webhook deliveries with.",
     f"{WEBHOOK_SECRET}_FILE": "File that holds this secret in one line.",
+    DASHBOARD_TOKEN: "Token that opens the pages of `dashboard`.",
+    f"{DASHBOARD_TOKEN}_FILE": "File that holds this token in one line.",
     "HVSA_CONFIG": f"Settings file, instead of `{FILE}` in the current folder.",
     "HVSA_WORKSPACE": "Folder of everything that the agent remembers.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
@@ -39,7 +42,7 @@ ENVIRONMENT = {
 """Every environment variable that is read, and its meaning."""
 
 _SECRET_KEYS = ("token", "access_token", "password", "secret")
-_FILE_OPTIONS = ("checkpoint", "flow_weights")
+_FILE_OPTIONS = ("checkpoint", "weights", "flow_weights")
 
 
 class _Section(BaseModel):
@@ -79,11 +82,10 @@ class SettingsFile(_Section):
 
 
 @dataclass(frozen=True)
-class AgentSettings:
+class LocalSettings:
     """Where the agent works, and how it annotates tasks unless told otherwise."""
 
     address: Address
-    credentials: Credentials
     workspace: Path
     """Folder of everything that the agent remembers."""
     interval: float
@@ -99,6 +101,13 @@ class AgentSettings:
         return _checked(EnrollOptions, merged, "options of a task")
 
 
+@dataclass(frozen=True)
+class AgentSettings(LocalSettings):
+    """The same, and who the agent is on the server."""
+
+    credentials: Credentials
+
+
 def load_settings(
     file: Path | None,
     environment: Mapping[str, str] = os.environ,
@@ -108,6 +117,27 @@ def load_settings(
     workspace: Path | None = None,
 ) -> AgentSettings:
     """Read `file` (or `hvsa.toml` here, if there is one), the environment, then what is given."""
+    local = load_local_settings(
+        file, environment, server=server, organization=organization, workspace=workspace
+    )
+    credentials = Credentials(
+        token=read_secret("CVAT_ACCESS_TOKEN", environment),
+        user=environment.get("CVAT_USER") or None,
+        password=read_secret("CVAT_PASSWORD", environment),
+    )
+    values = {field.name: getattr(local, field.name) for field in fields(local)}
+    return AgentSettings(**values, credentials=credentials)
+
+
+def load_local_settings(
+    file: Path | None,
+    environment: Mapping[str, str] = os.environ,
+    *,
+    server: str | None = None,
+    organization: str | None = None,
+    workspace: Path | None = None,
+) -> LocalSettings:
+    """The same without a login, for commands that ask nothing of the server."""
     content = _read(file or Path(FILE), required=file is not None)
     url = server or environment.get("CVAT_HOST") or content.server.url
     if not url:
@@ -115,16 +145,11 @@ def load_settings(
             f"no server is named; write `url` under [server] in {FILE}, set CVAT_HOST, or give "
             "--server https://cvat.example.com"
         )
-    settings = AgentSettings(
+    settings = LocalSettings(
         address=Address(
             url,
             organization if organization is not None else content.server.organization,
             content.server.ca,
-        ),
-        credentials=Credentials(
-            token=read_secret("CVAT_ACCESS_TOKEN", environment),
-            user=environment.get("CVAT_USER") or None,
-            password=read_secret("CVAT_PASSWORD", environment),
         ),
         workspace=workspace or content.workspace,
         interval=content.interval,

@@ -114,6 +114,9 @@ class TaskPass:
     def _task(self) -> WatchedTask:
         in_use = self.state.facts.frames_in_use()
         task = read_enrolled(self._agent.client, self._enrollment, in_use)
+        colours = [label.color for label in task.classes]
+        if colours != self.state.facts.class_colours():
+            self.state.facts.set_class_colours(colours)
         if deleted := task.media.deleted.intersection(task.media.numbers):
             self._log(
                 f"{len(deleted)} frames were deleted since the task was enrolled, and still "

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import glob
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.database import Database
-from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.database import Database, read_only
+from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
 
 SCHEMA_VERSION = 1
 
+_FILE = "workspace.db"
+_TASKS = "tasks"
+_HOLDS = "a workspace"
 
 LEASE_SECONDS = 60.0
 """An agent that gives no sign of life for this long loses its task."""
@@ -109,13 +112,13 @@ class Workspace:
         self.root = root
         self.server = server
         self.owner = owner
-        self.database = root / "workspace.db"
+        self.database = root / _FILE
         self._clock = clock
-        self._database = Database(self.database, _metadata, SCHEMA_VERSION, "a workspace")
+        self._database = Database(self.database, _metadata, SCHEMA_VERSION, _HOLDS)
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""
-        return self._tasks / f"{self._prefix(enrollment.task)}{enrollment.key}"
+        return enrollment_folder(self.root, self.server, enrollment)
 
     def earlier_folders(self, task: int) -> list[Path]:
         """The folders of those enrollments of a task that have ended."""
@@ -126,10 +129,10 @@ class Workspace:
 
     @property
     def _tasks(self) -> Path:
-        return self.root / "tasks"
+        return self.root / _TASKS
 
     def _prefix(self, task: int) -> str:
-        return f"{self.server.replace(':', '_')}-{task}-"
+        return _prefix(self.server, task)
 
     # -- tasks
 
@@ -254,12 +257,7 @@ class Workspace:
         return Lease(row.owner, row.expires)
 
     def _holds(self, expires: float) -> bool:
-        """Whether a lease is still running.
-
-        No lease is longer than `LEASE_SECONDS`: one that ends later was written while the clock was
-        wrong, and would lock the task for as long as the clock was ahead.
-        """
-        return 0 < expires - self._clock() <= LEASE_SECONDS
+        return _runs(expires, self._clock())
 
     def _acquire(self, task: int) -> bool:
         with self._database.transaction() as connection:
@@ -296,3 +294,53 @@ def _enrollment(row: sa.Row[Any]) -> Enrollment:
         EnrollOptions.model_validate(row.options),
         row.error,
     )
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a process that only looks reads of a workspace."""
+
+    enrollments: tuple[Enrollment, ...] = ()
+    """By number of the task."""
+    owners: Mapping[int, str] = field(default_factory=dict)
+    """The agent that works on a task now, by task."""
+
+
+def look_into(root: Path, server: str, now: float) -> Look:
+    """The enrolled tasks of a server. It makes no file, changes none and waits for no agent.
+
+    `now`: seconds since 1970. `SessionError` where a newer hvsa-agent made the workspace.
+    """
+    if not (root / _FILE).exists():
+        return Look()
+    with read_only(root / _FILE, _HOLDS) as connection:
+        version = connection.scalar(sa.text("SELECT version FROM version")) or 1
+        if version > SCHEMA_VERSION:
+            raise SessionError(
+                f"{root / _FILE} has schema version {version}, this hvsa-agent knows up to "
+                f"{SCHEMA_VERSION}; install the newer hvsa-agent that made it"
+            )
+        tasks = sa.select(_tasks).where(_tasks.c.server == server).order_by(_tasks.c.task)
+        leases = sa.select(_leases).where(_leases.c.server == server)
+        return Look(
+            tuple(_enrollment(row) for row in connection.execute(tasks)),
+            {row.task: row.owner for row in connection.execute(leases) if _runs(row.expires, now)},
+        )
+
+
+def enrollment_folder(root: Path, server: str, enrollment: Enrollment) -> Path:
+    """Where the session and the files of an enrollment are, in the workspace `root`."""
+    return root / _TASKS / f"{_prefix(server, enrollment.task)}{enrollment.key}"
+
+
+def _prefix(server: str, task: int) -> str:
+    return f"{server.replace(':', '_')}-{task}-"
+
+
+def _runs(expires: float, now: float) -> bool:
+    """Whether a lease is still running.
+
+    No lease is longer than `LEASE_SECONDS`: one that ends later was written while the clock was
+    wrong, and would lock the task for as long as the clock was ahead.
+    """
+    return 0 < expires - now <= LEASE_SECONDS

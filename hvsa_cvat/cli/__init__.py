@@ -18,6 +18,7 @@ import click
 
 from hvsa_cvat import __version__
 from hvsa_cvat.cli.console import printable
+from hvsa_cvat.cli.dashboard import dashboard
 from hvsa_cvat.cli.dataset import dataset
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
@@ -25,6 +26,7 @@ from hvsa_cvat.cli.enroll import enroll
 from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.networks import networks
 from hvsa_cvat.cli.pretrain import pretrain_command
+from hvsa_cvat.cli.report import report
 from hvsa_cvat.cli.serverless import serverless
 from hvsa_cvat.cli.simulate import simulate
 from hvsa_cvat.cli.status import status
@@ -109,6 +111,8 @@ for _command in (
     enroll,
     sync,
     status,
+    dashboard,
+    report,
     extend,
     withdraw,
     webhook,

@@ -15,7 +15,7 @@ from hvsa_cvat.cli.console import progress_bars, say, say_with_time, warn
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
-    from hvsa_cvat.agent.settings import AgentSettings
+    from hvsa_cvat.agent.settings import AgentSettings, LocalSettings
     from hvsa_cvat.agent.watch import Watch
     from hvsa_cvat.agent.workspace import Workspace
     from hvsa_cvat.cvat.http.client import CvatClient
@@ -25,12 +25,18 @@ def open_settings(options: dict[str, Any]) -> AgentSettings:
     """The settings; takes the options of `settings_options` out of `options`."""
     from hvsa_cvat.agent.settings import load_settings
 
-    return load_settings(
-        options.pop("config_file"),
-        server=options.pop("server"),
-        organization=options.pop("organization"),
-        workspace=options.pop("workspace"),
-    )
+    return load_settings(options.pop("config_file"), **_given(options))
+
+
+def open_local_settings(options: dict[str, Any]) -> LocalSettings:
+    """The same for commands that ask nothing of the server, and so need no login."""
+    from hvsa_cvat.agent.settings import load_local_settings
+
+    return load_local_settings(options.pop("config_file"), **_given(options))
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options.pop(name) for name in ("server", "organization", "workspace")}
 
 
 @contextmanager

@@ -1,7 +1,9 @@
 """report.html: one self-contained page about one run."""
 
+from hvsa_cvat.report.forms import FORMS, write_form
 from hvsa_cvat.report.pictures import class_colours, overlay
 from hvsa_cvat.report.report import (
+    AgreementReport,
     FramePicture,
     OutlookReport,
     RoundReport,
@@ -10,11 +12,14 @@ from hvsa_cvat.report.report import (
 )
 
 __all__ = [
+    "FORMS",
+    "AgreementReport",
     "FramePicture",
     "OutlookReport",
     "RoundReport",
     "RunReport",
     "class_colours",
     "overlay",
+    "write_form",
     "write_report",
 ]

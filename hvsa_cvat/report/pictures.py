@@ -164,8 +164,15 @@ def timeline(counts: NDArray[np.integer], colour: NDArray[np.uint8], highest: in
     return data_uri(picture, "png")
 
 
-def curve(points: Sequence[tuple[float, float]], title: str, x_label: str, y_range: Range) -> str:
-    """An SVG without background: a score in % (y) over the effort (x)."""
+def curve(
+    points: Sequence[tuple[float, float]],
+    title: str,
+    x_label: str,
+    y_range: Range,
+    band: Sequence[Range] | None = None,
+) -> str:
+    """An SVG without background: a score in % (y) over the effort (x). `band`: for each point the
+    interval in which the score most likely lies."""
     x, y = zip(*points, strict=True)
     with mpl.rc_context(
         {
@@ -182,6 +189,10 @@ def curve(points: Sequence[tuple[float, float]], title: str, x_label: str, y_ran
         figure = Figure(figsize=(3.7, 2.7), layout="constrained")
         axes = figure.add_subplot()
         axes.plot(x, y, color="#3b82c4", linewidth=2, marker="o", markersize=5)
+        if band is not None:
+            low, high = zip(*band, strict=True)
+            axes.fill_between(x, low, high, color="#3b82c4", alpha=0.18, linewidth=0)
+            axes.vlines(x, low, high, color="#3b82c4", alpha=0.5, linewidth=2)
         for at in points:
             axes.annotate(f"{at[1]:.1f}", at, (0, 7), textcoords="offset points", ha="center")
         axes.set_title(title, fontsize=11, fontweight="bold", loc="left")

@@ -34,6 +34,19 @@ class OutlookReport:
 
 
 @dataclass(frozen=True)
+class AgreementReport:
+    """How the masks of the round before agreed with the answers of a round. Fractions.
+
+    People are asked where the masks are most uncertain, so over the whole video they agree better.
+    """
+
+    pixels: int
+    """Answered pixels."""
+    pixel_accuracy: float | None
+    miou: float | None
+
+
+@dataclass(frozen=True)
 class RoundReport:
     """One round. Round 0 is the network before the first answer."""
 
@@ -55,6 +68,9 @@ class RoundReport:
     """The classes that are in no answer up to this round."""
     answered: Mapping[AnswerKind, tuple[int, int]] = field(default_factory=dict)
     """(samples, clicks) of this round by how they were answered."""
+    agreement: AgreementReport | None = None
+    finished: bool = True
+    """Whether the masks of the round are made; only the last round may be without."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +102,13 @@ class RunReport:
     rounds: tuple[RoundReport, ...]
     """In ascending order of their numbers."""
     pictures: tuple[FramePicture, ...] = ()
+    notes: tuple[str, ...] = ()
+    """Sentences below the headline."""
+
+    @property
+    def finished(self) -> tuple[RoundReport, ...]:
+        """The rounds whose masks are made."""
+        return tuple(r for r in self.rounds if r.finished)
 
 
 @dataclass(frozen=True)
@@ -119,6 +142,8 @@ class _View:
     first_scored: RoundReport | None
     last_scored: RoundReport | None
     curves: tuple[_Panel, ...]
+    expected: _Panel | None
+    """The estimated quality over the clicks, of a run without truth."""
     classes: tuple[_ClassRow, ...]
     timelines: tuple[tuple[RoundReport, _Panel], ...]
     busiest: int
@@ -131,6 +156,13 @@ class _View:
 
 def write_report(run: RunReport, path: Path) -> None:
     """Write the page to `path`. A page that exists is replaced as a whole."""
+    page = report_page(run)
+    with atomic_write(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+def report_page(run: RunReport) -> str:
+    """The page as text."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -139,17 +171,15 @@ def write_report(run: RunReport, path: Path) -> None:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=_percent,
-        points=_points,
+        percent=percent,
+        points=points,
         seconds=_seconds,
-        duration=_duration,
-        count=_count,
-        css=_css,
+        duration=duration,
+        count=count,
+        css=css,
     )
     environment.globals.update(NONE=NONE, round_colour=draw.round_colour)
-    page = environment.get_template("template.html.j2").render(view=_view(run))
-    with atomic_write(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return environment.get_template("template.html.j2").render(view=_view(run))
 
 
 def _view(run: RunReport) -> _View:
@@ -160,17 +190,18 @@ def _view(run: RunReport) -> _View:
     return _View(
         run=run,
         version=__version__,
-        headline=_headline(run),
+        headline=headline(run),
         last=run.rounds[-1] if run.rounds else None,
         first_scored=scored[0] if scored else None,
         last_scored=scored[-1] if scored else None,
         curves=tuple(_curves(scored)),
+        expected=_expected_curve(run),
         classes=tuple(_class_rows(run, scored)),
         timelines=tuple((r, _timeline(r, busiest)) for r in asked),
         busiest=busiest,
         phases=tuple(dict.fromkeys(phase for r in run.rounds for phase in r.seconds)),
         strips=tuple((p.name, tuple(_panels(p, run, highest))) for p in run.pictures),
-        legend=tuple(zip(run.labels, map(_css, run.colours), strict=True)),
+        legend=tuple(zip(run.labels, map(css, run.colours), strict=True)),
         kinds=_kinds(run),
     )
 
@@ -180,25 +211,60 @@ def _kinds(run: RunReport) -> tuple[AnswerKind, ...]:
     return () if drawn_alone else tuple(AnswerKind)
 
 
-def _headline(run: RunReport) -> str:
-    """One sentence: the mean IoU that was reached, and the clicks that were spent."""
-    if not run.rounds:
+def headline(run: RunReport) -> str:
+    """One sentence: the mean IoU that was reached or is expected, and the clicks that were
+    spent."""
+    if not run.finished:
         return "No round is finished yet."
-    last = run.rounds[-1]
-    spent = _count(last.clicks, "click")
+    last = run.finished[-1]
+    spent = count(last.clicks, "click")
     if last.clicks_percent is not None:
         spent += f", {last.clicks_percent:.1f} % of what annotating every frame would cost"
-    start = f"After {_count(last.number, 'round')} and {spent}, "
+    start = f"After {count(last.number, 'round')} and {spent}, "
     if last.number == 0:
         start = "Before the first answer, "
     if last.scores is None or last.scores.miou is None:
-        return f"{start}every frame has a mask. Without truth no score is defined."
+        return start + _without_truth(last)
     sentence = f"{start}the masks of all frames reach a mean IoU of {100 * last.scores.miou:.1f} %."
     first = run.rounds[0]
     if first is not last and first.scores is not None and first.scores.miou is not None:
         began = "before the first answer" if first.number == 0 else f"after round {first.number}"
         sentence += f" It was {100 * first.scores.miou:.1f} % {began}."
     return sentence
+
+
+def _without_truth(last: RoundReport) -> str:
+    seen = last.outlook
+    if seen is None:
+        return "every frame has a mask. Without truth no score is defined."
+    expected = f"{percent(seen.expected_miou)} %"
+    return (
+        f"the masks of all frames are expected to reach a mean IoU of {expected}, most likely "
+        f"between {percent(seen.low)} and {percent(seen.high)} %."
+    )
+
+
+def _expected_curve(run: RunReport) -> _Panel | None:
+    """None where scores against truth are known, or nothing is expected yet."""
+    known = [(r, r.outlook) for r in run.finished if r.outlook is not None]
+    if not known or any(r.scores for r in run.rounds):
+        return None
+    in_percent = all(r.clicks_percent is not None for r, _ in known)
+    x_label = "clicks, % of annotating every frame" if in_percent else "clicks"
+    x = [
+        r.clicks if r.clicks_percent is None or not in_percent else r.clicks_percent
+        for r, _ in known
+    ]
+    line = [(at, 100 * o.expected_miou) for at, (_, o) in zip(x, known, strict=True)]
+    band = [(100 * o.low, 100 * o.high) for _, o in known]
+    steps = ", ".join(
+        f"{y:.1f} % ({low:.1f} to {high:.1f}) at {x:.3g}"
+        for (x, y), (low, high) in zip(line, band, strict=True)
+    )
+    limits = [end for ends in band for end in ends]
+    title = "Expected mIoU"
+    uri = draw.curve(line, title, x_label, _range(limits), band)
+    return _Panel(title, f"{title} over {x_label}: {steps}", uri)
 
 
 def _curves(scored: list[RoundReport]) -> Iterable[_Panel]:
@@ -210,18 +276,18 @@ def _curves(scored: list[RoundReport]) -> Iterable[_Panel]:
         ("Boundary IoU", "boundary_iou"),
         ("Temporal consistency", "temporal_consistency"),
     ):
-        points = [
+        line = [
             (r.clicks if r.clicks_percent is None or not in_percent else r.clicks_percent, 100 * y)
             for r in scored
             if (y := getattr(r.scores, name)) is not None
         ]
-        if points:
-            lines.append((title, points))
+        if line:
+            lines.append((title, line))
     # All three curves have the same range, so that they can be compared.
-    y_range = _range([y for _, points in lines for _, y in points])
-    for title, points in lines:
-        steps = ", ".join(f"{y:.1f} % at {x:g}" for x, y in points)
-        uri = draw.curve(points, title, x_label, y_range)
+    y_range = _range([y for _, line in lines for _, y in line])
+    for title, line in lines:
+        steps = ", ".join(f"{y:.1f} % at {x:g}" for x, y in line)
+        uri = draw.curve(line, title, x_label, y_range)
         yield _Panel(title, f"{title} over {x_label}: {steps}", uri)
 
 
@@ -240,13 +306,13 @@ def _class_rows(run: RunReport, scored: list[RoundReport]) -> Iterable[_ClassRow
         iou = tuple(s.iou[name] for s in scores)
         first, last = iou[0], iou[-1]
         change = None if first is None or last is None or len(iou) == 1 else last - first
-        yield _ClassRow(name, _css(colour), iou, change, scores[-1].boundary_iou_classes[name])
+        yield _ClassRow(name, css(colour), iou, change, scores[-1].boundary_iou_classes[name])
 
 
 def _timeline(round_report: RoundReport, busiest: int) -> _Panel:
     number, chosen = round_report.number, round_report.chosen
-    frames = _count(int((chosen > 0).sum()), "frame")
-    what = f"{_count(int(chosen.sum()), 'sample')} in {frames}"
+    frames = count(int((chosen > 0).sum()), "frame")
+    what = f"{count(int(chosen.sum()), 'sample')} in {frames}"
     uri = draw.timeline(chosen, draw.round_colour(number), busiest)
     return _Panel(what, f"Round {number}: {what} of {len(chosen)}", uri)
 
@@ -285,11 +351,11 @@ def _highest(uncertainty: NDArray[np.float32] | None) -> float:
     return 0.0 if uncertainty is None else float(uncertainty.max())
 
 
-def _percent(fraction: float | None) -> str:
+def percent(fraction: float | None) -> str:
     return NONE if fraction is None else f"{100 * fraction:.1f}"
 
 
-def _points(change: float | None) -> str:
+def points(change: float | None) -> str:
     """A difference of two fractions, in percentage points with a sign."""
     return NONE if change is None else f"{100 * change:+.1f}".replace("-", "\N{MINUS SIGN}")
 
@@ -305,7 +371,7 @@ def _seconds(rounds: Iterable[RoundReport], phase: str | None = None) -> float |
     return sum(measured) if measured else None
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
     if seconds is None:
         return NONE
     if seconds < 10:
@@ -317,12 +383,12 @@ def _duration(seconds: float | None) -> str:
     return f"{minutes} min {rest:02} s" if minutes else f"{rest} s"
 
 
-def _count(number: int, noun: str = "") -> str:
+def count(number: int, noun: str = "") -> str:
     """`12,345`, or with a noun `1 click`, `2 clicks`."""
     plural = "" if number == 1 or not noun else "s"
     return f"{number:,} {noun}{plural}".rstrip()
 
 
-def _css(colour: NDArray[np.uint8]) -> str:
+def css(colour: NDArray[np.uint8]) -> str:
     red, green, blue = (int(value) for value in colour)
     return f"#{red:02x}{green:02x}{blue:02x}"

@@ -5,6 +5,7 @@ shapes are ours and how we left them, which pixels we asked for, and what has be
 """
 
 from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
+from hvsa_cvat.cvat.state.looking import JobFrames, TaskMemory, read_memory
 from hvsa_cvat.cvat.state.readings import Reading, Readings
 from hvsa_cvat.cvat.state.requests import (
     UNMASKED,
@@ -24,6 +25,7 @@ __all__ = [
     "Card",
     "ChildJob",
     "CollectedAnswers",
+    "JobFrames",
     "Ledger",
     "Part",
     "Pushed",
@@ -33,5 +35,7 @@ __all__ = [
     "Requests",
     "State",
     "TaskFacts",
+    "TaskMemory",
+    "read_memory",
     "read_requests",
 ]

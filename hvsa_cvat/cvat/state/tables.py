@@ -98,6 +98,13 @@ class_pixels = sa.Table(
     sa.Column("pixels", sa.BigInteger, nullable=False),
 )
 
+class_colours = sa.Table(
+    "class_colours",
+    metadata,
+    sa.Column("class_index", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("colour", sa.String(20), nullable=False),  # as the server has it: #rrggbb
+)
+
 
 def upgrade_from_1(connection: sa.Connection) -> None:
     """Version 1 kept seven kinds of facts in one table of JSON values, by an English name."""

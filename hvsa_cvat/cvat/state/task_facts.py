@@ -43,11 +43,22 @@ class TaskFacts:
         rows = [{"class_index": index, "pixels": count} for index, count in enumerate(pixels)]
         self._replace(tables.class_pixels, rows)
 
+    def class_colours(self) -> list[str] | None:
+        """The colour of each class on the server, as `#rrggbb`, when it was read last."""
+        table = tables.class_colours
+        return self._column(table.c.colour, table.c.class_index)
+
+    def set_class_colours(self, colours: Sequence[str]) -> None:
+        rows: list[dict[str, int | str | None]] = [
+            {"class_index": index, "colour": one[:20]} for index, one in enumerate(colours)
+        ]
+        self._replace(tables.class_colours, rows)
+
     def _column(self, column: sa.Column[Any], order: sa.Column[Any]) -> list[Any] | None:
         with self._database.transaction() as connection:
             return list(connection.scalars(sa.select(column).order_by(order))) or None
 
-    def _replace(self, table: sa.Table, rows: Sequence[Mapping[str, int | None]]) -> None:
+    def _replace(self, table: sa.Table, rows: Sequence[Mapping[str, int | str | None]]) -> None:
         with self._database.transaction() as connection:
             connection.execute(sa.delete(table))
             if rows:

@@ -1,0 +1,93 @@
+"""What a process that only looks reads of a task's memory.
+
+It makes no file and waits for no writer: the agent that holds the lease of the task goes on. The
+database may be of an older version, in which some tables are missing; what they would hold is empty
+then.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from hvsa_cvat.cvat.state import tables
+from hvsa_cvat.cvat.state.requests import Request, all_requests
+from hvsa_cvat.database import read_only
+
+
+@dataclass(frozen=True)
+class JobFrames:
+    """The frames of a job of the watched task in which we wrote shapes."""
+
+    job: int
+    first: int
+    """CVAT's number of the first frame."""
+    last: int
+    """The last one, inclusive."""
+
+
+@dataclass(frozen=True)
+class TaskMemory:
+    """What the adapter remembers of one task, as far as lookers need it."""
+
+    requests: tuple[Request, ...] = ()
+    """All finished requests, oldest first."""
+    answered: frozenset[int] = frozenset()
+    """Jobs of requests whose answers were taken."""
+    sent_back: frozenset[int] = frozenset()
+    """Jobs of requests that are with their annotators again, because of gaps."""
+    numbers: tuple[int, ...] = ()
+    """CVAT's numbers of the frames that the session counts, ascending."""
+    jobs: tuple[JobFrames, ...] = ()
+    """The jobs of the watched task that hold shapes of ours."""
+    colours: tuple[str, ...] = ()
+    """The colour of each class on the server, as `#rrggbb`; empty where it was never read."""
+
+
+def read_memory(folder: Path) -> TaskMemory:
+    """The memory of a task in the `State` of a folder; empty where there is none."""
+    path = folder / "cvat.db"
+    if not path.exists():
+        return TaskMemory()
+    with read_only(path, tables.HOLDS) as connection:
+        present = set(sa.inspect(connection).get_table_names())
+
+        def rows(query: sa.Select[Any], table: sa.Table) -> list[sa.Row[Any]]:
+            return list(connection.execute(query)) if table.name in present else []
+
+        requests = all_requests(connection)
+        readings = {row.job: row.updated_date for row in rows(_readings(), tables.readings)}
+        begun = rows(sa.select(tables.send_backs), tables.send_backs)
+        numbers = rows(sa.select(tables.frames_in_use.c.number), tables.frames_in_use)
+        jobs = rows(_job_frames(), tables.pushed)
+        colours = rows(_colours(), tables.class_colours)
+    # a job that goes back is read as of the same date; once it is finished again, the date differs
+    sent_back = {row.job for row in begun if readings.get(row.job) in (None, row.updated_date)}
+    return TaskMemory(
+        tuple(requests),
+        frozenset(readings.keys() - sent_back),
+        frozenset(sent_back),
+        tuple(sorted(row.number for row in numbers)),
+        tuple(JobFrames(row.job, row.first, row.last) for row in jobs),
+        tuple(row.colour for row in colours),
+    )
+
+
+def _readings() -> sa.Select[Any]:
+    column = tables.readings.c
+    return sa.select(column.job, column.updated_date)
+
+
+def _job_frames() -> sa.Select[Any]:
+    column = tables.pushed.c
+    first = sa.func.min(column.frame).label("first")
+    last = sa.func.max(column.frame).label("last")
+    return sa.select(column.job, first, last).group_by(column.job).order_by(first)
+
+
+def _colours() -> sa.Select[Any]:
+    column = tables.class_colours.c
+    return sa.select(column.colour).order_by(column.class_index)

@@ -1,0 +1,146 @@
+"""The frames whose masks are most probably wrong.
+
+What answers have shown of the masks before them tells how often a class is right at each level of
+certainty (`session.outlook`); with that, each frame has a share of pixels that are expected to be
+wrong. Reading the masks of a long video takes a while, so a thread of low priority does it.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.errors import HvsaError, SessionError
+from hvsa_cvat.session.outlook import LEVELS, truth_given
+from hvsa_cvat.types import IGNORE
+
+_JUDGED = 400
+"""Frames of a long video that are judged, at even distances; neighbours have much the same masks.
+Each takes about 20 ms at 1280x720."""
+
+_APART = 60
+"""A worst frame hides its neighbours within this fraction of the video."""
+
+_KEPT = 32
+"""Rankings in memory."""
+
+_NICENESS = 5
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One frame, and the share of its pixels that are expected to be wrong."""
+
+    frame: int
+    wrong: float
+
+
+@dataclass
+class Ranking:
+    """The frames of one round that have been judged so far."""
+
+    frames: Sequence[int]
+    """Those to be judged."""
+    judged: list[Doubt] = field(default_factory=list)
+    done: int = 0
+    """How many of `frames` are judged, or could not be."""
+
+    @property
+    def complete(self) -> bool:
+        return self.done == len(self.frames)
+
+    def worst(self, length: int, most: int) -> list[Doubt]:
+        """The frames with the largest shares, apart from each other; at most `most`. `length` is
+        that of the video."""
+        apart, chosen = length // _APART, list[Doubt]()
+        for doubt in sorted(self.judged, key=lambda one: -one.wrong):
+            if len(chosen) == most:
+                break
+            if all(abs(doubt.frame - other.frame) > apart for other in chosen):
+                chosen.append(doubt)
+        return chosen
+
+
+def wrong_given(run: Run, number: int) -> NDArray[np.float64]:
+    """float64 (C, LEVELS): probability that a class is wrong where a round shows it at a level.
+
+    By the newest answers that are there; without any, certainty is taken at its word.
+    """
+    classes = len(run.session.labels)
+    middle = 1 - (np.arange(LEVELS) + 0.5) / LEVELS
+    for answered in range(min(number + 1, run.current.number), 0, -1):
+        with suppress(SessionError):
+            counts = run.files(answered).held_out(classes).counts()
+            shown = run.files(number).level_counts().sum(axis=1) > 0
+            given = truth_given(counts, (counts.sum(axis=(0, 1)) > 0) | shown)
+            every = np.arange(classes)
+            return np.asarray(1 - given[every, :, every], np.float64)
+    return np.tile(middle, (classes, 1))
+
+
+def expected_wrong(run: Run, number: int, frame: int, wrong: NDArray[np.float64]) -> float:
+    """The share of the pixels of a frame that are expected to be wrong; `wrong` as `wrong_given`
+    makes it."""
+    files, name = run.files(number), run.names[frame]
+    label_map, levels = files.label_map(name), files.certainty_levels(name)
+    if label_map.shape != levels.shape:
+        raise SessionError(f"{files.label_map_path(name)} has another size than its certainty")
+    known = (label_map < len(wrong)) & (label_map != IGNORE) & (levels < LEVELS)
+    return float(wrong[label_map[known], levels[known]].mean()) if known.any() else 0.0
+
+
+class Rankings:
+    """Judges the frames of the rounds that somebody looks at, one round after the other."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[Path, int, float], Ranking] = OrderedDict()
+        self._worker = ThreadPoolExecutor(1, "doubtful", initializer=_lower_priority)
+
+    def close(self) -> None:
+        """End the thread after the frame that it reads now."""
+        with self._lock:
+            self._kept.clear()
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def of(self, run: Run, number: int) -> Ranking:
+        """The ranking of a round, as far as it is; judging begins with the first call."""
+        shown = run.rounds[number].shown
+        key = run.root, number, shown.timestamp() if shown is not None else 0.0
+        with self._lock:
+            ranking = self._kept.get(key)
+            if ranking is None:
+                length = len(run.names)
+                even = np.unique(np.linspace(0, length - 1, min(length, _JUDGED)).astype(int))
+                ranking = self._kept[key] = Ranking(even.tolist())
+                while len(self._kept) > _KEPT:
+                    self._kept.popitem(last=False)
+                self._worker.submit(self._judge, key, run, number, ranking)
+            self._kept.move_to_end(key)
+        return ranking
+
+    def _judge(self, key: tuple[Path, int, float], run: Run, number: int, ranking: Ranking) -> None:
+        wrong = wrong_given(run, number)
+        for frame in ranking.frames:
+            if self._kept.get(key) is not ranking:
+                return
+            with suppress(HvsaError):
+                share = expected_wrong(run, number, frame, wrong)
+                ranking.judged.append(Doubt(frame, share))
+            ranking.done += 1
+
+
+def _lower_priority() -> None:
+    """Of this thread alone, where the system can do that."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

@@ -1,0 +1,105 @@
+"""Pictures as the browser gets them, in a cache that is bounded in bytes."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PilImage
+
+from hvsa_cvat.dashboard import pictures
+from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.report import overlay
+from hvsa_cvat.report.pictures import shrink_image, shrink_map
+from hvsa_cvat.types import IGNORE
+
+CACHE_BYTES = 64 * 2**20
+
+_WIDEST = 1280
+"""Pixels; wider pictures are shrunk."""
+_THUMBNAIL = 320
+_DOUBT = np.array([255, 140, 0], np.uint8)
+"""Orange."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    content: bytes
+    kind: str
+    """Media type."""
+
+
+class PictureCache:
+    """Keeps what was encoded last; several threads may ask."""
+
+    def __init__(self, most: int = CACHE_BYTES) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[tuple[object, ...], Encoded] = OrderedDict()
+        self.size = 0
+        """Bytes."""
+
+    def get(self, key: tuple[object, ...], make: Callable[[], Encoded]) -> Encoded:
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        made = make()
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = made
+                self.size += len(made.content)
+            while self.size > self._most:
+                _, dropped = self._kept.popitem(last=False)
+                self.size -= len(dropped.content)
+        return made
+
+
+def image_picture(run: Run, frame: int) -> Encoded:
+    """The frame."""
+    return _encoded(shrink_image(pictures.frame_image(run, frame), _WIDEST), "webp")
+
+
+def mask_picture(run: Run, number: int, frame: int) -> Encoded:
+    """What a round shows, opaque where it shows a class, to be laid over the frame."""
+    shown = shrink_map(pictures.frame_masks(run, number, frame), _WIDEST)
+    painted = np.zeros((*shown.shape, 4), np.uint8)
+    known = (shown != IGNORE) & (shown < len(run.colours))
+    painted[known, :3] = run.colours[shown[known]]
+    painted[known, 3] = 255
+    return _encoded(painted, "png")
+
+
+def doubt_picture(run: Run, number: int, frame: int) -> Encoded:
+    """Orange where the masks of a round are uncertain, to be laid over the frame."""
+    doubt = shrink_map(pictures.frame_doubt(run, number, frame), _WIDEST)
+    painted = np.empty((*doubt.shape, 4), np.uint8)
+    painted[..., :3] = _DOUBT
+    painted[..., 3] = np.rint(255 * np.clip(doubt, 0, 1))
+    return _encoded(painted, "png")
+
+
+def thumbnail(run: Run, number: int, frame: int, doubtful: bool) -> Encoded:
+    """A small picture of a frame under its masks, or under orange where they are uncertain."""
+    image = shrink_image(pictures.frame_image(run, frame), _THUMBNAIL)
+    size = image.shape[0], image.shape[1]
+    if doubtful:
+        doubt = 0.7 * pictures.resized(pictures.frame_doubt(run, number, frame), size)[..., None]
+        mixed = np.rint((1 - doubt) * image * 0.85 + doubt * _DOUBT).astype(np.uint8)
+    else:
+        shown = pictures.resized(pictures.frame_masks(run, number, frame), size)
+        shown[shown >= len(run.colours)] = IGNORE
+        mixed = overlay(image, shown, run.colours, 0.5)
+    return _encoded(mixed, "webp")
+
+
+def _encoded(picture: NDArray[np.uint8], kind: str) -> Encoded:
+    buffer = io.BytesIO()
+    options = {"quality": 82} if kind == "webp" else {"compress_level": 3}
+    PilImage.fromarray(picture).save(buffer, kind, **options)
+    return Encoded(buffer.getvalue(), f"image/{kind}")

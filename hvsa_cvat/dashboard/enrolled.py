@@ -1,0 +1,58 @@
+"""The tasks that are enrolled in a workspace, and where their folders are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvsa_cvat.agent.workspace import Enrollment, enrollment_folder, look_into
+from hvsa_cvat.cvat.keys import server_key
+from hvsa_cvat.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EnrolledTask:
+    """One enrolled task."""
+
+    enrollment: Enrollment
+    folder: Path
+    """Of its session."""
+    owner: str | None
+    """The agent that works on it now."""
+
+    @property
+    def number(self) -> int:
+        return self.enrollment.task
+
+
+class EnrolledTasks:
+    """The enrolled tasks of one server, as the workspace has them when they are asked for."""
+
+    def __init__(self, root: Path, url: str, clock: Callable[[], float]) -> None:
+        """`url` is the address of the server; `clock` gives seconds since 1970."""
+        self.root = root
+        self.url = url
+        self._server = server_key(url)
+        self._clock = clock
+
+    def all(self) -> Mapping[int, EnrolledTask]:
+        """By the number of the task, ascending."""
+        look = look_into(self.root, self._server, self._clock())
+        return {
+            one.task: EnrolledTask(
+                one,
+                enrollment_folder(self.root, self._server, one),
+                look.owners.get(one.task),
+            )
+            for one in look.enrollments
+        }
+
+    def one(self, task: int) -> EnrolledTask:
+        """`ConfigError` for a task that is not enrolled."""
+        found = self.all().get(task)
+        if found is None:
+            raise ConfigError(
+                f"task {task} of {self.url} is not enrolled in {self.root}; see `hvsa-agent status`"
+            )
+        return found

@@ -1,0 +1,157 @@
+"""One enrolled task as its folder has it now: the rounds, their records, and what was asked.
+
+Files are read without their checksums, which the agent compares: a looker need not read the
+checksums of all masks to show a page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.report import class_colours
+from hvsa_cvat.session.artefacts import RoundFiles
+from hvsa_cvat.session.checksums import Checksums
+from hvsa_cvat.session.outlook import Outlook
+from hvsa_cvat.session.records import Agreement, Selection
+from hvsa_cvat.session.rounds import Round, Session
+from hvsa_cvat.session.store import Store
+
+_COLOUR = re.compile("#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
+
+
+@dataclass(frozen=True)
+class RoundFacts:
+    """One round, with the records in its folder."""
+
+    round: Round
+    clicks_so_far: int
+    """Of all rounds up to this one."""
+    clicks_percent: float | None
+    """The same, in % of the clicks of annotating every frame; None before the first selection."""
+    selection: Selection | None
+    outlook: Outlook | None
+    agreement: Agreement | None
+    asked: datetime | None
+    """When the samples were chosen, which is right before people were asked."""
+    answered: datetime | None
+    shown: datetime | None
+    """When the masks of the round were made; None where they are not there."""
+
+    @property
+    def number(self) -> int:
+        return self.round.number
+
+
+@dataclass(frozen=True)
+class Run:
+    """One enrolled task."""
+
+    root: Path
+    session: Session
+    memory: TaskMemory
+    names: tuple[str, ...]
+    """The name of each frame; it ends with CVAT's number of the frame."""
+    colours: NDArray[np.uint8]
+    """uint8 (C, 3) RGB: those of the labels in CVAT, else those of the report."""
+    rounds: tuple[RoundFacts, ...]
+
+    @property
+    def current(self) -> RoundFacts:
+        return self.rounds[-1]
+
+    @property
+    def newest_shown(self) -> int | None:
+        """The last round whose masks are there."""
+        return next((one.number for one in reversed(self.rounds) if one.shown), None)
+
+    def files(self, number: int) -> RoundFiles:
+        return round_files(self.root, number)
+
+    def request_of(self, number: int) -> Request | None:
+        """What people were asked in a round; None where nobody was, or it is forgotten."""
+        key = self.session.rounds[number].request
+        return next((one for one in self.memory.requests if one.key == key), None)
+
+    def asked_frames(self, number: int) -> NDArray[np.int64]:
+        """int64 (N,): samples asked for in each frame in a round."""
+        frames = np.array([one.frame for one in self.session.rounds[number].queried], np.int64)
+        return np.bincount(frames[frames < len(self.names)], minlength=len(self.names))
+
+    def number_of(self, frame: int) -> int:
+        """CVAT's number of a frame."""
+        numbers = self.memory.numbers
+        return numbers[frame] if frame < len(numbers) else int(self.names[frame].split("_")[-1])
+
+
+def read_run(root: Path) -> Run:
+    """The task whose session lies in `root`; `SessionError` where there is none."""
+    session = Store.peek(root)
+    if session is None:
+        raise SessionError(f"{root} holds no session; withdraw the task and enroll it again")
+    memory = read_memory(root / "cvat")
+    return Run(
+        root,
+        session,
+        memory,
+        _names(root, memory),
+        _colours(memory, len(session.labels)),
+        tuple(_rounds(root, session)),
+    )
+
+
+def round_files(root: Path, number: int) -> RoundFiles:
+    """The files of a round, to be read without checksums."""
+    return RoundFiles(root, number, Checksums(root))
+
+
+def _names(root: Path, memory: TaskMemory) -> tuple[str, ...]:
+    if memory.numbers:
+        return tuple(f"frame_{number:06d}" for number in memory.numbers)
+    # a workspace of version 0.1 that no pass has opened since
+    return tuple(sorted(path.stem for path in (root / "rounds/0/label_maps").glob("frame_*.png")))
+
+
+def _colours(memory: TaskMemory, classes: int) -> NDArray[np.uint8]:
+    found = [_COLOUR.fullmatch(colour) for colour in memory.colours]
+    colours = class_colours(classes)
+    for index, match in enumerate(found[:classes]):
+        if match is not None:
+            colours[index] = [int(part, 16) for part in match.groups()]
+    return colours
+
+
+def _rounds(root: Path, session: Session) -> Iterator[RoundFacts]:
+    """All percentages are of the newest estimate, so that they can be compared."""
+    selections = [round_files(root, one.number).selection() for one in session.rounds]
+    full = next((found.full_clicks for found in reversed(selections) if found), None)
+    clicks = 0
+    for one, selection in zip(session.rounds, selections, strict=True):
+        files = round_files(root, one.number)
+        clicks += one.clicks or 0
+        yield RoundFacts(
+            one,
+            clicks,
+            None if full is None else 100 * clicks / full,
+            selection,
+            files.outlook(),
+            files.agreement(),
+            _written(files.folder / "selection.json"),
+            _written(files.folder / "agreement.json"),
+            _written(files.label_map_path("").parent),
+        )
+
+
+def _written(path: Path) -> datetime | None:
+    try:
+        return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+    except OSError:
+        return None

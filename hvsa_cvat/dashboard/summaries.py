@@ -1,0 +1,254 @@
+"""One row about each enrolled task, read again only where its databases have changed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from hvsa_cvat.agent.advice import next_command
+from hvsa_cvat.agent.workspace import Enrollment
+from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
+from hvsa_cvat.dashboard.runs import Run, read_run
+from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.session.rounds import Phase
+
+Stamp = tuple[int, ...]
+
+
+class State(StrEnum):
+    """What a task waits for."""
+
+    STOPPED = "stopped"
+    PEOPLE = "waits for people"
+    AGENT = "waits for the agent"
+    WORKING = "agent at work"
+    DONE = "done"
+    UNREAD = "not read yet"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A part of the open request that one person has."""
+
+    id: int
+    task: int
+    """The child task."""
+    assignee: str | None
+    frames: int
+    expected_clicks: float
+    state: str
+    """`answered`, `sent back` or `open`, as the last pass found it."""
+
+
+@dataclass(frozen=True)
+class TaskSummary:
+    """One enrolled task, as far as a list shows it."""
+
+    task: int
+    name: str
+    state: State
+    round: int = 0
+    rounds: int = 0
+    """Rounds that ask people."""
+    phase: str = ""
+    jobs: tuple[Job, ...] = ()
+    """Of the request that people answer now."""
+    since: datetime | None = None
+    """When people were asked."""
+    clicks: int = 0
+    budget_clicks: float | None = None
+    """Clicks that may be spent in all, as far as known."""
+    expected_clicks: float | None = None
+    """Clicks that people are asked for now."""
+    expected: tuple[float, ...] = ()
+    """mIoU that the masks of each round are expected to have; the last one is the newest."""
+    low: float | None = None
+    high: float | None = None
+    on_answers: float | None = None
+    """mIoU of the newest answers and the masks that had not seen them."""
+    unseen: tuple[str, ...] = ()
+    """Classes that no answer shows yet."""
+    frames: int = 0
+    error: str | None = None
+    owner: str | None = None
+    """The agent that works on the task now."""
+    next_command: str | None = None
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """Who has jobs that are not answered."""
+        waiting = [job.assignee or "anyone" for job in self.jobs if job.state != "answered"]
+        return tuple(dict.fromkeys(waiting))
+
+    @property
+    def quality(self) -> float | None:
+        """The newest expected mIoU."""
+        return self.expected[-1] if self.expected else None
+
+    @property
+    def trend(self) -> float | None:
+        """By how much the newest expected mIoU differs from the one before."""
+        return self.expected[-1] - self.expected[-2] if len(self.expected) > 1 else None
+
+
+def summarise(task: int, run: Run) -> TaskSummary:
+    """The row of a task whose folder was read."""
+    session, current = run.session, run.current
+    newest = [one for one in reversed(run.rounds) if one.outlook is not None]
+    selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
+    agreement = next((one.agreement for one in reversed(run.rounds) if one.agreement), None)
+    asked = current.round.phase is Phase.ANNOTATE
+    return TaskSummary(
+        task=task,
+        name=session.video,
+        state=State.DONE if session.done else State.PEOPLE if asked else State.AGENT,
+        round=current.number,
+        rounds=session.rounds_total,
+        phase=current.round.phase.value,
+        jobs=_jobs(run) if asked else (),
+        since=current.asked if asked else None,
+        clicks=session.clicks,
+        budget_clicks=(
+            session.config["budgets"][-1] * selection.full_clicks if selection is not None else None
+        ),
+        expected_clicks=current.round.expected_clicks if asked else None,
+        expected=tuple(one.outlook.expected_miou for one in run.rounds if one.outlook is not None),
+        low=newest[0].outlook.low if newest and newest[0].outlook else None,
+        high=newest[0].outlook.high if newest and newest[0].outlook else None,
+        on_answers=agreement.miou if agreement is not None else None,
+        unseen=agreement.unseen if agreement is not None else (),
+        frames=len(run.names),
+        next_command=next_command(task, session, run.files(current.number)),
+    )
+
+
+def _jobs(run: Run) -> tuple[Job, ...]:
+    request = run.request_of(run.current.number)
+    if request is None:
+        return ()
+    return tuple(
+        Job(
+            job.id,
+            request.task,
+            job.assignee,
+            job.stop - job.start + 1,
+            job.expected_clicks,
+            _job_state(run, job.id),
+        )
+        for job in request.jobs
+    )
+
+
+def _job_state(run: Run, job: int) -> str:
+    if job in run.memory.answered:
+        return "answered"
+    return "sent back" if job in run.memory.sent_back else "open"
+
+
+def with_enrollment(summary: TaskSummary, enrolled: EnrolledTask) -> TaskSummary:
+    """The row with what the workspace says of the task: who works on it, and why it stopped."""
+    error = summary.error or enrolled.enrollment.error
+    state = summary.state
+    if error is not None:
+        state = State.STOPPED
+    elif enrolled.owner is not None and state is State.AGENT:
+        state = State.WORKING
+    return replace(summary, error=error, owner=enrolled.owner, state=state)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of all enrolled tasks."""
+
+    summaries: tuple[TaskSummary, ...]
+    unread: int
+    """Tasks that were not read yet; their rows hold only a number."""
+
+
+class Overview:
+    """The rows of the tasks of a server, kept while nothing changes. Several threads may ask."""
+
+    def __init__(
+        self,
+        tasks: EnrolledTasks,
+        patience: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`patience`: seconds after which the tasks that are left are shown unread."""
+        self._tasks = tasks
+        self._clock = clock
+        self._patience = patience
+        self._kept: dict[Path, tuple[Stamp, TaskSummary]] = {}
+        self._lock = threading.Lock()
+
+    def rows(self) -> Rows:
+        """All rows. Reading tasks that were never read takes turns with showing them."""
+        enrolled = self._tasks.all()
+        with self._lock:
+            ends = self._clock() + self._patience
+            found = {task: self._row(one, ends) for task, one in enrolled.items()}
+            folders = {one.folder for one in enrolled.values()}
+            self._kept = {at: kept for at, kept in self._kept.items() if at in folders}
+        return Rows(
+            tuple(with_enrollment(row, enrolled[task]) for task, row in found.items()),
+            sum(row.state is State.UNREAD for row in found.values()),
+        )
+
+    def _row(self, enrolled: EnrolledTask, ends: float) -> TaskSummary:
+        stamp = _stamp(enrolled.folder)
+        kept = self._kept.get(enrolled.folder)
+        if kept is not None and kept[0] == stamp:
+            return kept[1]
+        if self._clock() > ends:
+            return kept[1] if kept is not None else _unread(enrolled.enrollment)
+        row = _read(enrolled)
+        self._kept[enrolled.folder] = stamp, row
+        return row
+
+
+def _unread(enrollment: Enrollment) -> TaskSummary:
+    return TaskSummary(enrollment.task, f"task {enrollment.task}", State.UNREAD)
+
+
+def _read(enrolled: EnrolledTask) -> TaskSummary:
+    """The row of a task; where its folder cannot be read, it says so."""
+    try:
+        return summarise(enrolled.number, read_run(enrolled.folder))
+    except HvsaError as problem:
+        name = f"task {enrolled.number}"
+        return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
+
+
+def _stamp(folder: Path) -> Stamp:
+    """Changes whenever a phase ends, a request is made or a job is read."""
+    return tuple(
+        number
+        for name in ("session.db", "cvat/cvat.db")
+        for number in _time_and_size(folder / name)
+    )
+
+
+def _time_and_size(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
+
+
+def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:
+    """Sums over the rows of a list."""
+    return {
+        "tasks": len(rows),
+        "stopped": sum(row.state is State.STOPPED for row in rows),
+        "done": sum(row.state is State.DONE for row in rows),
+        "jobs": sum(job.state != "answered" for row in rows for job in row.jobs),
+        "clicks": sum(row.clicks for row in rows),
+        "budget": sum(row.budget_clicks or 0 for row in rows),
+        "asked": sum(row.expected_clicks or 0 for row in rows),
+    }
