@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.dashboard import pictures
+from hvsa_cvat.dashboard.asked import asked_pixels
 from hvsa_cvat.dashboard.runs import RoundFacts, Run
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.report import (
@@ -142,7 +143,5 @@ def _asked_in(run: Run, frame: int, own: Size, size: Size) -> NDArray[np.int8]:
     """int8 `size`: the round in which each pixel was asked for last, 0 if in none."""
     asked = np.zeros(size, np.int8)
     for one in run.rounds:
-        request = run.request_of(one.number)
-        if request is not None:
-            asked[pictures.asked_pixels(request, frame, own, size)] = one.number
+        asked[asked_pixels(run, one.number, frame, own, size)] = one.number
     return asked

@@ -15,6 +15,7 @@ from hvsa_cvat.cvat.state.requests import (
     Part,
     Request,
     Requests,
+    read_content,
     read_requests,
 )
 from hvsa_cvat.cvat.state.state import State
@@ -36,6 +37,7 @@ __all__ = [
     "State",
     "TaskFacts",
     "TaskMemory",
+    "read_content",
     "read_memory",
     "read_requests",
 ]

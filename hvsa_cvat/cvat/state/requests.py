@@ -162,18 +162,12 @@ class Requests:
         int32 (height, width) each, in pixels of the frame: 0 where nothing was asked, `UNMASKED`,
         or the number of a part.
         """
-        with atomic_write(self._contents_path(key)) as path:
+        with atomic_write(_contents_path(self._folder, key)) as path:
             write_npz(path, ((f"arr_{card}", one) for card, one in enumerate(contents)))
 
     def content(self, key: str, card: int) -> NDArray[np.int32]:
         """int32 (height, width), see `save_contents`."""
-        path = self._contents_path(key)
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                content: NDArray[np.int32] = archive[f"arr_{card}"]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise SessionError(f"{path} is missing or damaged; restore it from a copy") from error
-        return content
+        return _content(_contents_path(self._folder, key), card)
 
     # -- what became of a request, by the number of its child task
 
@@ -203,10 +197,6 @@ class Requests:
             if line is not None:
                 connection.execute(sa.insert(table), {"task": child_task, "line": line})
 
-    def _contents_path(self, key: str) -> Path:
-        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return self._folder / f"{digest}.npz"
-
 
 def read_requests(folder: Path) -> list[Request]:
     """All finished requests in the `State` of a folder, oldest first; empty where there is none.
@@ -221,6 +211,11 @@ def read_requests(folder: Path) -> list[Request]:
         return all_requests(connection)
 
 
+def read_content(folder: Path, key: str, card: int) -> NDArray[np.int32]:
+    """`Requests.content` in the `State` of a folder, for processes that only look."""
+    return _content(_contents_path(folder / "requests", key), card)
+
+
 def all_requests(connection: sa.Connection) -> list[Request]:
     """All finished requests in a database, oldest first."""
     rows = connection.scalars(sa.select(tables.requests.c.content)).all()
@@ -229,3 +224,17 @@ def all_requests(connection: sa.Connection) -> list[Request]:
 
 def _delete(key: str) -> sa.Delete:
     return sa.delete(tables.requests).where(tables.requests.c.key == key)
+
+
+def _contents_path(folder: Path, key: str) -> Path:
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return folder / f"{digest}.npz"
+
+
+def _content(path: Path, card: int) -> NDArray[np.int32]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content: NDArray[np.int32] = archive[f"arr_{card}"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SessionError(f"{path} is missing or damaged; restore it from a copy") from error
+    return content
