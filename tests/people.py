@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from hvsa_cvat.annotation.polygons import vectorise
+from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.types import IGNORE, LabelMap
 from tests.standin import Person, StandIn
@@ -19,7 +19,7 @@ Truth = Callable[[int], LabelMap]
 
 
 def answer_job(cvat: StandIn, person: Person, job: int, truth: Truth, names: Sequence[str]) -> None:
-    """Correct the masks of each picture, draw where there are none, and finish the job."""
+    """Answer each picture, and finish the job."""
     row = cvat.job(job)
     meta = cvat.person(cvat.admin).call("GET", f"tasks/{row.task.id}/data/meta")
     for frame in range(row.start, row.stop + 1):
@@ -50,37 +50,31 @@ class Shown:
 def answer_picture(
     cvat: StandIn, person: Person, job: int, frame: int, shown: Shown, names: Sequence[str]
 ) -> None:
-    """Relabel the masks that are of one other class, draw the truth where it is none of these, and
-    click the tag away."""
+    """Give each mask the class that most of it has, draw over what is wrong then, or all of a
+    picture without masks, and click the tag away."""
     labels = {label.name: label for label in cvat.job(job).task.labels}
     masks = [shape for shape in cvat.shapes(job) if shape["frame"] == frame]
-    to_draw = not masks
-    asked = np.full(shown.truth.shape, not masks)
+    left = shown.truth.copy() if not masks else np.full_like(shown.truth, IGNORE)
     for shape in masks:
         filled = fill_shape(shape, shown.truth.shape)
         assert filled is not None
         window, inside = filled
-        asked[window] |= inside
-        classes = np.unique(shown.truth[window][inside])
-        if len(classes) > 1:
-            to_draw = True
-        elif labels[names[classes[0]]].id != shape["label_id"]:
-            person.relabel(job, shape["id"], labels[names[classes[0]]].id)
-    if to_draw:
-        wanted = np.where(asked, shown.truth, np.uint8(IGNORE))
-        small = wanted[:: shown.factor, :: shown.factor]
-        for polygon in vectorise(small):
-            if polygon.label == IGNORE:
-                continue
-            person.draw(
-                job,
-                {
-                    "frame": frame,
-                    "label_id": labels[names[polygon.label]].id,
-                    "points": (polygon.points * shown.factor).ravel().tolist(),
-                    "z_order": polygon.z_order,
-                },
-            )
+        truth = shown.truth[window]
+        most = int(np.bincount(truth[inside]).argmax())
+        if labels[names[most]].id != shape["label_id"]:
+            person.relabel(job, shape["id"], labels[names[most]].id)
+        wrong = inside & (truth != most)
+        left[window][wrong] = truth[wrong]
+    for label, points in encode_polygons(left[:: shown.factor, :: shown.factor]):
+        person.draw(
+            job,
+            {
+                "frame": frame,
+                "label_id": labels[names[label]].id,
+                "points": [shown.factor * one for one in points],
+                "z_order": 0,
+            },
+        )
     person.remove_tag(job, frame)
 
 
