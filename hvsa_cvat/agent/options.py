@@ -20,6 +20,7 @@ from hvsa_cvat.config import (
     RunConfig,
     StartOptions,
     Strategy,
+    choose_answers,
     choose_strategy,
     parse_budgets,
     parse_size,
@@ -177,7 +178,7 @@ class EnrollOptions(BaseModel):
             seed=self.seed,
             flow=self.flow,
             epsilon=self.epsilon,
-            answers=self.answers or ("correct" if self.method == "hvsa" else "draw"),
+            answers=choose_answers(self.answers, self.method),
             freeze=self.freeze,
         )
 

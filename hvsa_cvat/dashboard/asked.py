@@ -74,5 +74,5 @@ def _cards(run: Run, number: int, frame: int) -> Iterator[tuple[Card, Mask]]:
 
 def _outlines(card: Card, mask: Mask) -> Iterator[str]:
     for _, outline in outlines(np.where(mask, np.int64(0), np.int64(-1))):
-        points = corners(outline) + [card.left, card.top]
+        points = corners(outline) + np.array([card.left, card.top])
         yield " ".join(f"{x},{y}" for x, y in points.tolist())
