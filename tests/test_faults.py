@@ -95,7 +95,7 @@ class Story:
                 ),
                 Frames,
                 ServerOptions(
-                    ask=AskOptions(annotators=("ann", "bob")),
+                    ask=AskOptions(annotators=("ann", "bob"), picture_side=64),
                     collect=CollectPolicy(),
                     publish=PublishOptions(
                         quiet_minutes=0, limits=WriteLimits(shapes_per_request=5)

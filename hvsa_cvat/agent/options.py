@@ -147,6 +147,13 @@ class EnrollOptions(BaseModel):
     background: tuple[str, ...] = Field(
         (), description="Classes that are learned but not shown as masks."
     )
+    picture_side: int = Field(
+        700,
+        ge=64,
+        le=4096,
+        description="Pixels of the longer side of a picture that shows a sample smaller than a "
+        "frame, nearly; it is enlarged by a whole number. More suits large screens.",
+    )
     quiet_minutes: float = Field(
         15.0,
         ge=0,

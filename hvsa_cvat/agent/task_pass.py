@@ -138,7 +138,7 @@ class TaskPass:
             ),
             lambda: self._frames,
             ServerOptions(
-                ask=AskOptions(annotators=self._options.annotators),
+                ask=AskOptions(self._options.annotators, self._options.picture_side),
                 collect=collect_policy(self._options),
                 publish=publish_options(self._options),
                 publish_from=0 if known else 1,

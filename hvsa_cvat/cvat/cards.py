@@ -20,8 +20,9 @@ _MARGIN = 0.6
 """What is shown on each side of a sample, as a share of its longer side."""
 _LEAST_MARGIN = 8
 """Pixels of the frame."""
-_LONG_SIDE = 700
-"""Pixels that the longer side of a card has, nearly: what a page of 1600 x 900 shows unscaled."""
+PICTURE_SIDE = 700
+"""Pixels that the longer side of an enlarged card has, nearly: what a page of 1600 x 900 shows
+unscaled."""
 
 T = TypeVar("T", np.int32, np.bool_, np.uint8)
 
@@ -31,15 +32,18 @@ def whole_card(sample: Sample, size: Size, *, suggests: bool) -> Card:
     return Card(sample, 0, 0, *size, factor=1, suggests=suggests)
 
 
-def region_card(sample: Sample, region: Mask, *, suggests: bool) -> Card:
-    """The card of a sample that covers the pixels `region` of its frame, bool (H, W)."""
+def region_card(
+    sample: Sample, region: Mask, *, suggests: bool, side: int = PICTURE_SIDE
+) -> Card:
+    """The card of a sample that covers the pixels `region` of its frame, bool (H, W). Its longer
+    side has about `side` pixels, or as many as in the frame where these are more."""
     (rows, columns) = ndimage.find_objects(region.astype(np.uint8))[0]
     longer = max(rows.stop - rows.start, columns.stop - columns.start)
     margin = max(math.ceil(_MARGIN * longer), _LEAST_MARGIN)
     top, left = max(rows.start - margin, 0), max(columns.start - margin, 0)
     height = min(rows.stop + margin, region.shape[0]) - top
     width = min(columns.stop + margin, region.shape[1]) - left
-    factor = max(1, round(_LONG_SIDE / max(height, width)))
+    factor = max(1, round(side / max(height, width)))
     return Card(sample, top, left, height, width, factor, suggests)
 
 

@@ -62,8 +62,11 @@ class CvatServer:
         connection = self._connection
         if shown is not None and shown.round < self._options.publish_from:
             shown = None
-        question = Question(key, samples, segments, expected_clicks, self._class_order(), shown)
-        request = ask(connection, self._frames, question, self._options.ask)
+        options, order = self._options.ask, self._class_order()
+        question = Question(
+            key, samples, segments, expected_clicks, order, shown, options.picture_side
+        )
+        request = ask(connection, self._frames, question, options)
         return request.key
 
     def collect(self, request: str) -> Answers | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hvsa_cvat.cvat.cards import PICTURE_SIDE
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.request.assign import assign_jobs, find_person
 from hvsa_cvat.cvat.request.child_task import describe_child
@@ -26,10 +27,12 @@ from hvsa_cvat.ports import FrameSource
 
 @dataclass(frozen=True)
 class AskOptions:
-    """Whom to ask."""
+    """Whom to ask, and how large what they see is."""
 
     annotators: tuple[str, ...] = ()
     """User names; without any the request is one job that nobody has."""
+    picture_side: int = PICTURE_SIDE
+    """Pixels, see `region_card`."""
 
 
 def ask(

@@ -8,7 +8,7 @@ from itertools import accumulate, groupby
 
 import numpy as np
 
-from hvsa_cvat.cvat.cards import region_card, whole_card
+from hvsa_cvat.cvat.cards import PICTURE_SIDE, region_card, whole_card
 from hvsa_cvat.cvat.request.parts import (
     SPECK_OF_FRAME,
     SPECK_OF_REGION,
@@ -39,6 +39,8 @@ class Question:
     """Class indices, the most frequent class first."""
     shown: Shown | None = None
     """The masks that people correct; None: they draw."""
+    picture_side: int = PICTURE_SIDE
+    """Pixels, see `region_card`."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,8 @@ def _cards(
         region = segment_map == sample.segment
         suggests = shown is not None and shown.right[places[sample]] >= _SUGGEST_FROM
         if question.segments.border_is_free:
-            card = region_card(sample, region, suggests=suggests)
+            side = question.picture_side
+            card = region_card(sample, region, suggests=suggests, side=side)
             speck = SPECK_OF_REGION
         else:
             card = whole_card(sample, segment_map.shape, suggests=suggests)
