@@ -21,8 +21,8 @@ from hvsa_cvat.cvat.cards import enlarge
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
-from hvsa_cvat.cvat.request.plan import Question
+from hvsa_cvat.cvat.request.ask import ask
+from hvsa_cvat.cvat.request.plan import AskOptions, Question
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import SegmentMaps, Shown, silent

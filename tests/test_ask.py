@@ -19,12 +19,12 @@ from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.keys import OURS, companion_key, server_key
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
+from hvsa_cvat.cvat.request.ask import ask
 from hvsa_cvat.cvat.request.assign import Person, find_person
 from hvsa_cvat.cvat.request.find_task import child_tasks, remove_child
 from hvsa_cvat.cvat.request.guide import guide_text, merge, tag_name
 from hvsa_cvat.cvat.request.links import JOBS_PAGE, job_link, list_link
-from hvsa_cvat.cvat.request.plan import Question, divide
+from hvsa_cvat.cvat.request.plan import AskOptions, Question, divide, sittings
 from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.cvat.state import Request as Asked
 from hvsa_cvat.cvat.state import State
@@ -106,6 +106,7 @@ class Place:
         right: float | None = 0.9,
         task: WatchedTask | None = None,
         frames: Frames | None = None,
+        job_minutes: float = 15.0,
     ) -> Asked:
         """`right`: how much of the masks is expected to be right; None: people see none."""
         with self.client() as client:
@@ -122,7 +123,8 @@ class Place:
             if right is not None:
                 shown = Shown(round_number - 1, lambda frame: MASKS, [right] * len(samples))
             question = Question(key, samples, segments, clicks, class_order, shown)
-            return ask(connection, frames or Frames(), question, AskOptions(annotators))
+            options = AskOptions(annotators, job_minutes=job_minutes)
+            return ask(connection, frames or Frames(), question, options)
 
     def children(self) -> list[Any]:
         return [task for task in self.cvat.world.tasks.values() if task.bug_tracker]
@@ -182,6 +184,45 @@ def test_everybody_gets_something_and_nobody_far_too_much(costs: list[float], pa
     loads = [sum(costs[i] for i in group) for group in groups]
     least = max(sum(costs) / len(groups), max(costs))
     assert max(loads) <= 2 * least + 1e-6
+
+
+def test_a_job_is_a_sitting() -> None:
+    assert sittings([1, 1, 1], 15) == [range(3)]
+    assert sittings([10, 5, 5, 10], 15) == [range(2), range(2, 4)]
+    assert sittings([20, 2, 2], 15) == [range(1), range(1, 3)]
+    assert sittings([1, 40, 1], 10) == [range(1), range(1, 2), range(2, 3)]
+
+
+@given(st.lists(st.floats(0.01, 30), min_size=1, max_size=40), st.floats(1, 60))
+def test_sittings_hold_everything_in_order(minutes: list[float], most: float) -> None:
+    runs = sittings(minutes, most)
+    assert [i for run in runs for i in run] == list(range(len(minutes)))
+    assert all(runs)
+    assert max(sum(minutes[i] for i in run) for run in runs) <= most + max(minutes) + 1e-6
+
+
+def test_what_a_person_has_is_cut_into_sittings(place: Place) -> None:
+    """A job keeps all pictures of a frame."""
+    request = place.ask(job_minutes=0.15)
+    assert [(j.start, j.stop, j.assignee, j.expected_clicks) for j in request.jobs] == [
+        (0, 1, "ann", 4.0),
+        (2, 2, "ann", 5.0),
+        (3, 3, "bob", 9.0),
+        (4, 4, "bob", 1.0),
+    ]
+    jobs = place.cvat.task(request.task).jobs
+    assert [job.assignee.username for job in jobs if job.assignee] == ["ann", "ann", "bob", "bob"]
+    assert any("ann has 3 pictures in 2 jobs" in line for line in place.lines)
+    assert place.ask(job_minutes=0.15) == request
+
+
+def test_jobs_that_nobody_has_are_there_to_pick_from(place: Place) -> None:
+    request = place.ask(annotators=(), job_minutes=0.15)
+    assert len(request.jobs) > 1
+    assert {job.assignee for job in request.jobs} == {None}
+    (told,) = (line for line in place.lines if "nobody has" in line)
+    assert "5 pictures" in told
+    assert "/jobs?filter=" in told
 
 
 def test_jobs_hold_their_frames_in_order_of_time(place: Place) -> None:

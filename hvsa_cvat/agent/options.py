@@ -154,6 +154,12 @@ class EnrollOptions(BaseModel):
         description="Pixels of the longer side of a picture that shows a sample smaller than a "
         "frame, nearly; it is enlarged by a whole number. More suits large screens.",
     )
+    job_minutes: float = Field(
+        15.0,
+        gt=0,
+        description="Minutes that a job is to take, about: what a person is asked for in a round "
+        "is one job or several.",
+    )
     quiet_minutes: float = Field(
         15.0,
         ge=0,

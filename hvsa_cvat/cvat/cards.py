@@ -32,9 +32,7 @@ def whole_card(sample: Sample, size: Size, *, suggests: bool) -> Card:
     return Card(sample, 0, 0, *size, factor=1, suggests=suggests)
 
 
-def region_card(
-    sample: Sample, region: Mask, *, suggests: bool, side: int = PICTURE_SIDE
-) -> Card:
+def region_card(sample: Sample, region: Mask, *, suggests: bool, side: int = PICTURE_SIDE) -> Card:
     """The card of a sample that covers the pixels `region` of its frame, bool (H, W). Its longer
     side has about `side` pixels, or as many as in the frame where these are more."""
     (rows, columns) = ndimage.find_objects(region.astype(np.uint8))[0]

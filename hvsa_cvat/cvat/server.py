@@ -14,8 +14,8 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.publish import jobs_without_round, publish
-from hvsa_cvat.cvat.request.ask import AskOptions, ask
-from hvsa_cvat.cvat.request.plan import Question
+from hvsa_cvat.cvat.request.ask import ask
+from hvsa_cvat.cvat.request.plan import AskOptions, Question
 from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import FrameSource, SegmentMaps, Shown
@@ -62,11 +62,8 @@ class CvatServer:
         connection = self._connection
         if shown is not None and shown.round < self._options.publish_from:
             shown = None
-        options, order = self._options.ask, self._class_order()
-        question = Question(
-            key, samples, segments, expected_clicks, order, shown, options.picture_side
-        )
-        request = ask(connection, self._frames, question, options)
+        question = Question(key, samples, segments, expected_clicks, self._class_order(), shown)
+        request = ask(connection, self._frames, question, self._options.ask)
         return request.key
 
     def collect(self, request: str) -> Answers | None:

@@ -27,8 +27,9 @@ class UnfinishedJob:
     state: str
     """As the server calls it, or `deleted`."""
     stage: str
-    frames: int
+    pictures: int
     expected_clicks: float
+    expected_minutes: float
     link: str
 
 
@@ -42,15 +43,15 @@ def unfinished_jobs(
         row = rows.get(job.id, {"state": "deleted", "stage": ""})
         if is_finished(row, policy):
             continue
-        frames = range(job.start, job.stop + 1)
         jobs.append(
             UnfinishedJob(
                 job=job.id,
                 assignee=assignee_of(row),
                 state=row["state"],
                 stage=row["stage"],
-                frames=len(frames),
+                pictures=job.pictures,
                 expected_clicks=job.expected_clicks,
+                expected_minutes=job.expected_minutes,
                 link=job_link(client, request, job.id),
             )
         )

@@ -9,30 +9,21 @@ nothing of the one before.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import groupby
 
-from hvsa_cvat.cvat.cards import PICTURE_SIDE
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.request.assign import assign_jobs, find_person
 from hvsa_cvat.cvat.request.child_task import describe_child
 from hvsa_cvat.cvat.request.companion_project import open_companion_project
-from hvsa_cvat.cvat.request.links import job_link
+from hvsa_cvat.cvat.request.links import job_link, list_link
 from hvsa_cvat.cvat.request.make_masks import make_masks
 from hvsa_cvat.cvat.request.make_task import find_or_make
-from hvsa_cvat.cvat.request.plan import Question, plan_request
+from hvsa_cvat.cvat.request.plan import AskOptions, Question, plan_request
 from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.errors import SessionError
+from hvsa_cvat.plain_text import plural
 from hvsa_cvat.ports import FrameSource
-
-
-@dataclass(frozen=True)
-class AskOptions:
-    """Whom to ask, and how large what they see is."""
-
-    annotators: tuple[str, ...] = ()
-    """User names; without any the request is one job that nobody has."""
-    picture_side: int = PICTURE_SIDE
-    """Pixels, see `region_card`."""
 
 
 def ask(
@@ -41,15 +32,16 @@ def ask(
     """Ask people a question. Safe to repeat.
 
     The frames are divided so that each person has about the same number of clicks, whatever the
-    number of frames; within a job they are in order of time.
+    number of frames. What one person has is one job or several, each of one sitting; within a job
+    frames are in order of time.
     """
     client, state, task = connection.client, connection.state, connection.task
     known = _known(connection, question)
     if known is not None:
         return known
     _check(question, frames)
-    people = [find_person(client, name) for name in dict.fromkeys(options.annotators)]
-    plan = plan_request(question, len(people), connection.progress)
+    people = [find_person(client, name) for name in options.people]
+    plan = plan_request(question, options, connection.progress)
     project = open_companion_project(connection, question.class_order)
     wanted = describe_child(task, question.key, plan, project)
     number, jobs = find_or_make(connection, wanted, frames)
@@ -88,10 +80,14 @@ def _check(question: Question, frames: FrameSource) -> None:
 
 
 def _tell(connection: TaskConnection, request: Request) -> None:
-    for job in request.jobs:
-        cards = range(job.start, job.stop + 1)
-        many = "1 picture" if len(cards) == 1 else f"{len(cards)} pictures"
+    client = connection.client
+    # jobs of one person lie side by side
+    for person, group in groupby(request.jobs, key=lambda job: job.assignee):
+        jobs = list(group)
+        pictures = plural(sum(job.pictures for job in jobs), "picture")
+        minutes = sum(job.expected_minutes for job in jobs)
+        link = job_link(client, request, jobs[0].id) if len(jobs) == 1 else list_link(client)
         connection.log(
-            f"{job.assignee or 'nobody'} has {many} of task {request.task}, about "
-            f"{job.expected_clicks:.0f} clicks: {job_link(connection.client, request, job.id)}"
+            f"{person or 'nobody'} has {pictures} in {plural(len(jobs), 'job')} of task "
+            f"{request.task}, about {minutes:.0f} min: {link}"
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
 
 import numpy as np
 
+from hvsa_cvat.annotation.effort import PUBLISHED
 from hvsa_cvat.cvat.cards import PICTURE_SIDE, region_card, whole_card
 from hvsa_cvat.cvat.request.parts import (
     SPECK_OF_FRAME,
@@ -39,18 +41,35 @@ class Question:
     """Class indices, the most frequent class first."""
     shown: Shown | None = None
     """The masks that people correct; None: they draw."""
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """Whom to ask, and in which form."""
+
+    annotators: tuple[str, ...] = ()
+    """User names; without any nobody has the jobs."""
     picture_side: int = PICTURE_SIDE
     """Pixels, see `region_card`."""
+    job_minutes: float = 15.0
+    """About as long as a job is to take."""
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The annotators, each once."""
+        return tuple(dict.fromkeys(self.annotators))
 
 
 @dataclass(frozen=True)
 class Share:
-    """A run of cards that is one person's job."""
+    """A run of cards that is one job."""
 
     start: int
     stop: int
     """Inclusive."""
     expected_clicks: float
+    person: int
+    """Whose job it is: the place among the people who are asked."""
 
 
 @dataclass(frozen=True)
@@ -64,37 +83,43 @@ class Plan:
     shares: tuple[Share, ...]
 
 
-def plan_request(question: Question, people: int, progress: Progress) -> Plan:
-    """A card for each sample, in order of time, and the shares of `people` (0: one share).
+def plan_request(question: Question, options: AskOptions, progress: Progress) -> Plan:
+    """A card for each sample, in order of time, and the jobs of each person.
 
-    The frames are divided, so that one person has all samples of a frame.
+    The frames are divided, so that one person has all samples of a frame in one job.
     """
     places = {sample: place for place, sample in enumerate(question.samples)}
     frames = [list(group) for _, group in groupby(sorted(places), key=lambda one: one.frame)]
     costs = [sum(question.expected_clicks[places[one]] for one in group) for group in frames]
-    groups = divide(costs, max(people, 1))
+    groups = divide(costs, max(len(options.people), 1))
     cards: list[Card] = []
     contents: list[Packed] = []
     parts: list[Part] = []
     # planned in the order of the child task, so that the numbers of the parts ascend in it
     order = [index for group in groups for index in group]
     for done, index in enumerate(order, start=1):
-        for card, content in _cards(question, frames[index], places, len(parts) + 1):
+        for card, content in _cards(question, options, frames[index], places, len(parts) + 1):
             parts += [Part(number, len(cards), label) for number, label in content.labels.items()]
             cards.append(card)
             contents.append(Packed.of(content.pixels))
         progress("planning pictures", done, len(frames))
-    sizes = [sum(len(frames[i]) for i in group) for group in groups]
-    stops = list(accumulate(sizes))
-    shares = tuple(
-        Share(stop - size, stop - 1, sum(costs[i] for i in group))
-        for group, size, stop in zip(groups, sizes, stops, strict=True)
-    )
-    return Plan(tuple(cards), tuple(contents), tuple(parts), shares)
+    shares: list[Share] = []
+    for person, group in enumerate(groups):
+        minutes = [PUBLISHED.minutes(len(frames[i]), costs[i]) for i in group]
+        for sitting in sittings(minutes, options.job_minutes):
+            indices = [group[place] for place in sitting]
+            start = shares[-1].stop + 1 if shares else 0
+            stop = start + sum(len(frames[i]) for i in indices) - 1
+            shares.append(Share(start, stop, sum(costs[i] for i in indices), person))
+    return Plan(tuple(cards), tuple(contents), tuple(parts), tuple(shares))
 
 
 def _cards(
-    question: Question, samples: Sequence[Sample], places: dict[Sample, int], first: int
+    question: Question,
+    options: AskOptions,
+    samples: Sequence[Sample],
+    places: dict[Sample, int],
+    first: int,
 ) -> Iterator[tuple[Card, CardContent]]:
     """The cards of the `samples` of one frame; their parts are numbered from `first`."""
     shown, frame = question.shown, samples[0].frame
@@ -104,7 +129,7 @@ def _cards(
         region = segment_map == sample.segment
         suggests = shown is not None and shown.right[places[sample]] >= _SUGGEST_FROM
         if question.segments.border_is_free:
-            side = question.picture_side
+            side = options.picture_side
             card = region_card(sample, region, suggests=suggests, side=side)
             speck = SPECK_OF_REGION
         else:
@@ -144,3 +169,16 @@ def divide(costs: Sequence[float], parts: int) -> list[list[int]]:
         groups[least].append(index)
         loads[least] += costs[index]
     return sorted(sorted(group) for group in groups)
+
+
+def sittings(minutes: Sequence[float], most: float) -> list[range]:
+    """Runs of indices of `minutes`, each about equally long, and about `most` at the longest.
+
+    A run holds one index at least, so that it may be longer.
+    """
+    count = math.ceil(sum(minutes) / most)
+    ends = list(accumulate(minutes))
+    middles = [end - one / 2 for end, one in zip(ends, minutes, strict=True)]
+    parts = [min(int(count * middle / ends[-1]), count - 1) for middle in middles]
+    runs = [list(group) for _, group in groupby(range(len(minutes)), key=parts.__getitem__)]
+    return [range(run[0], run[-1] + 1) for run in runs]

@@ -13,6 +13,7 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from hvsa_cvat.annotation.effort import PUBLISHED
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import SessionError
@@ -70,7 +71,7 @@ class Part:
 
 @dataclass(frozen=True)
 class ChildJob:
-    """One annotator's part of a request."""
+    """What one annotator does in one sitting."""
 
     id: int
     start: int
@@ -80,6 +81,14 @@ class ChildJob:
     assignee: str | None
     """User name."""
     expected_clicks: float
+
+    @property
+    def pictures(self) -> int:
+        return self.stop - self.start + 1
+
+    @property
+    def expected_minutes(self) -> float:
+        return PUBLISHED.minutes(self.pictures, self.expected_clicks)
 
 
 @dataclass(frozen=True)
