@@ -447,7 +447,7 @@ def test_owed_jobs_are_those_that_are_not_finished(asking: Asking) -> None:
     asking.finish(ann)
     (job,) = unfinished_jobs(asking.client, asking.request, CollectPolicy())
     assert (job.job, job.assignee, job.state, job.stage) == (bob, "bob", "new", "annotation")
-    assert (job.frames, job.expected_clicks) == (1, 1.0)
+    assert (job.pictures, job.expected_clicks) == (1, 1.0)
     assert job.link.startswith(f"{asking.cvat.url}/tasks/{asking.request.task}/jobs/{bob}?")
     assert (
         len(unfinished_jobs(asking.client, asking.request, CollectPolicy(accepted_only=True))) == 2
