@@ -74,7 +74,8 @@ def main(
                 command += ["--labels", labels, "--classes", classes, "--checkpoint", checkpoint]
                 command += ["--size", size, "--budget", budget, "--seed", seed]
                 command += ["--granularity", granularity, "--strategy", strategy]
-                command += ["--method", method, "--out", str(folders[name][place])]
+                command += ["--method", method, "--answers", "draw"]
+                command += ["--out", str(folders[name][place])]
                 click.echo(f"{name}, seed {seed}", err=True)
                 subprocess.run(command, check=True)
     click.echo(table(folders))

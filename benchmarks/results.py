@@ -146,7 +146,9 @@ class Run:
             "--device": device,
             "--out": self.folder(out),
         }
-        if setting.tolerance is not None:
+        if setting.tolerance is None:
+            options["--answers"] = "draw"
+        else:
             options |= {"--answers": "correct", "--tolerance": setting.tolerance}
         told = [str(part) for option in options.items() for part in option]
         return [sys.executable, "-m", "hvsa_cvat", "simulate", str(self.clip.video), *told]

@@ -239,6 +239,12 @@ class StartOptions:
             )
 
 
+def choose_answers(asked: Answering | None, method: Method) -> Answering:
+    """How people answer: as the user asks, else `hvsa` has them correct, and the others draw, as in
+    the paper."""
+    return asked or ("correct" if method == "hvsa" else "draw")
+
+
 def choose_strategy(asked: Strategy | None, method: Method, whole_frames: bool) -> Strategy:
     """The strategy of a session. `whole_frames`: at least one round asks for whole frames.
 

@@ -1,4 +1,4 @@
-"""Text as people's editors save it, and paths as people write them."""
+"""Text as people's editors save it, paths as people write them, and numbers of things."""
 
 from __future__ import annotations
 
@@ -24,3 +24,9 @@ def without_mark(text: str) -> str:
 def expand_home(path: str | Path) -> Path:
     """The path with a leading `~` replaced, which no shell does in files and variables."""
     return Path(os.path.expanduser(path))  # unlike Path.expanduser, it never raises
+
+
+def plural(number: int, noun: str) -> str:
+    """`1 frame`, `2 frames`, `2 classes`."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{number} {noun}{'' if number == 1 else ending}"

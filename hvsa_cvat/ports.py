@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -77,6 +78,18 @@ class FlowEstimator(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class Shown:
+    """The masks that people see who answer a request."""
+
+    round: int
+    """The round whose masks they are."""
+    label_map: Callable[[int], LabelMap]
+    """Of a frame, at the video's own size."""
+    right: Sequence[float]
+    """For each sample: the share of its pixels that are expected to be right, 0 to 1."""
+
+
 class AnnotationServer(Protocol):
     """Where people annotate. Every method may be called again after a failure."""
 
@@ -86,11 +99,13 @@ class AnnotationServer(Protocol):
         samples: Sequence[Sample],
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
+        shown: Shown | None = None,
     ) -> str:
         """Ask people to annotate `samples`, and return the request's id.
 
-        `expected_clicks` holds one number for each sample. A `key` that was used before gives the
-        request that was made then, never a second one.
+        `expected_clicks` holds one number for each sample. `shown` are the masks that people
+        correct; without it they draw. A `key` that was used before gives the request that was made
+        then, never a second one.
         """
 
     def collect(self, request: str) -> Answers | None:

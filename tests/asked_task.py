@@ -13,16 +13,19 @@ from typing import Any
 
 import numpy as np
 
+from hvsa_cvat.annotation.run_lengths import encode_masks
 from hvsa_cvat.cvat.answers import collect
 from hvsa_cvat.cvat.answers.corrections import corrections
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.cards import enlarge
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
-from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
+from hvsa_cvat.cvat.request.ask import ask
+from hvsa_cvat.cvat.request.plan import AskOptions, Question
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
-from hvsa_cvat.ports import SegmentMaps, silent
+from hvsa_cvat.ports import SegmentMaps, Shown, silent
 from hvsa_cvat.types import IGNORE, Answers, FrameAnnotation, Image, LabelMap, Sample
 from hvsa_cvat.video.segments import Rectangles
 from tests.standin import Person, StandIn
@@ -30,12 +33,18 @@ from tests.standin import Person, StandIn
 SIZE = (8, 8)
 CLASSES = ("road", "car", "sky")
 LEFT, RIGHT, LATER = Sample(1, 0), Sample(1, 1), Sample(3, 1)
-"""Regions 1 and 2, the halves of frame 1 of the video, which is frame 0 of the child task and
-Ann's; and region 3, the right half of frame 3, which is frame 1 of the child task and Bob's."""
+"""Pictures 0 and 1, the halves of frame 1 of the video, which are Ann's; and picture 2, the right
+half of frame 3, which is Bob's. Each shows the whole frame, enlarged."""
+
+ROAD, CAR, SKY = 0, 1, 2
 
 BLACK: Image = np.zeros((*SIZE, 3), np.uint8)
 
 NOTHING = Request("", 0, 0, (), (), ())
+
+MASKS: LabelMap = np.array([[0] * 3 + [1] * 5] * 4 + [[0] * 8] * 4, np.uint8)
+"""What the masks show: road on the left, in the upper half car on the right. In the left half of a
+frame that is one part road and one car; in the right half car above and road below."""
 
 
 class Frames:
@@ -62,9 +71,17 @@ class Asking:
     request: Request = NOTHING
     log: list[str] = field(default_factory=list)
 
-    def ask_again(self, samples: Sequence[Sample], segments: SegmentMaps, *annotators: str) -> None:
+    def ask_again(
+        self,
+        samples: Sequence[Sample],
+        segments: SegmentMaps,
+        *annotators: str,
+        masks: LabelMap | None = MASKS,
+    ) -> None:
+        """Without `masks` people draw."""
         key = f"hvsa://cvat/tasks/{self.task.id}/rounds/{len(self.state.requests.all()) + 1}"
-        question = Question(key, samples, segments, [1.0] * len(samples), (0, 1, 2))
+        shown = None if masks is None else Shown(0, lambda frame: masks, [1.0] * len(samples))
+        question = Question(key, samples, segments, [1.0] * len(samples), (0, 1, 2), shown)
         connection = TaskConnection(
             self.client, self.state, self.task, lambda line: None, silent, lambda: datetime.now(UTC)
         )
@@ -88,34 +105,43 @@ class Asking:
         """Of the companion project."""
         return self.cvat.label(self.cvat.project(self.request.project), name)
 
-    @property
-    def attribute(self) -> int:
-        """The one that holds the class of an outline."""
-        labels = self.cvat.project(self.request.project).labels
-        found: int = next(label for label in labels if label.attributes).attributes[0]["id"]
-        return found
+    def job_of(self, picture: int) -> int:
+        return next(j.id for j in self.request.jobs if j.start <= picture <= j.stop)
 
-    def outline(self, region: int) -> int:
-        """The id that the outline of a region had at first."""
-        shape = self.request.regions[region - 1].shape
-        assert shape is not None
-        return shape
+    def mask(self, picture: int, label: int) -> int:
+        """The id that the mask of a class on a picture had at first."""
+        (part,) = (p for p in self.request.parts if (p.card, p.label) == (picture, label))
+        assert part.shape is not None
+        return part.shape
 
-    def job_of(self, region: int) -> int:
-        return self.jobs[region == 3]
+    def check(self, *pictures: int) -> None:
+        """Click the tags of pictures away."""
+        for picture in pictures:
+            job = self.job_of(picture)
+            self.worker(job).remove_tag(job, picture)
 
-    def set_class(self, region: int, value: str) -> None:
-        job = self.job_of(region)
-        self.worker(job).set_class(job, self.outline(region), self.attribute, value)
+    def relabel(self, picture: int, before: int, after: str) -> None:
+        job = self.job_of(picture)
+        self.worker(job).relabel(job, self.mask(picture, before), self.label(after))
 
-    def draw(self, job: int, label: str, points: Sequence[float], **shape: Any) -> int:
+    def draw(self, picture: int, label: str, points: Sequence[float], **shape: Any) -> int:
+        """`points` are those of the frame."""
+        job, factor = self.job_of(picture), self.request.cards[picture].factor
         row = {
-            "frame": self.cvat.job(job).start,
+            "frame": picture,
             "label_id": self.label(label),
-            "points": list(points),
+            "points": [factor * one for one in points],
             **shape,
         }
         return self.worker(job).draw(job, row)
+
+    def points_of(self, picture: int, rows: str) -> list[int]:
+        """The numbers of a mask that covers the pixels of the frame that are no dots in `rows`."""
+        factor = self.request.cards[picture].factor
+        inside = np.array([[one != "." for one in row] for row in rows.split()])
+        big = np.where(enlarge(inside, factor), np.uint8(0), np.uint8(IGNORE))
+        (points,) = encode_masks(big).values()
+        return points
 
     def finish(self, *jobs: int) -> None:
         for job in jobs or self.jobs:

@@ -154,7 +154,7 @@ def test_projects_bring_their_tasks_now_and_later(team: Team) -> None:
     assert [report.task for report in sync(agent)] == [second]
     # both ask in one companion project, by its project's name
     homes = [p.name for p in team.cvat.world.projects.values() if p.name.startswith("HVSA")]
-    assert homes == [f"HVSA: videos (project {project.id})"]
+    assert homes == [f"HVSA check: videos (project {project.id})"]
 
 
 def test_withdrawing_leaves_what_people_did(team: Team) -> None:
@@ -579,7 +579,7 @@ def test_our_own_tasks_are_not_enrolled(team: Team) -> None:
     (child,) = [task for task in tasks(team) if task.id != team.task]
     with pytest.raises(ConfigError, match="made to ask people"):
         enroll(agent, child.id, team.options)
-    with pytest.raises(ConfigError, match=r"HVSA: .* is one that an agent made to ask people"):
+    with pytest.raises(ConfigError, match=r"HVSA check: .* is one that an agent made"):
         enroll_project(agent, child.project.id, team.options)
 
 

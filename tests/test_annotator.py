@@ -8,7 +8,7 @@ from PIL import Image as PillowImage
 
 from hvsa_cvat.annotation.clicks import AnnotationRules, mimic_annotation
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.ports import AnnotationServer
+from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.simulation.annotator import SimulatedServer
 from hvsa_cvat.types import IGNORE, AnswerKind, Clicks, Image, LabelMap, Sample, SegmentMap, Size
 
@@ -118,9 +118,10 @@ def test_what_is_right_is_confirmed_and_a_wrong_part_relabelled(tmp_path: Path) 
     s = correcting(tmp_path)
     nearly = truths()[1]
     nearly[nearly == 1] = 2  # the disc has a wrong class
-    s.publish(0, [(0, truths()[0]), (1, nearly), (2, truths()[0])])
-    request = s.request("k", [Sample(0, 0), Sample(1, 0), Sample(1, 1)], Halves())
-    s.publish(1, [(frame, np.full(SIZE, 2, np.uint8)) for frame in range(3)])  # too late
+    masks = [truths()[0], nearly, truths()[0]]
+    shown = Shown(0, masks.__getitem__, [1.0] * 3)
+    request = s.request("k", [Sample(0, 0), Sample(1, 0), Sample(1, 1)], Halves(), [], shown)
+    masks[:] = [np.full(SIZE, 2, np.uint8)] * 3  # too late
 
     answers = correcting(tmp_path).collect(request)
 
@@ -137,18 +138,18 @@ def test_what_is_right_is_confirmed_and_a_wrong_part_relabelled(tmp_path: Path) 
 def test_masks_of_nothing_right_are_drawn_anew(tmp_path: Path) -> None:
     s = correcting(tmp_path)
     noise = np.random.default_rng(0).integers(0, 3, SIZE).astype(np.uint8)
-    s.publish(0, [(frame, noise) for frame in range(3)])
-    answers = s.collect(s.request("k", [Sample(1, 0), Sample(1, 1)], Halves()))
+    shown = Shown(0, lambda frame: noise, [0.3, 0.3])
+    answers = s.collect(s.request("k", [Sample(1, 0), Sample(1, 1)], Halves(), [], shown))
     assert set(answers.kinds.values()) == {AnswerKind.DRAWN}
     plain = server(tmp_path / "plain")
     drawn = plain.collect(plain.request("k", [Sample(1, 0), Sample(1, 1)], Halves()))
     assert answers.clicks == drawn.clicks
 
 
-def test_nothing_can_be_corrected_before_it_is_published(tmp_path: Path) -> None:
-    with pytest.raises(SessionError, match=r"published/a.png is missing or damaged"):
-        correcting(tmp_path).request("k", [Sample(0, 0)], Halves())
-    assert not list((tmp_path / "requests").glob("[!.]*"))
+def test_without_masks_there_is_nothing_to_correct(tmp_path: Path) -> None:
+    s = correcting(tmp_path)
+    with pytest.raises(SessionError, match=r"shown.npz is missing or damaged"):
+        s.collect(s.request("k", [Sample(0, 0)], Halves()))
 
 
 def test_nonsense_is_refused_and_leaves_nothing(tmp_path: Path) -> None:

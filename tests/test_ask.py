@@ -12,34 +12,26 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from scipy import ndimage
 
-from hvsa_cvat.annotation.polygons import fill
+from hvsa_cvat.cvat.cards import enlarge
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
-from hvsa_cvat.cvat.keys import OURS, companion_keys, server_key
-from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
+from hvsa_cvat.cvat.keys import OURS, companion_key, server_key
+from hvsa_cvat.cvat.request.ask import ask
 from hvsa_cvat.cvat.request.assign import Person, find_person
-from hvsa_cvat.cvat.request.companion_project import open_companion_project
 from hvsa_cvat.cvat.request.find_task import child_tasks, remove_child
-from hvsa_cvat.cvat.request.guide import (
-    UNSET,
-    attribute_values,
-    guide_text,
-    merge,
-    mixed_value,
-)
+from hvsa_cvat.cvat.request.guide import guide_text, merge, tag_name
 from hvsa_cvat.cvat.request.links import JOBS_PAGE, job_link, list_link
-from hvsa_cvat.cvat.request.plan import cut, darken, divide, plan_request
-from hvsa_cvat.cvat.state import Region, State
+from hvsa_cvat.cvat.request.plan import AskOptions, Question, divide, sittings
+from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.cvat.state import Request as Asked
+from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
-from hvsa_cvat.errors import ConfigError, ServerError, SessionError
-from hvsa_cvat.ports import SegmentMaps, silent
-from hvsa_cvat.types import Image, Sample, SegmentMap
+from hvsa_cvat.errors import ServerError, SessionError
+from hvsa_cvat.ports import SegmentMaps, Shown, silent
+from hvsa_cvat.types import Image, LabelMap, Mask, Sample
 from hvsa_cvat.video.segments import Rectangles, WholeFrames
 from tests.standin import Fault, ProcessDied, Request, StandIn
 
@@ -51,6 +43,10 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (LENGTH, *SIZE, 3), np.uint8)
 SAMPLES = [Sample(4, 1), Sample(1, 0), Sample(1, 5), Sample(3, 2), Sample(5, 3)]
 CLICKS = [9.0, 2.0, 2.0, 5.0, 1.0]
 """Frames 1, 3, 4 and 5 cost 4, 5, 9 and 1."""
+
+MASKS: LabelMap = np.repeat(np.arange(SIZE[0], dtype=np.uint8)[:, None] // 4 % 3, SIZE[1], axis=1)
+"""What the masks show: stripes of four rows, so that a sample of eight rows has two or three
+classes."""
 
 
 class Frames:
@@ -68,24 +64,6 @@ class Frames:
     def __getitem__(self, frame: int) -> Image:
         self.read.append(frame)
         return IMAGES[frame]
-
-
-class Maps:
-    """`SegmentMaps` of given arrays."""
-
-    border_is_free = True
-
-    def __init__(self, segment_map: SegmentMap) -> None:
-        self._map = segment_map
-
-    def __len__(self) -> int:
-        return LENGTH
-
-    def count(self, frame: int) -> int:
-        return int(self._map.max()) + 1
-
-    def __getitem__(self, frame: int) -> SegmentMap:
-        return self._map
 
 
 RECTANGLES = Rectangles(LENGTH, SIZE, 8, 8)
@@ -125,10 +103,12 @@ class Place:
         annotators: tuple[str, ...] = ("ann", "bob"),
         class_order: Sequence[int] = (2, 0, 1),
         round_number: int = 2,
-        darkness: float = 0.65,
+        right: float | None = 0.9,
         task: WatchedTask | None = None,
         frames: Frames | None = None,
+        job_minutes: float = 15.0,
     ) -> Asked:
+        """`right`: how much of the masks is expected to be right; None: people see none."""
         with self.client() as client:
             connection = TaskConnection(
                 client,
@@ -139,13 +119,17 @@ class Place:
                 lambda: datetime.now(UTC),
             )
             key = self.key(round_number)
-            question = Question(key, samples, segments, clicks, class_order)
-            return ask(connection, frames or Frames(), question, AskOptions(annotators, darkness))
+            shown = None
+            if right is not None:
+                shown = Shown(round_number - 1, lambda frame: MASKS, [right] * len(samples))
+            question = Question(key, samples, segments, clicks, class_order, shown)
+            options = AskOptions(annotators, job_minutes=job_minutes)
+            return ask(connection, frames or Frames(), question, options)
 
     def children(self) -> list[Any]:
         return [task for task in self.cvat.world.tasks.values() if task.bug_tracker]
 
-    def shown(self, request: Asked, child_frame: int) -> Image:
+    def picture(self, request: Asked, child_frame: int) -> Image:
         """What an annotator's browser gets, at original quality."""
         person = self.cvat.person("admin")
         query = {"type": "frame", "number": str(child_frame), "quality": "original"}
@@ -171,103 +155,13 @@ def place(tmp_path: Path) -> Iterator[Place]:
         yield Place(cvat, tmp_path, agent.token, task.id)
 
 
-def pixels(region: Region) -> NDArray[np.bool_]:
-    """What an outline covers, by the rule of the pixel centres."""
-    points = np.asarray(region.points, np.float64).reshape(-1, 2)
-    assert (points[0] == points[-1]).all()
-    area = np.zeros(SIZE, np.bool_)
-    window, inside = fill(points[:-1], SIZE)
-    area[window] = inside
-    return area
-
-
-# -- the picture and the outlines
-
-
-def test_the_surroundings_are_darker_and_the_samples_untouched() -> None:
-    image = np.array([[[0, 100, 255]], [[0, 100, 255]]], np.uint8)
-    lit = np.array([[True], [False]])
-    assert darken(image, lit, 0.65).tolist() == [[[0, 100, 255]], [[0, 35, 89]]]
-    assert darken(image, lit, 0).tolist() == image.tolist()
-
-
-def test_a_rectangle_is_outlined_along_its_pixels() -> None:
-    segments = np.zeros((4, 5), np.int32)
-    segments[1:3, 2:4] = 7
-    found, numbers = cut(segments, [7], 3, outlined=True)
-    (segment, points), *others = found
-    assert not others
-    assert segment == 7
-    corners = list(zip(points[::2], points[1::2], strict=True))
-    assert corners[0] == corners[-1]
-    assert set(corners) == {(2, 1), (4, 1), (4, 3), (2, 3)}
-    assert len(corners) == 5
-    assert numbers.tolist() == (np.where(segments == 7, 3, 0)).tolist()
-
-
-def test_each_part_of_a_superpixel_is_a_region_and_holes_stay_dark() -> None:
-    drawn = """
-        AAAABB
-        A..ABB
-        AAAA.A
-        .....A
-    """
-    rows = [list(row) for row in drawn.split()]
-    segments = np.array([["BA.".index(cell) for cell in row] for row in rows], np.int32)
-    found, numbers = cut(segments, [0, 1], 1, outlined=True)
-    assert [segment for segment, _ in found] == [0, 1, 1]
-    assert numbers.tolist() == [
-        [2, 2, 2, 2, 1, 1],
-        [2, 0, 0, 2, 1, 1],
-        [2, 2, 2, 2, 0, 3],
-        [0, 0, 0, 0, 0, 3],
-    ]
-    outer = np.asarray(found[1][1]).reshape(-1, 2)
-    assert len(outer) == 5, "the hole has no line of its own"
-
-
-@st.composite
-def segment_maps(draw: st.DrawFn) -> SegmentMap:
-    cells = draw(st.lists(st.integers(0, 3), min_size=30, max_size=30))
-    return np.unique(cells, return_inverse=True)[1].reshape(5, 6).astype(np.int32)
-
-
-@given(segment_maps(), st.data())
-def test_outlines_and_numbers_cover_exactly_the_samples(
-    segments: SegmentMap, data: st.DataObject
-) -> None:
-    ids = range(int(segments.max()) + 1)
-    wanted = data.draw(st.lists(st.sampled_from(ids), min_size=1, unique=True).map(sorted))
-    found, numbers = cut(segments, wanted, 5, outlined=True)
-    assert ((numbers > 0) == np.isin(segments, wanted)).all()
-    assert sorted(set(numbers[numbers > 0])) == list(range(5, 5 + len(found)))
-    assert [segment for segment, _ in found] == sorted(segment for segment, _ in found)
-    for number, (segment, points) in enumerate(found, start=5):
-        part = numbers == number
-        assert (segments[part] == segment).all()
-        outline = np.asarray(points, np.float64).reshape(-1, 2)
-        area = np.zeros(segments.shape, np.bool_)
-        window, inside = fill(outline[:-1], segments.shape)
-        area[window] = inside
-        assert area[part].all()
-        # what else the outline encloses are holes: nothing of it reaches the part's outside
-        rest = area & ~part
-        assert not (rest & _outside(part)).any()
-
-
-def _outside(part: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The pixels that a walk from beyond the border reaches without a diagonal step: where two
-    pixels of the part touch at a corner, their outline is closed."""
-    beyond = np.pad(~part, 1, constant_values=True)
-    parts, _ = ndimage.label(beyond)
-    return (parts == parts[0, 0])[1:-1, 1:-1]
-
-
-def test_whole_frames_have_no_outlines() -> None:
-    plan = plan_request([Sample(3, 0), Sample(1, 0)], [5, 5], WholeFrames(6, SIZE), 1, silent)
-    assert plan.frames == (1, 3)
-    assert [(r.number, r.sample.frame, r.points) for r in plan.regions] == [(1, 1, ()), (2, 3, ())]
-    assert [np.unique(numbers.array).tolist() for numbers in plan.numbers] == [[1], [2]]
+def area(shape: Any, size: tuple[int, int]) -> Mask:
+    """The pixels of a picture that a mask covers."""
+    filled = fill_shape(shape, size)
+    assert filled is not None
+    covered = np.zeros(size, np.bool_)
+    covered[filled[0]] = filled[1]
+    return covered
 
 
 # -- the division of work
@@ -292,12 +186,51 @@ def test_everybody_gets_something_and_nobody_far_too_much(costs: list[float], pa
     assert max(loads) <= 2 * least + 1e-6
 
 
+def test_a_job_is_a_sitting() -> None:
+    assert sittings([1, 1, 1], 15) == [range(3)]
+    assert sittings([10, 5, 5, 10], 15) == [range(2), range(2, 4)]
+    assert sittings([20, 2, 2], 15) == [range(1), range(1, 3)]
+    assert sittings([1, 40, 1], 10) == [range(1), range(1, 2), range(2, 3)]
+
+
+@given(st.lists(st.floats(0.01, 30), min_size=1, max_size=40), st.floats(1, 60))
+def test_sittings_hold_everything_in_order(minutes: list[float], most: float) -> None:
+    runs = sittings(minutes, most)
+    assert [i for run in runs for i in run] == list(range(len(minutes)))
+    assert all(runs)
+    assert max(sum(minutes[i] for i in run) for run in runs) <= most + max(minutes) + 1e-6
+
+
+def test_what_a_person_has_is_cut_into_sittings(place: Place) -> None:
+    """A job keeps all pictures of a frame."""
+    request = place.ask(job_minutes=0.15)
+    assert [(j.start, j.stop, j.assignee, j.expected_clicks) for j in request.jobs] == [
+        (0, 1, "ann", 4.0),
+        (2, 2, "ann", 5.0),
+        (3, 3, "bob", 9.0),
+        (4, 4, "bob", 1.0),
+    ]
+    jobs = place.cvat.task(request.task).jobs
+    assert [job.assignee.username for job in jobs if job.assignee] == ["ann", "ann", "bob", "bob"]
+    assert any("ann has 3 pictures in 2 jobs" in line for line in place.lines)
+    assert place.ask(job_minutes=0.15) == request
+
+
+def test_jobs_that_nobody_has_are_there_to_pick_from(place: Place) -> None:
+    request = place.ask(annotators=(), job_minutes=0.15)
+    assert len(request.jobs) > 1
+    assert {job.assignee for job in request.jobs} == {None}
+    (told,) = (line for line in place.lines if "nobody has" in line)
+    assert "5 pictures" in told
+    assert "/jobs?filter=" in told
+
+
 def test_jobs_hold_their_frames_in_order_of_time(place: Place) -> None:
     request = place.ask()
-    assert request.frames == (1, 3, 4, 5)
+    assert [card.sample for card in request.cards] == sorted(SAMPLES)
     assert [(j.start, j.stop, j.assignee, j.expected_clicks) for j in request.jobs] == [
-        (0, 1, "ann", 9.0),
-        (2, 3, "bob", 10.0),
+        (0, 2, "ann", 9.0),
+        (3, 4, "bob", 10.0),
     ]
     for mine, theirs in zip(request.jobs, place.cvat.task(request.task).jobs, strict=True):
         assert (theirs.id, theirs.start, theirs.stop) == (mine.id, mine.start, mine.stop)
@@ -309,7 +242,7 @@ def test_jobs_hold_their_frames_in_order_of_time(place: Place) -> None:
 def test_one_annotator_or_none_makes_one_job(place: Place) -> None:
     assert [j.assignee for j in place.ask(annotators=("bob",)).jobs] == ["bob"]
     request = place.ask(annotators=(), round_number=3)
-    assert [(j.start, j.stop, j.assignee) for j in request.jobs] == [(0, 3, None)]
+    assert [(j.start, j.stop, j.assignee) for j in request.jobs] == [(0, 4, None)]
 
 
 def test_more_annotators_than_frames(place: Place) -> None:
@@ -329,42 +262,47 @@ def test_a_request_as_annotators_see_it(place: Place) -> None:
     assert child.name == f"HVSA round 2: kitchen (task {place.task})"
     assert child.bug_tracker == request.key == place.key()
     assert child.project is not None
-    assert child.project.name == f"HVSA: kitchen (task {place.task})"
+    assert child.project.name == f"HVSA check: kitchen (task {place.task})"
     assert child.project.organization is not None
     assert child.project.organization.slug == "lab"
     assert child.media is not None
-    assert [f["name"] for f in place_meta(place, request)] == [
-        f"p{place.task}_f{number:06d}.png" for number in (1, 3, 4, 5)
+    names = [row["name"] for row in place_meta(place, request)]
+    assert [name.rpartition("_")[0] for name in names] == [
+        f"p{place.task}_f{number:06d}_{where}"
+        for number, where in (
+            (1, "x0_y0_z44"),
+            (1, "x0_y0_z29"),
+            (3, "x8_y0_z29"),
+            (4, "x0_y0_z29"),
+            (5, "x16_y0_z44"),
+        )
     ]
     upload = next(r for r in place.cvat.requests if b"job_file_mapping" in r.body)
     assert upload.json["image_quality"] == 100
 
     state = place.state()
-    label = place.cvat.label(child.project, "hvsa:region")
-    (spec,) = child.project.labels[-1].attributes
+    ids = [place.cvat.label(child.project, name) for name in CLASSES]
     shapes = {s["group"]: s for job in child.jobs for s in place.cvat.shapes(job)}
-    assert sorted(shapes) == [region.number for region in request.regions] == [1, 2, 3, 4, 5]
-    for region in request.regions:
-        sample = RECTANGLES[region.sample.frame] == region.sample.segment
-        assert (pixels(region) == sample).all()
-        numbers = state.requests.numbers(request.key, region.child_frame)
-        assert ((numbers == region.number) == sample).all()
-        shape = shapes[region.number]
-        assert shape["id"] == region.shape
-        assert shape["frame"] == region.child_frame
-        assert request.frames[region.child_frame] == region.sample.frame
-        assert shape["points"] == list(region.points)
-        assert (shape["type"], shape["source"], shape["z_order"]) == ("polyline", "auto", 0)
-        assert shape["label_id"] == label
-        assert shape["attributes"] == [{"spec_id": spec["id"], "value": UNSET}]
-    assert sum(len(j.tags) + len(j.tracks) + len(j.shapes) for j in child.jobs) == 5
-
-    for child_frame, position in enumerate(request.frames):
-        lit = state.requests.numbers(request.key, child_frame) > 0
-        shown = place.shown(request, child_frame)
-        assert (shown[lit] == IMAGES[position][lit]).all()
-        dark = np.round(IMAGES[position][~lit] * 0.35)
-        assert (shown[~lit] == dark).all()
+    assert sorted(shapes) == [part.number for part in request.parts]
+    for part in request.parts:
+        shape, card = shapes[part.number], request.cards[part.card]
+        assert (shape["id"], shape["frame"]) == (part.shape, part.card)
+        assert (shape["type"], shape["source"], shape["z_order"]) == ("mask", "auto", 0)
+        assert shape["label_id"] == ids[part.label]
+        wanted = (RECTANGLES[card.sample.frame] == card.sample.segment) & np.equal(
+            MASKS, part.label
+        )
+        content = state.requests.content(request.key, part.card)
+        assert ((content == part.number) <= wanted[card.window]).all()
+        assert (area(shape, card.size) == enlarge(content == part.number, card.factor)).all()
+    for number, card in enumerate(request.cards):
+        asked = state.requests.content(request.key, number) > 0
+        assert asked.sum() == (RECTANGLES[card.sample.frame] == card.sample.segment).sum()
+    for job in child.jobs:
+        tags = [(tag["frame"], tag["label_id"]) for tag in job.tags.values()]
+        tag = place.cvat.label(child.project, "to check")
+        assert tags == [(frame, tag) for frame in range(job.start, job.stop + 1)]
+        assert not job.tracks
 
 
 def place_meta(place: Place, request: Asked) -> list[Any]:
@@ -373,13 +311,34 @@ def place_meta(place: Place, request: Asked) -> list[Any]:
     return frames
 
 
-def test_whole_frames_are_shown_as_they_are(place: Place) -> None:
-    request = place.ask([Sample(0, 0), Sample(4, 0)], [7, 7], segments=WholeFrames(LENGTH, SIZE))
-    for child_frame, position in enumerate(request.frames):
-        assert (place.shown(request, child_frame) == IMAGES[position]).all()
-    assert [region.shape for region in request.regions] == [None, None]
+def test_whole_frames_to_draw_are_shown_as_they_are(place: Place) -> None:
+    whole = WholeFrames(LENGTH, SIZE)
+    request = place.ask([Sample(0, 0), Sample(4, 0)], [7, 7], segments=whole, right=None)
+    for number, card in enumerate(request.cards):
+        assert (place.picture(request, number) == IMAGES[card.sample.frame]).all()
+    assert request.parts == ()
     assert [place.cvat.shapes(job.id) for job in request.jobs] == [[], []]
-    assert all("ATTRIBUTES" not in line for line in place.lines)
+    assert [len(place.cvat.job(job.id).tags) for job in request.jobs] == [1, 1]
+
+
+def test_whole_frames_to_correct_are_pale_under_their_masks(place: Place) -> None:
+    whole = WholeFrames(LENGTH, SIZE)
+    request = place.ask([Sample(4, 0)], [7], segments=whole)
+    shown, image = place.picture(request, 0), IMAGES[4]
+    assert np.ptp(shown, axis=-1).mean() < 0.2 * np.ptp(image, axis=-1).mean()
+    assert [part.label for part in request.parts] == [0, 1, 2, 0, 1, 2]
+
+
+def test_doubtful_masks_are_not_shown(place: Place) -> None:
+    """A whole frame has none then; a smaller sample is one mask, of the class that most of it
+    shows, so that one key can change it."""
+    whole = WholeFrames(LENGTH, SIZE)
+    assert place.ask([Sample(4, 0)], [7], segments=whole, right=0.4).parts == ()
+    request = place.ask([Sample(4, 4), Sample(4, 8)], [7, 7], round_number=3, right=0.4)
+    assert [(part.card, part.label) for part in request.parts] == [(0, 0), (1, 1)]
+    assert not any(card.suggests for card in request.cards)
+    request = place.ask([Sample(4, 4)], [7], round_number=4, right=None)
+    assert [(part.card, part.label) for part in request.parts] == [(0, 2)], "the most frequent"
 
 
 def test_labels_and_keys(place: Place) -> None:
@@ -387,14 +346,11 @@ def test_labels_and_keys(place: Place) -> None:
     assert project is not None
     parent = place.cvat.task(place.task)
     colours = {label.name: label.color for label in parent.own_labels}
-    *classes, region = project.labels
-    assert [(c.name, c.color, c.type) for c in classes] == [(n, colours[n], "any") for n in CLASSES]
-    assert (region.name, region.color, region.type) == ("hvsa:region", "#ffffff", "polyline")
-    (attribute,) = region.attributes
-    assert attribute["name"] == "class"
-    assert (attribute["input_type"], attribute["mutable"]) == ("select", False)
-    assert attribute["default_value"] == UNSET
-    assert attribute["values"] == [UNSET, "sky", "road", "car", "mixed"]
+    *classes, tag = project.labels
+    assert [(c.name, c.color, c.type) for c in classes] == [
+        (name, colours[name], "mask") for name in ("sky", "road", "car")
+    ]
+    assert (tag.name, tag.color, tag.type) == ("to check", "#ff0000", "tag")
 
 
 def test_links(place: Place) -> None:
@@ -402,13 +358,10 @@ def test_links(place: Place) -> None:
     with place.client() as client:
         job = request.jobs[1].id
         base = f"{place.cvat.url}/tasks/{request.task}/jobs/{job}"
-        assert job_link(client, request, job, regions=True) == (
-            f"{base}?defaultWorkspace=ATTRIBUTES&openGuide"
-        )
-        assert job_link(client, request, job, regions=False) == f"{base}?openGuide"
+        assert job_link(client, request, job) == f"{base}?openGuide"
         page = urlsplit(list_link(client).removeprefix(place.cvat.url))
     assert page.path == "/jobs"
-    assert any(line.endswith(f"{base}?defaultWorkspace=ATTRIBUTES&openGuide") for line in log)
+    assert any(line.endswith(f"{base}?openGuide") for line in log)
     # the web page hands the filter of its address to the server as it is
     (logic,) = parse_qs(page.query)["filter"]
     bob = place.cvat.person("bob")
@@ -428,28 +381,22 @@ def test_annotators_can_read_the_guide_and_work(place: Place) -> None:
     assert f"]({JOBS_PAGE})" in text
     assert "organization **lab**" in text
     # indented, so that the table belongs to the step that it stands in
-    assert "\n   | `0` | sky |\n" in text
-    assert "\n   | `3` | **several classes**: mixed |\n" in text
-    region = request.regions[0]
-    assert region.shape is not None
-    ann.set_class(request.jobs[0].id, region.shape, 1, "sky")
+    assert "\n   | `Ctrl`+`1` | sky |\n" in text
+    assert "tag **to check**" in text
+    assert request.parts[0].shape is not None
+    road = place.cvat.label(place.cvat.project(request.project), "road")
+    ann.relabel(request.jobs[0].id, request.parts[0].shape, road)
+    ann.remove_tag(request.jobs[0].id, 0)
 
 
 # -- names
 
 
-def test_ten_classes_and_more_keep_one_key_a_region() -> None:
-    few = [f"c{i}" for i in range(9)]
-    assert attribute_values(few, range(9)) == [UNSET, *few, "mixed"]
-    many = [f"c{i}" for i in range(12)]
-    order = [11, *range(11)]
-    values = attribute_values(many, order)
-    assert values == [UNSET, "c11", *many[:8], "mixed", "c8", "c9", "c10"]
-    assert values[1:].index("mixed") == 9
-    text = guide_text(values, many, None)
-    assert "| `9` | **several classes**: mixed |" in text
-    assert "| `10` |" not in text
-    assert "All other classes (c8, c9, c10)" in text
+def test_over_ten_classes_the_others_are_named_in_the_guide() -> None:
+    text = guide_text([f"c{i}" for i in range(12)], "to check", None)
+    assert "| `Ctrl`+`0` | c9 |" in text
+    assert "All other classes (c10, c11) have no key" in text
+    assert "All other classes" not in guide_text([f"c{i}" for i in range(10)], "to check", None)
 
 
 def test_over_ten_classes_on_the_server(tmp_path: Path, place: Place) -> None:
@@ -458,31 +405,20 @@ def test_over_ten_classes_on_the_server(tmp_path: Path, place: Place) -> None:
     task = place.cvat.add_task("street", names, frames=list(IMAGES), organization=lab)
     project = place.cvat.task(replace(place, task=task.id).ask(class_order=range(14)).task).project
     assert project is not None
-    assert len(project.labels) == 15
-    values = project.labels[-1].attributes[0]["values"]
-    assert values == [UNSET, *names[:9], "mixed", *names[9:]]
+    assert [label.name for label in project.labels] == [*names, "to check"]
 
 
-def test_a_class_may_be_called_mixed(place: Place) -> None:
+def test_a_class_may_be_called_as_the_tag(place: Place) -> None:
     lab = place.cvat.world.organizations[1]
-    names = ["mixed", "mixed (several classes)", "car"]
+    names = ["to check", "car"]
     task = place.cvat.add_task("salad", names, frames=list(IMAGES), organization=lab)
-    project = place.cvat.task(replace(place, task=task.id).ask(class_order=range(3)).task).project
-    assert project is not None
-    values = project.labels[-1].attributes[0]["values"]
-    assert values == [UNSET, *names, mixed_value(names)]
-    assert mixed_value(names) not in names
-
-
-@pytest.mark.parametrize("name", [UNSET, "hvsa:region"])
-def test_names_that_cannot_be_shown_are_refused_before_anything_is_made(
-    place: Place, name: str
-) -> None:
-    lab = place.cvat.world.organizations[1]
-    task = place.cvat.add_task("odd", ["car", name], frames=list(IMAGES), organization=lab)
-    with pytest.raises(ServerError, match="rename the label"):
-        replace(place, task=task.id).ask(class_order=[0, 1])
-    assert not place.cvat.world.projects
+    asked = replace(place, task=task.id).ask(class_order=range(2), right=None)
+    project = place.cvat.project(asked.project)
+    assert [(label.name, label.type) for label in project.labels] == [
+        ("to check", "mask"),
+        ("car", "mask"),
+        (tag_name(names), "tag"),
+    ]
 
 
 def test_long_names_are_cut_and_stay_findable(place: Place) -> None:
@@ -514,9 +450,9 @@ def test_tasks_of_one_project_share_a_companion(place: Place, tmp_path: Path) ->
     one, two = first.ask(), second.ask(class_order=[1, 0, 2])
     assert one.project == two.project
     project = place.cvat.project(one.project)
-    assert project.name == f"HVSA: film (project {parent.id})"
-    values = project.labels[-1].attributes[0]["values"]
-    assert values == [UNSET, "sky", "road", "car", "mixed"], "annotators have learned these keys"
+    assert project.name == f"HVSA check: film (project {parent.id})"
+    names = [label.name for label in project.labels]
+    assert names == ["sky", "road", "car", "to check"], "annotators have learned these keys"
     assert len(place.cvat.world.guides) == 1
 
 
@@ -528,48 +464,33 @@ def test_a_renamed_parent_keeps_its_companion(place: Place) -> None:
     parent.name = "movie"
     second = film.ask(round_number=3)
     assert second.project == first.project
-    assert place.cvat.project(first.project).name == f"HVSA: movie (project {parent.id})"
+    assert place.cvat.project(first.project).name == f"HVSA check: movie (project {parent.id})"
     # a name that people gave it stays
-    place.cvat.project(first.project).name = "HVSA: our work"
+    place.cvat.project(first.project).name = "HVSA check: our work"
     third = film.ask(round_number=4)
     assert third.project == first.project
-    assert place.cvat.project(first.project).name == "HVSA: our work"
+    assert place.cvat.project(first.project).name == "HVSA check: our work"
 
 
 def test_a_companion_of_the_same_name_elsewhere_is_not_ours(place: Place) -> None:
     film = in_project(place)
     parent = place.cvat.task(film.task).project
     assert parent is not None
-    foreign = place.cvat.add_project(f"HVSA: film (project {parent.id})")
+    foreign = place.cvat.add_project(f"HVSA check: film (project {parent.id})")
     request = film.ask()
     assert request.project != foreign.id
     assert foreign.labels == []
 
 
-def test_missing_labels_and_values_are_added_and_the_order_stays(place: Place) -> None:
+def test_missing_labels_are_added_and_the_order_stays(place: Place) -> None:
     first = place.ask()
     project = place.cvat.project(first.project)
-    region, others = project.labels[-1], project.labels[:-1]
-    region.attributes[0]["values"] = [UNSET, "car", "mixed", "of people"]
-    project.labels.remove(others[0])
+    project.labels.remove(project.labels[0])
     second = place.ask(round_number=3)
     assert second.project == first.project
-    assert [label.name for label in project.labels] == ["car", "sky", "hvsa:region", "road"]
-    values = project.labels[2].attributes[0]["values"]
-    assert values == [UNSET, "car", "mixed", "of people", "sky", "road"]
+    assert [label.name for label in project.labels] == ["road", "car", "to check", "sky"]
     (guide,) = place.cvat.world.guides.values()
-    assert "| `0` | car |" in guide.markdown
-    assert "| `1` | **several classes**: mixed |" in guide.markdown
-
-
-def test_a_region_label_without_its_attribute_is_mended(place: Place) -> None:
-    project = place.cvat.project(place.ask().project)
-    project.labels[-1].attributes.clear()
-    request = place.ask(round_number=3)
-    (spec,) = project.labels[-1].attributes
-    assert spec["values"] == [UNSET, "sky", "road", "car", "mixed"]
-    (shape, *_) = place.cvat.shapes(request.jobs[0].id)
-    assert shape["attributes"] == [{"spec_id": spec["id"], "value": UNSET}]
+    assert "| `Ctrl`+`1` | road |" in guide.markdown
 
 
 def test_the_guide_keeps_what_people_wrote_around_our_part(place: Place) -> None:
@@ -654,22 +575,23 @@ def test_lost_memory_finds_the_task_with_the_work_of_people(place: Place) -> Non
     first = place.ask()
     ann = place.cvat.person("ann")
     job = first.jobs[0].id
-    one, two, three = [r.shape for r in first.regions if r.child_frame <= first.jobs[0].stop]
+    one, two, three = [part.shape for part in first.parts][:3]
     assert one is not None
     assert two is not None
     assert three is not None
     road = place.cvat.label(place.cvat.project(first.project), "road")
-    ann.set_class(job, one, 1, "car")
     again = ann.delete_and_undo(job, two)
     ann.relabel(job, three, road)
+    ann.move(job, one, [0, 1, 0, 0, 0, 0])
     ann.draw(job, {"frame": 0, "label_id": road, "points": [0, 0, 4, 0, 4, 4]})
+    ann.remove_tag(job, 1)
     before = place.cvat.shapes(job)
     place.forget()
     second = place.ask()
     assert second.task == first.task
     assert place.cvat.shapes(job) == before
-    ids = {region.number: region.shape for region in first.regions}
-    assert {r.number: r.shape for r in second.regions} == ids | {2: again}
+    ids = {part.number: part.shape for part in first.parts}
+    assert {p.number: p.shape for p in second.parts} == ids | {2: again}
     assert place.cvat.job(job).state == "in progress"
 
 
@@ -711,20 +633,22 @@ def test_other_annotators_than_before_make_the_task_anew(place: Place) -> None:
     assert second.task != first.task
 
 
-def test_other_regions_than_before_make_the_task_anew(place: Place) -> None:
+def test_other_samples_or_masks_than_before_make_the_task_anew(place: Place) -> None:
     first = place.ask()
     place.forget()
     others = [replace(sample, segment=sample.segment + 1) for sample in SAMPLES]
     second = place.ask(others)
-    assert second.frames == first.frames
-    assert [task.id for task in place.children()] == [second.task]
+    assert [task.id for task in place.children()] == [second.task] != [first.task]
     place.forget()
-    shape = second.regions[0].shape
+    third = place.ask(others, right=0.1)
+    assert [task.id for task in place.children()] == [third.task] != [second.task]
+    place.forget()
+    shape = third.parts[0].shape
     assert shape is not None
-    place.cvat.person("ann").move(second.jobs[0].id, shape, [0, 0, 9, 0, 9, 9, 0, 0])
+    place.cvat.person("ann").move(third.jobs[0].id, shape, [0, 1, 0, 0, 0, 0])
     with pytest.raises(ServerError, match="people have worked in it"):
         place.ask()
-    assert place.ask(others).task == second.task
+    assert place.ask(others, right=0.1).task == third.task
 
 
 @pytest.mark.parametrize("what", ["class", "shape", "state"])
@@ -733,11 +657,10 @@ def test_a_task_in_which_people_worked_is_never_deleted(place: Place, what: str)
     place.forget()
     job = first.jobs[1].id
     bob = place.cvat.person("bob")
+    car = place.cvat.label(place.cvat.project(first.project), "car")
     if what == "class":
-        shape = next(iter(place.cvat.job(job).shapes))
-        bob.set_class(job, shape, 1, "car")
+        bob.relabel(job, next(iter(place.cvat.job(job).shapes)), car)
     elif what == "shape":
-        car = place.cvat.label(place.cvat.project(first.project), "car")
         bob.draw(job, {"frame": 2, "label_id": car, "points": [0, 0, 4, 0, 4, 4]})
     else:
         bob.finish(job)
@@ -784,32 +707,17 @@ def test_one_server_has_one_key() -> None:
     urls = ("https://CVAT.x", "https://cvat.X/", "https://cvat.x/cvat", "http://cvat.x")
     assert {server_key(url) for url in urls} == {"cvat.x"}
     assert server_key("http://localhost:8080") == "localhost:8080"
-    assert companion_keys("https://CVAT.x/cvat", 7, None) == (
-        "hvsa://cvat.x/tasks/7",
-        "hvsa://CVAT.x/cvat/tasks/7",
-    )
-    assert companion_keys("https://cvat.x", 7, 3) == ("hvsa://cvat.x/projects/3",)
+    assert companion_key("https://CVAT.x/cvat", 7, None) == "hvsa://cvat.x/check/tasks/7"
+    assert companion_key("https://cvat.x", 7, 3) == "hvsa://cvat.x/check/projects/3"
 
 
-def test_a_companion_project_of_version_0_1_is_found(place: Place) -> None:
-    first = place.ask()
-    project = place.cvat.project(first.project)
-    assert project.bug_tracker == f"{OURS}{server_key(place.cvat.url)}/tasks/{place.task}"
-    project.name = "HVSA: our work"
-    url = place.cvat.url.replace("127.0.0.1", "LOCALHOST")
-    project.bug_tracker = f"{OURS}{urlsplit(url).netloc}/tasks/{place.task}"
-    with CvatClient(Address(url, place.organization), Credentials(place.token)) as client:
-        assert client.address.url == url
-        connection = TaskConnection(
-            client,
-            place.state(),
-            read_task(client, place.task),
-            place.lines.append,
-            silent,
-            lambda: datetime.now(UTC),
-        )
-        assert open_companion_project(connection, (0, 1, 2)).id == project.id
-    assert list(place.cvat.world.projects) == [project.id]
+def test_a_companion_project_of_version_0_1_is_left_alone(place: Place) -> None:
+    """Its labels are of another type."""
+    old = place.cvat.add_project(f"HVSA: kitchen (task {place.task})", ["road"])
+    old.bug_tracker = f"{OURS}{server_key(place.cvat.url)}/tasks/{place.task}"
+    request = place.ask()
+    assert request.project != old.id
+    assert [label.name for label in old.labels] == ["road"]
 
 
 def test_withdrawing_removes_the_task_and_nothing_else(place: Place) -> None:
@@ -836,23 +744,20 @@ def content(place: Place, request: Asked) -> Any:
     (task,), (project,) = place.children(), world.projects.values()
     assert (task.id, project.id) == (request.task, request.project)
     shapes = [place.cvat.shapes(job) for job in task.jobs]
-    assert {r.shape for r in request.regions} == {shape["id"] for part in shapes for shape in part}
+    assert {p.shape for p in request.parts} == {shape["id"] for part in shapes for shape in part}
     return {
         "jobs": [(j.start, j.stop, j.assignee, j.expected_clicks) for j in request.jobs],
         "assigned": [job.assignee and job.assignee.username for job in task.jobs],
         "states": [(job.stage, job.state) for job in task.jobs],
-        "outlines": [
-            [(s["frame"], s["group"], s["points"], s["attributes"][0]["value"]) for s in part]
-            for part in shapes
-        ],
+        "masks": [sorted((s["frame"], s["group"], s["points"]) for s in part) for part in shapes],
+        "tags": [sorted(tag["frame"] for tag in job.tags.values()) for job in task.jobs],
         "labels": [label.name for label in project.labels],
-        "values": project.labels[-1].attributes[0]["values"],
         "guides": [guide.markdown for guide in world.guides.values()],
-        "frames": request.frames,
-        "regions": [replace(region, shape=None) for region in request.regions],
-        "numbers": [
-            place.state().requests.numbers(request.key, i).tolist()
-            for i in range(len(request.frames))
+        "cards": request.cards,
+        "parts": [replace(part, shape=None) for part in request.parts],
+        "contents": [
+            place.state().requests.content(request.key, i).tolist()
+            for i in range(len(request.cards))
         ],
         "left over": list(place.folder.rglob("*.png")),
     }
@@ -946,13 +851,8 @@ def test_a_server_that_forgets_shapes_is_named(place: Place) -> None:
                 job.shapes.clear()
 
     place.cvat.after_request = lose
-    with pytest.raises(ServerError, match="does not keep the outlines"):
+    with pytest.raises(ServerError, match="does not keep the masks"):
         place.ask()
-
-
-def test_darkness_is_a_share() -> None:
-    with pytest.raises(ConfigError, match="darkness"):
-        AskOptions(darkness=1.5)
 
 
 def test_samples_must_lie_in_the_video(place: Place) -> None:

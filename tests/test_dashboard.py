@@ -174,12 +174,19 @@ def test_what_was_asked_for_opens_in_the_job_that_asked(
     run = run_of(filled, DONE)
     request = run.request_of(1)
     assert request is not None
-    for child, frame in enumerate(request.frames):
-        (job,) = [job for job in request.jobs if job.start <= child <= job.stop]
-        link = f'href="{filled.url}/tasks/{request.task}/jobs/{job.id}?frame={child}"'
-        text = page(browser, f"/tasks/{DONE}/frames/{frame}")
+    assert request.cards
+    review = judged(browser, query="?all=1")
+    for place, card in enumerate(request.cards):
+        (job,) = [job for job in request.jobs if job.start <= place <= job.stop]
+        link = f'href="{filled.url}/tasks/{request.task}/jobs/{job.id}?frame={place}"'
+        text = page(browser, f"/tasks/{DONE}/frames/{card.sample.frame}")
         assert link in text
-        assert "<polygon" in text
+        # the sample is a square of 16 pixels in a frame of 48 x 64
+        row, column = divmod(card.sample.segment, 4)
+        left, top, right, bottom = (16 * at for at in (column, row, column + 1, row + 1))
+        assert f'points="{left},{top} {left},{bottom} {right},{bottom} {right},{top}"' in text
+        if f'/tasks/{DONE}/frames/{card.sample.frame}"' in review:
+            assert link in review
 
 
 def test_pictures_show_what_the_files_hold(browser: TestClient, filled: Filled) -> None:

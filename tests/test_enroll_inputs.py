@@ -45,16 +45,6 @@ def enroll(checkpoint: Path, *more: str) -> Result:
     return CliRunner().invoke(main, [*args, "--method", "label-propagation", *more])
 
 
-def test_a_reserved_label_is_refused_before_anything_is_pushed(
-    cvat: StandIn, tmp_path: Path
-) -> None:
-    names = ("hvsa:region", "box")
-    add_task(cvat, names)
-    result = enroll(network(tmp_path, *names))
-    assert result.exit_code != 0
-    assert "has a class named 'hvsa:region'" in result.stderr
-
-
 @pytest.mark.parametrize("more", [[], [{"name": "spot", "type": "points"}]])
 def test_one_class_is_refused_and_the_way_out_works(
     cvat: StandIn, tmp_path: Path, more: list[dict[str, str]]

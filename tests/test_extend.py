@@ -203,7 +203,7 @@ def test_a_task_with_nothing_left_to_ask_is_refused(team: Team) -> None:
 
 
 def test_advice_names_the_command(team: Team) -> None:
-    report = to_the_end(team, budget="20%", rounds=2)
+    report = to_the_end(team, budget="14%", rounds=2)
     (told,) = read_status(team.agent().workspace, team.agent().client)
     assert told.outlook is not None
     assert told.outlook.advice == "go on with whole frames"

@@ -21,7 +21,7 @@ from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.masks.options import PublishOptions, WriteLimits
-from hvsa_cvat.cvat.request.ask import AskOptions
+from hvsa_cvat.cvat.request.plan import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import read_task
@@ -95,7 +95,7 @@ class Story:
                 ),
                 Frames,
                 ServerOptions(
-                    ask=AskOptions(annotators=("ann", "bob")),
+                    ask=AskOptions(annotators=("ann", "bob"), picture_side=64),
                     collect=CollectPolicy(),
                     publish=PublishOptions(
                         quiet_minutes=0, limits=WriteLimits(shapes_per_request=5)

@@ -130,7 +130,7 @@ def test_only_the_adapter_knows_the_server() -> None:
 
 def test_the_adapter_knows_nothing_of_networks_and_rounds() -> None:
     core = {"errors", "types", "config", "ports", "files", "database", "threads"}
-    core |= {"lookalikes", "name_lists"}
+    core |= {"lookalikes", "name_lists", "plain_text"}
     below = core | {"annotation", "video", "cvat"}
     for module, path in MODULES.items():
         if part(module) == "cvat":

@@ -57,7 +57,7 @@ def test_a_round_that_people_are_asked_in_now_is_there_without_masks(filled: Fil
     report = live_report(WAITING, run_of(filled, WAITING))
     assert [r.finished for r in report.rounds] == [True, True, False]
     assert report.rounds[-1].chosen.any()
-    assert any("clicks now" in note for note in report.notes)
+    assert any("People are asked for" in note for note in report.notes)
 
 
 @pytest.mark.parametrize("task", [DONE, WAITING, FRESH, FAILED])

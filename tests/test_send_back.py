@@ -7,13 +7,11 @@ import pytest
 
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import ServerError
-from tests.asked_task import Asking, Places, picture
+from tests.asked_task import CAR, ROAD, Asking, Places, picture
 from tests.standin import Fault, ProcessDied, Request, StandIn
 
-ADVICE = (
-    "Give it a class or draw it, up to its edges, and finish the job again. What you cannot tell "
-    "you may leave as it is: a job comes back only once."
-)
+AGAIN = "Then finish the job again. What you cannot tell you may leave: it comes back only once."
+CHECK = "Look at the picture, correct what is wrong, and click the x of the tag."
 
 
 @pytest.fixture(scope="module")
@@ -29,11 +27,11 @@ def asking(places: Places, tmp_path: Path) -> Iterator[Asking]:
 
 
 def leave_a_gap(asking: Asking) -> None:
-    """Ann leaves two rows of her right half and one pixel further up; Bob does all."""
-    asking.set_class(1, "road")
-    asking.set_class(2, "mixed")
-    asking.draw(asking.jobs[0], "car", [4, 0, 8, 0, 8, 6, 4, 6, 4, 2, 5, 2, 5, 1, 4, 1])
-    asking.set_class(3, "sky")
+    """Ann erases two rows of her right half and does not look at her left half; Bob does all."""
+    ann, _ = asking.jobs
+    points = asking.points_of(1, "........ " * 4 + "....#### ....#### ........ ........")
+    asking.worker(ann).move(ann, asking.mask(1, ROAD), points)
+    asking.check(1, 2)
     asking.finish()
 
 
@@ -45,20 +43,28 @@ def test_a_job_with_a_gap_goes_back_with_an_issue_at_that_spot(asking: Asking) -
     leave_a_gap(asking)
     ann, bob = asking.jobs
     assert asking.collect() is None
+    factor = asking.request.cards[0].factor
     assert asking.issues() == [
         (
             ann,
             0,
-            [4, 6, 8, 8],
-            f"HVSA: 28 % of the part asked for on this frame has no class yet. {ADVICE}",
-        )
+            [0, 0, 4 * factor, 8 * factor],
+            f"HVSA: the red tag is still on this picture. {CHECK} {AGAIN}",
+        ),
+        (
+            ann,
+            1,
+            [4 * factor, 6 * factor, 8 * factor, 8 * factor],
+            "HVSA: 25 % of what is asked for on this picture has no class yet. Paint it, up to its "
+            f"edges. {AGAIN}",
+        ),
     ]
     assert states(asking) == ["rejected", "completed"]
     assert asking.log == [
-        f"job {ann}: finished by ann; 1 of its 2 samples have pixels without a class: "
-        "28 % on frame 1",
+        f"job {ann}: finished by ann; 2 of its 2 pictures have pixels without a class: "
+        "100 % on frame 1, 25 % on frame 1",
         f"job {ann}: goes back to ann because of the gaps; it goes back only once",
-        f"job {bob}: finished by bob; 0 of its 1 samples have pixels without a class",
+        f"job {bob}: finished by bob; 0 of its 1 pictures have pixels without a class",
     ]
     assert asking.collect() is None
 
@@ -71,8 +77,8 @@ def test_the_second_time_it_is_taken_as_it_is(asking: Asking) -> None:
     answers = asking.collect()
     assert answers is not None
     rows = picture(answers.annotations[0].label_map).split()
-    assert rows == ["00001111", "0000.111", *["00001111"] * 4, *["0000...."] * 2]
-    assert len(asking.issues()) == 1
+    assert rows == [*["....1111"] * 4, *["....0000"] * 2, *["........"] * 2]
+    assert len(asking.issues()) == 2
 
 
 def test_even_if_it_is_worse_then(asking: Asking) -> None:
@@ -82,7 +88,7 @@ def test_even_if_it_is_worse_then(asking: Asking) -> None:
     asking.worker(ann).remove_all(ann)
     asking.finish(ann)
     assert asking.collect() is not None
-    assert len(asking.issues()) == 1
+    assert len(asking.issues()) == 2
 
 
 def test_a_gap_that_was_filled_is_no_more(asking: Asking) -> None:
@@ -90,7 +96,8 @@ def test_a_gap_that_was_filled_is_no_more(asking: Asking) -> None:
     asking.collect()
     ann, _ = asking.jobs
     asking.worker(ann).resolve(next(iter(asking.cvat.world.issues)))
-    asking.set_class(2, "sky")
+    asking.check(0)
+    asking.draw(1, "sky", [4, 6, 8, 6, 8, 8, 4, 8])
     asking.finish(ann)
     answers = asking.collect()
     assert answers is not None
@@ -98,19 +105,19 @@ def test_a_gap_that_was_filled_is_no_more(asking: Asking) -> None:
 
 
 def test_small_gaps_are_no_matter(asking: Asking) -> None:
-    asking.set_class(1, "road")
-    asking.set_class(3, "sky")
     ann, _ = asking.jobs
-    # One of 32 pixels is left.
-    asking.draw(ann, "car", [4, 0, 8, 0, 8, 8, 5, 8, 5, 7, 4, 7])
+    # One of 32 pixels is erased.
+    rows = "........ " * 4 + "....#### ....#### ....#### ....###."
+    asking.worker(ann).move(ann, asking.mask(1, ROAD), asking.points_of(1, rows))
+    asking.check(0, 1, 2)
     asking.finish()
     assert asking.collect() is not None
-    assert asking.log[0].endswith("1 of its 2 samples have pixels without a class: 3 % on frame 1")
+    assert asking.log[0].endswith("1 of its 2 pictures have pixels without a class: 3 % on frame 1")
 
 
 def test_the_threshold_is_the_policys(asking: Asking) -> None:
     leave_a_gap(asking)
-    assert asking.collect(gap_threshold=0.3) is not None
+    assert asking.collect(gap_threshold=1.0) is not None
     assert asking.issues() == []
 
 
@@ -119,43 +126,53 @@ def test_an_empty_job_gets_one_issue(asking: Asking) -> None:
     asking.finish()
     assert asking.collect() is None
     assert states(asking) == ["rejected", "rejected"]
-    message = f"HVSA: nothing in this job has a class yet. {ADVICE}"
-    assert asking.issues()[1] == (bob, 1, [4, 0, 8, 8], message)
+    text = "nobody has checked anything in this job yet: all red tags are still there."
+    factor = asking.request.cards[2].factor
+    box = [4 * factor, 0, 8 * factor, 8 * factor]
+    assert asking.issues()[1] == (bob, 2, box, f"HVSA: {text} {CHECK} {AGAIN}")
 
 
-def test_removed_outlines_are_back_when_the_job_is(asking: Asking) -> None:
-    ann, bob = asking.jobs
+def test_removed_masks_and_tags_are_back_when_the_job_is(asking: Asking) -> None:
+    """ "Remove all annotations" by mistake."""
+    ann, _ = asking.jobs
+    before = asking.cvat.shapes(ann)
     asking.worker(ann).remove_all(ann)
-    asking.set_class(3, "sky")
+    asking.check(2)
     asking.finish()
     assert asking.collect() is None
-    assert f"job {ann}: 2 removed outlines are put back" in asking.log
-    outlines = asking.cvat.shapes(ann)
-    points = [(one["group"], one["points"]) for one in outlines]
-    assert points == [(r.number, list(r.points)) for r in asking.request.regions[:2]]
-    assert len(asking.cvat.shapes(bob)) == 1
-    for outline, value in zip(outlines, ("road", "car"), strict=True):
-        asking.worker(ann).set_class(ann, outline["id"], asking.attribute, value)
+    assert f"job {ann}: {len(before)} removed masks are put back" in asking.log
+    assert masks_of(asking, ann) == [(s["frame"], s["group"], s["points"]) for s in before]
+    assert sorted(tag["frame"] for tag in asking.cvat.job(ann).tags.values()) == [0, 1]
+    asking.check(0, 1)
     asking.finish(ann)
     answers = asking.collect()
     assert answers is not None
-    assert picture(answers.annotations[0].label_map).split() == ["00001111"] * 8
+    rows = picture(answers.annotations[0].label_map).split()
+    assert rows == [*["00011111"] * 4, *["00000000"] * 4]
 
 
-def test_removed_outlines_of_parts_that_were_drawn_stay_away(asking: Asking) -> None:
+def masks_of(asking: Asking, job: int) -> list[tuple[int, int, list[float]]]:
+    ours = [s for s in asking.cvat.shapes(job) if s["group"]]
+    return sorted((s["frame"], s["group"], s["points"]) for s in ours)
+
+
+def test_removed_masks_that_something_replaces_stay_away(asking: Asking) -> None:
     ann, _ = asking.jobs
     asking.worker(ann).remove_all(ann)
-    asking.draw(ann, "car", [0, 0, 4, 0, 4, 8, 0, 8])
-    asking.set_class(3, "sky")
+    asking.draw(0, "car", [0, 0, 2, 0, 2, 8, 0, 8])
+    asking.check(2)
     asking.finish()
     assert asking.collect() is None
-    assert [one["group"] for one in asking.cvat.shapes(ann) if one["type"] == "polyline"] == [2]
+    put_back = {group for _, group, _ in masks_of(asking, ann)}
+    lost = {p.number for p in asking.request.parts if p.card == 1 or (p.card, p.label) == (0, CAR)}
+    assert put_back == lost
 
 
-def test_outlines_are_put_back_once_even_if_the_answer_gets_lost(asking: Asking) -> None:
+def test_masks_are_put_back_once_even_if_the_answer_gets_lost(asking: Asking) -> None:
     ann, _ = asking.jobs
+    before = masks_of(asking, ann)
     asking.worker(ann).remove_all(ann)
-    asking.set_class(3, "sky")
+    asking.check(2)
     asking.finish()
 
     def lose(request: Request) -> Fault | None:
@@ -167,17 +184,7 @@ def test_outlines_are_put_back_once_even_if_the_answer_gets_lost(asking: Asking)
     asking.cvat.faults = {}
     assert asking.collect() is None
     assert states(asking) == ["rejected", "completed"]
-    assert [one["group"] for one in asking.cvat.shapes(ann)] == [1, 2]
-
-
-def test_a_frame_gets_one_issue_for_all_its_gaps(asking: Asking) -> None:
-    ann, _ = asking.jobs
-    asking.draw(ann, "car", [0, 0, 8, 0, 8, 4, 0, 4])
-    asking.finish(ann)
-    asking.collect()
-    ((_, _, position, message),) = asking.issues()
-    assert position == [0, 4, 8, 8]
-    assert message.startswith("HVSA: 50 % of the 2 unfinished parts asked for on this frame")
+    assert masks_of(asking, ann) == before
 
 
 def test_issues_of_people_are_not_taken_for_ours(asking: Asking) -> None:
@@ -186,7 +193,7 @@ def test_issues_of_people_are_not_taken_for_ours(asking: Asking) -> None:
     body = {"job": ann, "frame": 0, "position": [0, 0, 1, 1], "message": "Is this a car?"}
     asking.worker(ann).call("POST", "issues", body)
     asking.collect()
-    assert len(asking.issues()) == 2
+    assert len(asking.issues()) == 3
 
 
 def test_a_job_goes_back_to_the_stage_of_annotation(asking: Asking) -> None:
@@ -218,20 +225,20 @@ def test_a_job_taken_up_again_meanwhile_is_left_to_its_annotator(asking: Asking)
     asking.finish(ann)
     assert asking.collect() is None
     assert states(asking) == ["rejected", "completed"]
-    assert len(asking.issues()) == 1
+    assert len(asking.issues()) == 2
 
 
 def test_it_goes_back_once_whenever_the_process_ends(places: Places, tmp_path: Path) -> None:
     def at_the_end(asking: Asking) -> None:
-        """Ann finishes again, and fills the gap or not."""
+        """Ann finishes again, with something of the gap left."""
         assert states(asking) == ["rejected", "completed"]
-        assert len(asking.issues()) == 1
-        asking.set_class(1, "sky")
+        assert len(asking.issues()) == 2
+        asking.relabel(0, ROAD, "sky")
         asking.finish(asking.jobs[0])
         answers = asking.collect()
         assert answers is not None
         assert picture(answers.annotations[0].label_map).split()[7] == "2222...."
-        assert len(asking.issues()) == 1
+        assert len(asking.issues()) == 2
 
     with places.fresh(tmp_path / "undisturbed") as asking:
         leave_a_gap(asking)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from hvsa_cvat.cvat.state import (
+    Card,
     ChildJob,
     CollectedAnswers,
+    Part,
     Pushed,
     Reading,
-    Region,
     Request,
     State,
     read_requests,
@@ -26,10 +27,18 @@ def state(tmp_path: Path) -> State:
 
 
 def request_of(key: str, task: int) -> Request:
-    region = Region(1, Sample(3, 0), 0, (1.0, 1.5, 4.0, 1.5, 1.0, 1.5), shape=77)
-    whole = Region(2, Sample(5, 0), 1, ())
+    region = Card(Sample(3, 0), 1, 2, 30, 40, factor=17, suggests=True)
+    whole = Card(Sample(5, 0), 0, 0, 90, 120, factor=1, suggests=False)
+    parts = (Part(1, 0, 2, shape=77), Part(2, 0, 0))
     jobs = (ChildJob(9, 0, 0, "ann", 4.5), ChildJob(10, 1, 1, None, 20.0))
-    return Request(key, 2, task, (3, 5), (region, whole), jobs)
+    return Request(key, 2, task, (region, whole), parts, jobs)
+
+
+def test_a_request_of_version_0_1_has_no_cards() -> None:
+    content = {**request_of("k", 7).to_json(), "frames": [3], "regions": [{"number": 1}]}
+    del content["cards"], content["parts"]
+    read = Request.from_json(content)
+    assert (read.cards, read.parts, read.jobs) == ((), (), request_of("k", 7).jobs)
 
 
 def test_facts_about_the_task(state: State) -> None:
@@ -152,14 +161,14 @@ def test_requests_come_back_oldest_first(state: State) -> None:
 
 def test_number_maps_come_back_frame_by_frame(state: State) -> None:
     numbers = [np.arange(6, dtype=np.int32).reshape(2, 3) + 10 * frame for frame in range(3)]
-    state.requests.save_numbers("rounds/1", numbers)
+    state.requests.save_contents("rounds/1", numbers)
     for frame in range(3):
-        back = state.requests.numbers("rounds/1", frame)
+        back = state.requests.content("rounds/1", frame)
         assert back.dtype == np.int32
         assert back.tolist() == numbers[frame].tolist()
     for key, frame in (("rounds/1", 3), ("rounds/2", 0)):
         with pytest.raises(SessionError, match="missing or damaged"):
-            state.requests.numbers(key, frame)
+            state.requests.content(key, frame)
 
 
 def test_readings(state: State) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -15,12 +16,12 @@ from hvsa_cvat.agent.start_network import StartNetwork, check_machine, start_net
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.frame_order import order_warning
+from hvsa_cvat.cvat.http.errors import Forbidden, NotFound
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.keys import OURS
 from hvsa_cvat.cvat.request.assign import find_person
 from hvsa_cvat.cvat.request.companion_project import refuse_companion
 from hvsa_cvat.cvat.request.find_task import child_tasks
-from hvsa_cvat.cvat.request.guide import check_names
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError
@@ -53,12 +54,8 @@ def enroll(
             f"task {task} is enrolled already; `hvsa-agent status` shows how far it is, "
             f"`hvsa-agent withdraw {task}` ends its enrollment"
         )
+    _check_not_ours(agent, task)
     watched, options = _read_task(agent, task, given)
-    if _is_child_task(agent.client.get(f"tasks/{task}")):
-        raise ConfigError(
-            f"task {task} is one that an agent made to ask people; name the task that it asks about"
-        )
-    check_names(watched.labels.names, task)
     _check_classes(watched)
     if not again:
         _check_nobody_was_asked(agent, task)
@@ -149,6 +146,16 @@ def _check_classes(task: WatchedTask) -> None:
             "label for everything else, such as other, to it (or to its project) in CVAT, then: "
             f"hvsa-agent enroll {task.id} --background other"
         )
+
+
+def _check_not_ours(agent: AgentContext, task: int) -> None:
+    """Before its pictures are looked at: those of a child task differ in size."""
+    with suppress(NotFound, Forbidden):  # told later, with what to do
+        if _is_child_task(agent.client.get(f"tasks/{task}")):
+            raise ConfigError(
+                f"task {task} is one that an agent made to ask people; name the task that it asks "
+                "about"
+            )
 
 
 def _check_nobody_was_asked(agent: AgentContext, task: int) -> None:

@@ -13,12 +13,14 @@ from hvsa_cvat.config import (
     FLOW_NAMES,
     FREEZE_HELP,
     WHOLE_FROM,
+    Answering,
     Freeze,
     Init,
     Method,
     RunConfig,
     StartOptions,
     Strategy,
+    choose_answers,
     choose_strategy,
     parse_budgets,
     parse_size,
@@ -94,6 +96,11 @@ class EnrollOptions(BaseModel):
         description="How answers become masks. hvsa carries labels along the optical flow and "
         "trains a network on them.",
     )
+    answers: Answering | None = Field(
+        None,
+        description="What people see in the pictures that they get: correct shows the masks of the "
+        "round before, draw shows none. Default: correct with hvsa, else draw.",
+    )
     freeze: Freeze = Field(
         "auto",
         description=FREEZE_HELP,
@@ -140,6 +147,19 @@ class EnrollOptions(BaseModel):
     background: tuple[str, ...] = Field(
         (), description="Classes that are learned but not shown as masks."
     )
+    picture_side: int = Field(
+        700,
+        ge=64,
+        le=4096,
+        description="Pixels of the longer side of a picture that shows a sample smaller than a "
+        "frame, nearly; it is enlarged by a whole number. More suits large screens.",
+    )
+    job_minutes: float = Field(
+        15.0,
+        gt=0,
+        description="Minutes that a job is to take, about: what a person is asked for in a round "
+        "is one job or several.",
+    )
     quiet_minutes: float = Field(
         15.0,
         ge=0,
@@ -171,6 +191,7 @@ class EnrollOptions(BaseModel):
             seed=self.seed,
             flow=self.flow,
             epsilon=self.epsilon,
+            answers=choose_answers(self.answers, self.method),
             freeze=self.freeze,
         )
 

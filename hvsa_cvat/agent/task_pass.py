@@ -20,7 +20,7 @@ from hvsa_cvat.cvat.frames import open_task_frames
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.masks.options import PublishOptions
-from hvsa_cvat.cvat.request.ask import AskOptions
+from hvsa_cvat.cvat.request.plan import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
@@ -138,7 +138,7 @@ class TaskPass:
             ),
             lambda: self._frames,
             ServerOptions(
-                ask=AskOptions(annotators=self._options.annotators),
+                ask=ask_options(self._options),
                 collect=collect_policy(self._options),
                 publish=publish_options(self._options),
                 publish_from=0 if known else 1,
@@ -179,6 +179,11 @@ def stored_session(store: Store) -> Session:
     if session is None:
         raise SessionError(f"{store.root} holds no session; withdraw the task and enroll it again")
     return session
+
+
+def ask_options(options: EnrollOptions) -> AskOptions:
+    """Whom an enrolled task asks, and in which form."""
+    return AskOptions(options.annotators, options.picture_side, options.job_minutes)
 
 
 def publish_options(options: EnrollOptions) -> PublishOptions:

@@ -56,12 +56,6 @@ def printable(text: str) -> str:
     )
 
 
-def plural(number: int, noun: str) -> str:
-    """`1 frame`, `2 frames`, `2 classes`."""
-    ending = "es" if noun.endswith("s") else "s"
-    return f"{number} {noun}{'' if number == 1 else ending}"
-
-
 @contextmanager
 def progress_bars(log: Callable[[str], None] = warn) -> Iterator[Progress]:
     """Progress bars on a terminal, one for each step; elsewhere a line a minute by `log`."""

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from hvsa_cvat.class_lists import read_classes
-from hvsa_cvat.cli.console import plural, progress_bars, say
+from hvsa_cvat.cli.console import progress_bars, say
 from hvsa_cvat.cli.options import PATH
 from hvsa_cvat.config import parse_size
 from hvsa_cvat.datasets.kinds import KINDS, Extras, open_dataset
+from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.datasets.write import Imported

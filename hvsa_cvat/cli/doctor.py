@@ -7,10 +7,11 @@ from typing import Any
 import click
 from rich.markup import escape
 
-from hvsa_cvat.cli.console import OUT, plural, printable
+from hvsa_cvat.cli.console import OUT, printable
 from hvsa_cvat.cli.opening import open_client, open_settings
 from hvsa_cvat.cli.options import settings_options
 from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.plain_text import plural
 
 _COLOURS = {"ok": "green", "warning": "yellow", "failure": "red"}
 

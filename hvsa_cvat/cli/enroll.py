@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.cli.console import plural, say
+from hvsa_cvat.cli.console import say
 from hvsa_cvat.cli.opening import open_agent, open_settings
 from hvsa_cvat.cli.options import TASK, model_options, settings_options
 from hvsa_cvat.cli.task_lines import ReportPrinter
 from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext

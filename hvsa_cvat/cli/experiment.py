@@ -23,6 +23,7 @@ from hvsa_cvat.config import (
     RunConfig,
     StartOptions,
     Strategy,
+    choose_answers,
     choose_strategy,
     parse_budgets,
 )
@@ -95,10 +96,9 @@ run_options = together(
     click.option(
         "--answers",
         type=click.Choice(get_args(Answering)),
-        default="draw",
-        show_default=True,
         help="How people answer. draw: from nothing. correct: they confirm or correct the masks of "
-        "the round before, or draw anew, whichever takes the fewest clicks.",
+        "the round before, or draw anew, whichever takes the fewest clicks. Default: correct with "
+        "hvsa, else draw.",
     ),
     click.option(
         "--tolerance",
@@ -140,7 +140,7 @@ class RunOptions:
     rounds: int
     epsilon: float
     charge_junctions: bool
-    answers: Answering
+    answers: Answering | None
     tolerance: float | None
     flow: str
     flow_weights: Path | None
@@ -193,7 +193,8 @@ def _open_experiment(
     from hvsa_cvat.video.frames import open_frames
     from hvsa_cvat.video.segments import granularity_by_round
 
-    if options.tolerance is not None and options.answers == "draw":
+    answers = choose_answers(options.answers, options.method)
+    if options.tolerance is not None and answers == "draw":
         raise ConfigError(
             "--tolerance is for people who correct masks; add --answers correct, or leave it out"
         )
@@ -213,7 +214,7 @@ def _open_experiment(
         flow=options.flow,
         epsilon=options.epsilon,
         charge_junctions=options.charge_junctions,
-        answers=options.answers,
+        answers=answers,
         tolerance=options.tolerance,
         freeze=options.freeze,
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from hvsa_cvat.cli.console import plural, say
+from hvsa_cvat.cli.console import say
+from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.reports import TaskReport
@@ -63,6 +64,6 @@ def job_line(job: UnfinishedJob) -> str:
         return f"job {job.job} is gone from the server"
     assigned = f"assigned to {job.assignee}" if job.assignee else "assigned to nobody"
     return (
-        f"job {job.job}: {assigned}, not finished ({job.state}, {plural(job.frames, 'frame')}, "
-        f"about {job.expected_clicks:.0f} clicks): {job.link}"
+        f"job {job.job}: {assigned}, not finished ({job.state}, {plural(job.pictures, 'picture')}, "
+        f"about {job.expected_minutes:.0f} min): {job.link}"
     )

@@ -1,8 +1,8 @@
 """The keys by which what we make on a server is found again: its issue tracker links.
 
 hvsa://<server>/tasks/<task>/.../rounds/<round>    a child task, asking about <task>
-hvsa://<server>/projects/<project>                 the companion project of a project
-hvsa://<server>/tasks/<task>                       the companion project of a single task
+hvsa://<server>/check/projects/<project>           the companion project of a project
+hvsa://<server>/check/tasks/<task>                 the companion project of a single task
 """
 
 from __future__ import annotations
@@ -24,17 +24,13 @@ def server_key(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
-def companion_keys(url: str, task: int, project: int | None) -> tuple[str, ...]:
-    """The keys that the companion project of a task may have: the present form, which a new one
-    gets, then the form of version 0.1.
+def companion_key(url: str, task: int, project: int | None) -> str:
+    """The key of the companion project of a task.
 
-    Version 0.1 wrote the host as the user did, and the path after it. Keys on a server are never
-    rewritten, so that form is looked for until version 1.0.
+    Version 0.1 wrote no `check`; the labels of its projects are of another type.
     """
-    parts = urlsplit(url)
     about = f"tasks/{task}" if project is None else f"projects/{project}"
-    servers = dict.fromkeys((server_key(url), parts.netloc + parts.path))
-    return tuple(f"{OURS}{server}/{about}" for server in servers)
+    return f"{OURS}{server_key(url)}/check/{about}"
 
 
 def is_request_about(key: str, task: int) -> bool:

@@ -14,10 +14,11 @@ from hvsa_cvat.cvat.answers.finished import CollectPolicy
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.masks.options import PublishOptions
 from hvsa_cvat.cvat.masks.publish import jobs_without_round, publish
-from hvsa_cvat.cvat.request.ask import AskOptions, Question, ask
+from hvsa_cvat.cvat.request.ask import ask
+from hvsa_cvat.cvat.request.plan import AskOptions, Question
 from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.ports import FrameSource, SegmentMaps
+from hvsa_cvat.ports import FrameSource, SegmentMaps, Shown
 from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Sample
 
 
@@ -56,9 +57,12 @@ class CvatServer:
         samples: Sequence[Sample],
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
+        shown: Shown | None = None,
     ) -> str:
         connection = self._connection
-        question = Question(key, samples, segments, expected_clicks, self._class_order())
+        if shown is not None and shown.round < self._options.publish_from:
+            shown = None
+        question = Question(key, samples, segments, expected_clicks, self._class_order(), shown)
         request = ask(connection, self._frames, question, self._options.ask)
         return request.key
 

@@ -29,15 +29,24 @@ def job_link(url: str, task: int, job: int) -> str:
     return f"{task_link(url, task)}/jobs/{job}"
 
 
-def asked_link(url: str, request: Request, frame: int) -> str | None:
-    """The very frame in the job in which people were asked about it; None where they were not.
+def asked_in(url: str, run: Run, frame: int) -> list[tuple[int, list[str]]]:
+    """Each round that asked people about a frame, and the pictures on which it did.
 
     `frame` is the position in the video.
     """
-    if frame not in request.frames:
-        return None
-    child = request.frames.index(frame)
-    for job in request.jobs:
-        if job.start <= child <= job.stop:
-            return f"{job_link(url, request.task, job.id)}?frame={child}"
-    return None
+    found = []
+    for one in run.rounds:
+        request = run.request_of(one.number)
+        if request is not None and (pictures := _asked_links(url, request, frame)):
+            found.append((one.number, pictures))
+    return found
+
+
+def _asked_links(url: str, request: Request, frame: int) -> list[str]:
+    places = [place for place, card in enumerate(request.cards) if card.sample.frame == frame]
+    return [
+        f"{job_link(url, request.task, job.id)}?frame={place}"
+        for place in places
+        for job in request.jobs
+        if job.start <= place <= job.stop
+    ]

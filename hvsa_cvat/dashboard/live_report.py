@@ -9,10 +9,13 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from hvsa_cvat.annotation.effort import PUBLISHED
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.dashboard import pictures
+from hvsa_cvat.dashboard.asked import asked_pixels
 from hvsa_cvat.dashboard.runs import RoundFacts, Run
 from hvsa_cvat.errors import SessionError
+from hvsa_cvat.plain_text import plural
 from hvsa_cvat.report import (
     AgreementReport,
     FramePicture,
@@ -71,7 +74,9 @@ def _notes(run: Run) -> Iterator[str]:
     else:
         yield f"Round {current.number} of {session.rounds_total}; next: {current.phase}."
     if current.expected_clicks is not None and current.clicks is None:
-        yield f"People are asked for about {current.expected_clicks:.0f} clicks now."
+        samples = len(current.queried)
+        minutes = PUBLISHED.minutes(samples, current.expected_clicks)
+        yield f"People are asked for {plural(samples, 'sample')} now, about {minutes:.0f} min."
     selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
     if selection is not None and selection.basis is not None:
         yield (
@@ -142,7 +147,5 @@ def _asked_in(run: Run, frame: int, own: Size, size: Size) -> NDArray[np.int8]:
     """int8 `size`: the round in which each pixel was asked for last, 0 if in none."""
     asked = np.zeros(size, np.int8)
     for one in run.rounds:
-        request = run.request_of(one.number)
-        if request is not None:
-            asked[pictures.asked_pixels(request, frame, own, size)] = one.number
+        asked[asked_pixels(run, one.number, frame, own, size)] = one.number
     return asked

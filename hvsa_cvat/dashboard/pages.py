@@ -12,12 +12,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hvsa_cvat.dashboard import encoded, links
+from hvsa_cvat.dashboard.asked import outlines_in
 from hvsa_cvat.dashboard.charts import bars, quality_curve
 from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.facts import system_facts
 from hvsa_cvat.dashboard.lists import Wish, listed, people
 from hvsa_cvat.dashboard.live_report import live_report
-from hvsa_cvat.dashboard.outlines import outlines_in
 from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import State, summarise, totals, with_enrollment
@@ -133,11 +133,6 @@ def frame(site: Site, request: Request) -> Response:
         raise HTTPException(404, _NO_MASKS)
     number = _chosen(request, "round", shown, shown[-1])
     before = _chosen(request, "before", shown, shown[max(0, shown.index(number) - 1)])
-    asked = [
-        (one.number, links.asked_link(site.url, found, at))
-        for one in run.rounds
-        if (found := run.request_of(one.number)) is not None and at in found.frames
-    ]
     return site.page(
         request,
         "frame.html.j2",
@@ -148,7 +143,7 @@ def frame(site: Site, request: Request) -> Response:
         shown=shown,
         round=number,
         before=before,
-        asked=asked,
+        asked=links.asked_in(site.url, run, at),
         outlines=outlines_in(run, at),
         link=links.frame_link(site.url, opened.number, run, at),
         made=opened.made,
@@ -184,6 +179,7 @@ def review(site: Site, request: Request) -> Response:
         hidden=hidden,
         made=opened.made,
         link=lambda at: links.frame_link(site.url, opened.number, run, at),
+        asked=lambda at: links.asked_in(site.url, run, at),
     )
 
 

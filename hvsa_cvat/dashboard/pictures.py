@@ -10,7 +10,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.dashboard.runs import Run
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.session.artefacts import VideoFiles
@@ -64,17 +63,3 @@ def resized(array: NDArray[Value], size: Size) -> NDArray[Value]:
     """(H, W) at another size, without new values."""
     taken = cv2.resize(array, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
     return np.asarray(taken, array.dtype)
-
-
-def asked_pixels(request: Request, frame: int, own: Size, size: Size) -> NDArray[np.bool_]:
-    """bool `size`: what a request asked for in a frame whose own size is `own`."""
-    asked = np.zeros(size, np.uint8)
-    scale = np.array([size[1] / own[1], size[0] / own[0]])
-    for region in request.regions:
-        if region.sample.frame == frame:
-            points = np.array(region.points).reshape(-1, 2) * scale
-            if not len(points):
-                asked[:] = 1
-            else:
-                cv2.fillPoly(asked, [np.round(points).astype(np.int32)], 1)
-    return asked.astype(np.bool_)

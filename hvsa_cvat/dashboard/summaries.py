@@ -33,14 +33,15 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Job:
-    """A part of the open request that one person has."""
+    """A part of the open request, for one person and one sitting."""
 
     id: int
     task: int
     """The child task."""
     assignee: str | None
-    frames: int
-    expected_clicks: float
+    pictures: int
+    minutes: float
+    """That it should take."""
     state: str
     """`answered`, `sent back` or `open`, as the last pass found it."""
 
@@ -63,8 +64,6 @@ class TaskSummary:
     clicks: int = 0
     budget_clicks: float | None = None
     """Clicks that may be spent in all, as far as known."""
-    expected_clicks: float | None = None
-    """Clicks that people are asked for now."""
     expected: tuple[float, ...] = ()
     """mIoU that the masks of each round are expected to have; the last one is the newest."""
     low: float | None = None
@@ -84,6 +83,11 @@ class TaskSummary:
         """Who has jobs that are not answered."""
         waiting = [job.assignee or "anyone" for job in self.jobs if job.state != "answered"]
         return tuple(dict.fromkeys(waiting))
+
+    @property
+    def open_minutes(self) -> float:
+        """What is not answered yet should take."""
+        return sum(job.minutes for job in self.jobs if job.state != "answered")
 
     @property
     def quality(self) -> float | None:
@@ -116,7 +120,6 @@ def summarise(task: int, run: Run) -> TaskSummary:
         budget_clicks=(
             session.config["budgets"][-1] * selection.full_clicks if selection is not None else None
         ),
-        expected_clicks=current.round.expected_clicks if asked else None,
         expected=tuple(one.outlook.expected_miou for one in run.rounds if one.outlook is not None),
         low=newest[0].outlook.low if newest and newest[0].outlook else None,
         high=newest[0].outlook.high if newest and newest[0].outlook else None,
@@ -136,8 +139,8 @@ def _jobs(run: Run) -> tuple[Job, ...]:
             job.id,
             request.task,
             job.assignee,
-            job.stop - job.start + 1,
-            job.expected_clicks,
+            job.pictures,
+            job.expected_minutes,
             _job_state(run, job.id),
         )
         for job in request.jobs
@@ -250,5 +253,5 @@ def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:
         "jobs": sum(job.state != "answered" for row in rows for job in row.jobs),
         "clicks": sum(row.clicks for row in rows),
         "budget": sum(row.budget_clicks or 0 for row in rows),
-        "asked": sum(row.expected_clicks or 0 for row in rows),
+        "minutes": sum(row.open_minutes for row in rows),
     }

@@ -17,6 +17,7 @@ from hvsa_cvat.session.predict import predict_masks
 from hvsa_cvat.session.publish import published_maps
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.select import select_samples
+from hvsa_cvat.session.shown import shown_masks
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import Answers
 
@@ -61,7 +62,8 @@ def _run(
         expected = float(sum(selection.expected_clicks))
         return {"queried": selection.samples, "expected_clicks": expected}
     if phase is Phase.REQUEST:
-        return {"request": request_answers(session, server, context)}
+        shown = shown_masks(session, context)
+        return {"request": request_answers(session, server, context, shown)}
     if phase is Phase.ANNOTATE and answers is not None:
         keep_answers(session, answers, server, context)
         return {"clicks": answers.total_clicks}

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.metrics import ConfusionMatrix
-from hvsa_cvat.ports import AnnotationServer
+from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.outlook import count_held_out
@@ -16,13 +16,17 @@ from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import Answers, FrameAnnotation
 
 
-def request_answers(session: Session, server: AnnotationServer, context: RunContext) -> str:
-    """Ask people for the samples of the current round; returns the request's id."""
+def request_answers(
+    session: Session, server: AnnotationServer, context: RunContext, shown: Shown | None
+) -> str:
+    """Ask people for the samples of the current round, who see `shown`; returns the request's
+    id."""
     current = session.current
     key = f"hvsa://{session.id}/rounds/{current.number}"
     selection = context.files(current.number).selection()
     expected = selection.expected_clicks if selection and current.queried else ()
-    return server.request(key, current.queried, context.segments_of(current.number), expected)
+    segments = context.segments_of(current.number)
+    return server.request(key, current.queried, segments, expected, shown)
 
 
 def collect_answers(session: Session, server: AnnotationServer) -> Answers | None:

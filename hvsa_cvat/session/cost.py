@@ -15,7 +15,7 @@ from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.correcting import CorrectingCost, correcting_cost, doubt_of
 from hvsa_cvat.session.records import CostBasis
 from hvsa_cvat.session.rounds import Round, Session
-from hvsa_cvat.types import Sample
+from hvsa_cvat.types import AnswerKind, Sample
 
 _COST_FRAMES = 32
 """The full cost is estimated from at most this many frames."""
@@ -58,41 +58,67 @@ class CostModel:
 
 def cost_model(session: Session, context: RunContext) -> CostModel:
     """The costs as they are known before the current round selects its samples."""
-    number = session.current.number
+    number, corrects = session.current.number, context.config.correcting_tolerance is not None
     small = context.segments_of(number).border_is_free
     estimated = estimated_full_clicks(number - 1, context)
-    factor = correction_of(session, context, small=small)
+    correction = correction_of(session, context, small=small)
+    first = _FIRST_CORRECTION if corrects and number == 2 else 1.0
+    correcting = correcting_cost(session, context) if corrects else None
     if context.full_clicks is not None:
         full = float(context.full_clicks)
         # predicted outlines are smoother than a person's, propagated ones rougher
         scale = full / estimated
-        if context.config.correcting_tolerance is None:
-            return CostModel(full, CostBasis.GIVEN, False, factor, scale)
         # what correcting has cost tells nothing of drawing
-        factor = _FIRST_CORRECTION if number == 2 else 1.0
-        correcting = correcting_cost(session, context)
+        factor = first if corrects else correction
         return CostModel(full, CostBasis.GIVEN, False, factor, scale, correcting)
+    factor = correction * first
     frame_clicks = answered_frame_clicks(session, context)
     if frame_clicks is None:
-        full, limited = _near_the_estimate_before(factor * estimated, number, context)
-        return CostModel(full, CostBasis.MASKS, limited, factor, 1.0)
+        full, limited = _near_the_estimate_before(correction * estimated, number, context)
+        return CostModel(full, CostBasis.MASKS, limited, factor, 1.0, correcting)
     found = frame_clicks * len(context.source)
     full, limited = _near_the_estimate_before(found, number, context)
     if small:
-        return CostModel(full, CostBasis.FRAMES, limited, factor, 1.0)
-    return CostModel(full, CostBasis.FRAMES, limited, 1.0, found / estimated)
+        return CostModel(full, CostBasis.FRAMES, limited, factor, 1.0, correcting)
+    return CostModel(full, CostBasis.FRAMES, limited, first, found / estimated, correcting)
 
 
 def answered_frame_clicks(session: Session, context: RunContext) -> float | None:
-    """Mean clicks of a frame, over the frames that people have answered as a whole; None before
-    the first."""
+    """Mean clicks of a frame, over the frames that people have drawn as a whole; None before the
+    first."""
     whole = [
-        one
+        drawn_in(one, context)
         for one in session.rounds
         if one.clicks and one.queried and not context.segments_of(one.number).border_is_free
     ]
-    frames = sum(len(one.queried) for one in whole)
-    return sum(one.clicks or 0 for one in whole) / frames if frames else None
+    frames = sum(one.samples for one in whole)
+    return sum(one.clicks for one in whole) / frames if frames else None
+
+
+@dataclass(frozen=True)
+class DrawnSamples:
+    """The samples of one round that people drew from nothing."""
+
+    samples: int
+    clicks: float
+    expected_clicks: float
+
+
+def drawn_in(done: Round, context: RunContext) -> DrawnSamples:
+    """What people drew in an answered round; what correcting costs tells nothing of drawing."""
+    if context.config.correcting_tolerance is None:
+        return DrawnSamples(len(done.queried), done.clicks or 0, done.expected_clicks or 0.0)
+    selection = context.files(done.number).selection()
+    if selection is None:
+        return DrawnSamples(0, 0.0, 0.0)
+    answers = context.files(done.number).answers()
+    drawn = {one for one in answers.clicks if answers.kind(one) is AnswerKind.DRAWN}
+    pairs = zip(selection.samples, selection.expected_clicks, strict=True)
+    return DrawnSamples(
+        len(drawn),
+        sum(answers.clicks[one].total for one in drawn),
+        sum(expected for sample, expected in pairs if sample in drawn),
+    )
 
 
 def _near_the_estimate_before(found: float, number: int, context: RunContext) -> tuple[float, bool]:
@@ -122,7 +148,7 @@ def round_budget(session: Session, context: RunContext, costs: CostModel) -> flo
     return max(on_plan, shared, _LEAST_SHARE * promised * costs.full_clicks)
 
 
-def cost_correction(rounds: Iterable[Round]) -> float:
+def cost_correction(rounds: Iterable[DrawnSamples]) -> float:
     """Actual over estimated clicks of these rounds, by which the next estimates are multiplied."""
     actual = estimated = 0.0
     factor = 1.0
@@ -156,9 +182,9 @@ def correction_of(session: Session, context: RunContext, *, small: bool) -> floa
     """
     known = context.full_clicks is not None
     return cost_correction(
-        one
+        drawn_in(one, context)
         for one in session.rounds
-        if not known or context.segments_of(one.number).border_is_free == small
+        if one.clicks and (not known or context.segments_of(one.number).border_is_free == small)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,10 +17,22 @@ def published_maps(
 ) -> Iterator[tuple[int, LabelMap]]:
     """(frame, label map) as a round shows them: its predictions, and over them what people have
     answered. `names` are those of the frames."""
+    label_map = published_map(session, store, round_number, names)
+    for frame in range(len(names)):
+        yield frame, label_map(frame)
+
+
+def published_map(
+    session: Session, store: Store, round_number: int, names: Sequence[str]
+) -> Callable[[int], LabelMap]:
+    """The same for single frames."""
     answers = all_answers(session, store)
-    for frame, name in enumerate(names):
-        label_map = store.round(round_number).label_map(name)
-        if frame in answers:
-            known = answers[frame].label_map
-            label_map = np.where(known == IGNORE, label_map, known)
-        yield frame, label_map
+
+    def label_map(frame: int) -> LabelMap:
+        predicted = store.round(round_number).label_map(names[frame])
+        if frame not in answers:
+            return predicted
+        known = answers[frame].label_map
+        return np.where(known == IGNORE, predicted, known)
+
+    return label_map

@@ -23,18 +23,17 @@ from hvsa_cvat.annotation.clicks import AnnotationRules, click_cost, mimic_annot
 from hvsa_cvat.annotation.correcting import Answered, cheapest_answer
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write, write_npz
-from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps, silent
+from hvsa_cvat.ports import FrameSource, Progress, SegmentMaps, Shown, silent
 from hvsa_cvat.simulation.datasets import LabelMaps
 from hvsa_cvat.types import AnswerKind, Answers, Clicks, FrameAnnotation, LabelMap, Sample
 
-_PUBLISHED = "published"
 _DAMAGED_ZIP = (zipfile.BadZipFile, zlib.error, RuntimeError)
 
 
 class SimulatedServer:
     """An `AnnotationServer` that answers every request at once, with polygons around `truths`.
 
-    With a `tolerance`, in pixels, it corrects what was published last, where that takes fewer
+    With a `tolerance`, in pixels, it corrects the masks that it is shown, where that takes fewer
     clicks than drawing (see `cheapest_answer`).
 
     Requests are kept in `folder/requests`, each with the segments and the masks of the time of the
@@ -63,6 +62,7 @@ class SimulatedServer:
         samples: Sequence[Sample],
         segments: SegmentMaps,
         expected_clicks: Sequence[float] = (),
+        shown: Shown | None = None,
     ) -> str:
         wanted = sorted(set(samples))
         if len(wanted) != len(samples):
@@ -84,8 +84,8 @@ class SimulatedServer:
         with atomic_directory(self._path(request)) as folder:
             asked = sorted({sample.frame for sample in wanted})
             write_npz(folder / "segments.npz", ((str(t), segments[t]) for t in asked))
-            if self._tolerance is not None:
-                write_npz(folder / "shown.npz", ((str(t), self._published(t)) for t in asked))
+            if shown is not None:
+                write_npz(folder / "shown.npz", ((str(t), shown.label_map(t)) for t in asked))
             content = {"key": key, "samples": pairs, "border_is_free": segments.border_is_free}
             (folder / "request.json").write_text(json.dumps(content))
         return request
@@ -125,21 +125,9 @@ class SimulatedServer:
 
     def publish(self, round_number: int, label_maps: Iterable[tuple[int, LabelMap]]) -> None:
         """Write each label map to `folder/published/NAME.png`, 8-bit class indices."""
-        with atomic_directory(self._folder / _PUBLISHED) as folder:
+        with atomic_directory(self._folder / "published") as folder:
             for frame, label_map in label_maps:
-                path = folder / self._mask_name(frame)
-                PillowImage.fromarray(label_map).save(path)
-
-    def _mask_name(self, frame: int) -> str:
-        return f"{self._frames.names[frame]}.png"
-
-    def _published(self, frame: int) -> LabelMap:
-        path = self._folder / _PUBLISHED / self._mask_name(frame)
-        try:
-            with PillowImage.open(path, formats=["PNG"]) as image:
-                return np.asarray(image, np.uint8)
-        except (OSError, ValueError, SyntaxError) as error:
-            raise _lost(path) from error
+                PillowImage.fromarray(label_map).save(folder / f"{self._frames.names[frame]}.png")
 
     def full_cost(self, progress: Progress = silent) -> int:
         """How many clicks it takes to annotate every frame of the video as a whole.

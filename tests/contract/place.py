@@ -27,7 +27,7 @@ LABELS: list[Json] = [
     {"name": "road", "color": "#804080", "type": "any", "attributes": []},
     {"name": "sky", "color": "#4682b4", "type": "mask", "attributes": []},
     {
-        "name": "hvsa:region",
+        "name": "line",
         "color": "#ffffff",
         "type": "polyline",
         "attributes": [
@@ -40,6 +40,7 @@ LABELS: list[Json] = [
             }
         ],
     },
+    {"name": "to check", "color": "#ff0000", "type": "tag", "attributes": []},
 ]
 
 

@@ -70,10 +70,10 @@ def test_an_attribute_left_out_has_its_default_when_read(
     client: CvatClient, job: Json, labels: dict[str, Json]
 ) -> None:
     """But not in the answer to the creation."""
-    region = labels["hvsa:region"]
-    (spec,) = region["attributes"]
-    outline = box(region["id"], [0, 0, 4, 0, 4, 4, 0, 0], type="polyline")
-    (made,) = write(client, job, "create", outline)
+    line = labels["line"]
+    (spec,) = line["attributes"]
+    drawn = box(line["id"], [0, 0, 4, 0, 4, 4, 0, 0], type="polyline")
+    (made,) = write(client, job, "create", drawn)
     assert made["attributes"] == []
     default = [{"spec_id": spec["id"], "value": UNSET}]
     assert read(client, job) == {made["id"]: {**made, "attributes": default}}
@@ -82,11 +82,11 @@ def test_an_attribute_left_out_has_its_default_when_read(
 def test_a_relabelled_shape_has_the_attributes_of_its_new_label(
     client: CvatClient, job: Json, labels: dict[str, Json]
 ) -> None:
-    region, road = labels["hvsa:region"], labels["road"]["id"]
-    (spec,) = region["attributes"]
+    line, road = labels["line"], labels["road"]["id"]
+    (spec,) = line["attributes"]
     chosen = [{"spec_id": spec["id"], "value": "sky"}]
-    outline = box(region["id"], [0, 0, 4, 0, 4, 4, 0, 0], type="polyline", attributes=chosen)
-    (made,) = write(client, job, "create", outline)
+    drawn = box(line["id"], [0, 0, 4, 0, 4, 4, 0, 0], type="polyline", attributes=chosen)
+    (made,) = write(client, job, "create", drawn)
     write(client, job, "update", {**made, "label_id": road, "attributes": []})
     assert read(client, job)[made["id"]]["attributes"] == []
     write(client, job, "update", made | {"attributes": []})
@@ -116,28 +116,42 @@ def test_masks_are_not_checked(client: CvatClient, job: Json, road: int) -> None
         write(client, job, "create", box(road, [0, 1, 2, 3], type="mask"))
 
 
-def test_a_closed_outline_keeps_class_group_and_source(
-    client: CvatClient, job: Json, labels: dict[str, Json]
+def test_a_mask_keeps_its_group_when_its_class_changes(
+    client: CvatClient, job: Json, labels: dict[str, Json], road: int
 ) -> None:
-    region = labels["hvsa:region"]
-    (spec,) = region["attributes"]
-    outline = {
-        "type": "polyline",
+    mask = {
+        "type": "mask",
         "frame": 1,
-        "label_id": region["id"],
-        "points": [1.0, 1.0, 7.0, 1.0, 7.0, 6.0, 1.0, 1.0],
+        "label_id": labels["sky"]["id"],
+        "points": [0.0, 4.0, 2.0, 1.0, 3.0, 2.0],
         "group": 17,
         "source": "auto",
         "z_order": 0,
-        "attributes": [{"spec_id": spec["id"], "value": UNSET}],
+        "attributes": [],
     }
-    (made,) = write(client, job, "create", outline)
+    (made,) = write(client, job, "create", mask)
     stored = read(client, job)[made["id"]]
-    assert {name: stored[name] for name in outline} == outline
-    outline["attributes"] = [{"spec_id": spec["id"], "value": "sky"}]
-    write(client, job, "update", {**outline, "id": made["id"]})
+    assert {name: stored[name] for name in mask} == mask
+    write(client, job, "update", {**stored, "label_id": road})
     stored = read(client, job)[made["id"]]
-    assert {name: stored[name] for name in outline} == outline
+    assert {name: stored[name] for name in mask} == {**mask, "label_id": road}
+
+
+def test_a_tag_is_made_read_and_removed(
+    client: CvatClient, job: Json, labels: dict[str, Json]
+) -> None:
+    tag = {
+        "frame": 1,
+        "label_id": labels["to check"]["id"],
+        "source": "auto",
+        "group": 0,
+        "attributes": [],
+    }
+    (made,) = write(client, job, "create", tag, kind="tags")
+    stored = read(client, job, "tags")[made["id"]]
+    assert {name: stored[name] for name in tag} == tag
+    write(client, job, "delete", stored, kind="tags")
+    assert read(client, job, "tags") == {}
 
 
 @pytest.mark.parametrize(

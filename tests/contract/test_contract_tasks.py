@@ -33,18 +33,6 @@ def test_a_label_added_later_comes_last(client: CvatClient, own: Own) -> None:
     assert [row["name"] for row in rows] == [*(label["name"] for label in LABELS), "car"]
 
 
-def test_an_attribute_gains_values_and_keeps_its_id(client: CvatClient, own: Own) -> None:
-    project = own.project("growing")
-    before = client.rows("labels", project_id=project["id"])
-    label = {name: before[-1][name] for name in ("id", "name", "color", "type")}
-    (attribute,) = before[-1]["attributes"]
-    longer = {**attribute, "values": [*attribute["values"], "car"]}
-    edit = {"labels": [{**label, "attributes": [longer]}]}
-    client.send("PATCH", f"projects/{project['id']}", edit)
-    after = client.rows("labels", project_id=project["id"])
-    assert after == [*before[:-1], {**before[-1], "attributes": [longer]}]
-
-
 def test_a_task_in_a_project_has_the_projects_labels(
     client: CvatClient, project: Json, images: Json
 ) -> None:

@@ -20,8 +20,9 @@ The server:
 
 People in the web interface:
     ann = cvat.person("ann"); ann.draw(job, {"frame": 0, "label_id": 1, "points": [...]})
-    set_class, relabel, move, delete, delete_and_undo, copy, remove_all, finish, reopen, reject,
-    accept, resolve, draw_track; `ann.call(method, path, body)` for all else. None of it is logged.
+    set_class, relabel, move, carve, delete, delete_and_undo, copy, remove_tag, remove_all, finish,
+    reopen, reject, accept, resolve, draw_track; `ann.call(method, path, body)` for all else. None
+    of it is logged.
 
 Disturbances:
     cvat.requests                     every request: number, method, path, query, size, user, status

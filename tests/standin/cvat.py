@@ -332,6 +332,16 @@ class Person:
         row = {**self._shape(job, shape_id), "label_id": label_id, "attributes": []}
         self.save(job, "update", "shapes", row)
 
+    def carve(self, job: Job | int, shape_id: int, points: Sequence[float]) -> None:
+        """ "Remove underlying pixels", when somebody draws over the shape: the source stays."""
+        self.save(job, "update", "shapes", {**self._shape(job, shape_id), "points": list(points)})
+
+    def remove_tag(self, job: Job | int, frame: int) -> None:
+        """The x of a tag on a frame: of the first one."""
+        tags = self.cvat.job(_id(job)).tags.values()
+        row = next(tag for tag in tags if tag["frame"] == frame)
+        self.save(job, "delete", "tags", copy.deepcopy(dict(row)))
+
     def move(self, job: Job | int, shape_id: int, points: Sequence[float]) -> None:
         """What was automatic is semi-automatic now."""
         row = {**self._shape(job, shape_id), "points": list(points)}

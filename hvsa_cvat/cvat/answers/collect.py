@@ -13,6 +13,7 @@ from hvsa_cvat.cvat.answers.send_back import finish_sending_back, send_back, was
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.state import ChildJob, CollectedAnswers, Request
+from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import Answers
 
 
@@ -20,8 +21,11 @@ def collect(connection: TaskConnection, request: Request, policy: CollectPolicy)
     """The answers once all jobs of the request are finished, else None.
 
     A finished job with gaps goes back to its annotator, once: with an issue on each frame that has
-    gaps, and in the state `rejected`. `ServerError` where somebody has deleted the jobs.
+    gaps, and in the state `rejected`. `ServerError` where somebody has deleted the jobs, and where
+    version 0.1 made the request.
     """
+    if not request.cards:
+        raise ServerError(_asked_by_old_version(connection, request))
     reader = RequestReader(connection, request, policy)
     rows = reader.rows()
     gone = [job.id for job in request.jobs if job.id not in rows]
@@ -52,7 +56,7 @@ def revised(connection: TaskConnection, request: Request, policy: CollectPolicy)
     """
     requests = connection.state.requests
     collected = requests.collected(request.task)
-    if collected is None:
+    if collected is None or not request.cards:  # version 0.1 asked in another form
         return None
     reader = RequestReader(connection, request, policy)
     rows = reader.rows()
@@ -77,6 +81,14 @@ def revised(connection: TaskConnection, request: Request, policy: CollectPolicy)
     return answers if collected.revised else None
 
 
+def _asked_by_old_version(connection: TaskConnection, request: Request) -> str:
+    task = connection.task.id
+    return (
+        f"task {request.task} asks about task {task} in the form of hvsa-agent 0.1; finish the "
+        f"round with that version, or ask again: hvsa-agent sync --task {task} --ask-again"
+    )
+
+
 def _take_or_send_back(
     connection: TaskConnection,
     request: Request,
@@ -93,7 +105,7 @@ def _take_or_send_back(
     if not reader.was_read(read.row):
         reader.log_reading(read)
     if read.answers.gaps and not was_sent_back(connection.state, row):
-        if send_back(connection, read.row, read.answers, reader.labels):
+        if send_back(connection, read.row, reader.cards(job), read.answers, reader.labels):
             who = assignee_of(row) or "its annotator"
             reader.log(job.id, f"goes back to {who} because of the gaps; it goes back only once")
         return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from hvsa_cvat.cvat.answers.finished import CollectPolicy, is_finished, read_unchanged
-from hvsa_cvat.cvat.answers.read_job import read_shape
+from hvsa_cvat.cvat.answers.read_shape import read_shape
 from hvsa_cvat.cvat.answers.remarks import Remark, TakeRemark, remark_lines
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.exchange import Json

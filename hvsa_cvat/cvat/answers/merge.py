@@ -8,16 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from hvsa_cvat.cvat.answers.read_job import JobAnswers
-from hvsa_cvat.types import Answers, Clicks, Sample
+from hvsa_cvat.types import AnswerKind, Answers, Clicks, Sample
 
 
 def merge(jobs: Sequence[JobAnswers]) -> Answers:
-    """The annotations of all jobs in order of frames, and the clicks of all samples."""
+    """The annotations of all jobs in order of frames, and the clicks and kinds of all samples."""
     annotations = [one for job in jobs for one in job.annotations]
     clicks: dict[Sample, Clicks] = {}
+    kinds: dict[Sample, AnswerKind] = {}
     for job in jobs:
         clicks |= job.clicks
-    return Answers(tuple(sorted(annotations, key=lambda one: one.frame)), clicks)
+        kinds |= job.kinds
+    return Answers(tuple(sorted(annotations, key=lambda one: one.frame)), clicks, kinds)
 
 
 def digest_of(answers: Answers) -> str:

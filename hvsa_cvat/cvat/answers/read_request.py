@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 
+from hvsa_cvat.cvat.answers.child_labels import ChildLabels
 from hvsa_cvat.cvat.answers.finished import (
     CollectPolicy,
     assignee_of,
@@ -13,8 +14,8 @@ from hvsa_cvat.cvat.answers.finished import (
     is_finished,
     read_unchanged,
 )
-from hvsa_cvat.cvat.answers.outlines import ChildLabels
-from hvsa_cvat.cvat.answers.read_job import Assignment, JobAnswers, read_answers
+from hvsa_cvat.cvat.answers.read_card import AskedCard
+from hvsa_cvat.cvat.answers.read_job import JobAnswers, read_answers
 from hvsa_cvat.cvat.answers.remarks import remark_lines
 from hvsa_cvat.cvat.answers.send_back import percent, was_sent_back
 from hvsa_cvat.cvat.connection import TaskConnection
@@ -60,16 +61,24 @@ class RequestReader:
         if found is None:
             return None
         row, annotations = found
-        frames = range(job.start, job.stop + 1)
-        asked = Assignment(
-            frames,
-            tuple(region for region in self._request.regions if region.child_frame in frames),
-            {frame: self._request.frames[frame] for frame in frames},
-            partial(self._connection.state.requests.numbers, self._request.key),
-            self._connection.task.size,
-        )
-        threshold = self._policy.gap_threshold
-        return ReadJob(row, read_answers(asked, annotations, self.labels, threshold))
+        return ReadJob(row, self._read(self.cards(job), annotations))
+
+    def cards(self, job: ChildJob) -> list[AskedCard]:
+        """The cards of a job as they were asked."""
+        request, requests = self._request, self._connection.state.requests
+        return [
+            AskedCard(
+                number,
+                request.cards[number],
+                requests.content(request.key, number),
+                tuple(part for part in request.parts if part.card == number),
+            )
+            for number in range(job.start, job.stop + 1)
+        ]
+
+    def _read(self, cards: Sequence[AskedCard], annotations: Json) -> JobAnswers:
+        size, threshold = self._connection.task.size, self._policy.gap_threshold
+        return read_answers(cards, annotations, self.labels, size, threshold)
 
     def was_read(self, row: Json) -> bool:
         """Whether the job has been read as it is now."""
@@ -91,7 +100,7 @@ class RequestReader:
             self.log(job, line)
         uncovered = sorted((-share, sample) for sample, share in answers.uncovered.items() if share)
         who = assignee_of(read.row)
-        samples = f"{len(uncovered)} of its {len(answers.uncovered)} samples"
+        samples = f"{len(uncovered)} of its {len(answers.uncovered)} pictures"
         text = f"finished{f' by {who}' if who else ''}; {samples} have pixels without a class"
         named = [
             f"{percent(-share)} on frame {self._connection.task.media.numbers[sample.frame]}"

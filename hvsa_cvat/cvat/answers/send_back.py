@@ -1,7 +1,7 @@
 """Sending a job with gaps back to its annotator, exactly once, even if the process ends on the way.
 
 The server has no single request for this. First the issues are made, which are found again by job,
-frame and the beginning of their message. Then the job's date is remembered and its state is set.
+picture and the beginning of their message. Then the job's date is remembered and its state is set.
 Setting it changes the date: a finished job with the remembered date has not been sent back yet.
 """
 
@@ -10,35 +10,41 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from hvsa_cvat.cvat.answers.outlines import ChildLabels
+from hvsa_cvat.cvat.answers.child_labels import ChildLabels
+from hvsa_cvat.cvat.answers.read_card import AskedCard
 from hvsa_cvat.cvat.answers.read_job import JobAnswers
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.exchange import Json
-from hvsa_cvat.cvat.request.outline_shape import outline_shape
-from hvsa_cvat.cvat.state import Reading, Region, State
+from hvsa_cvat.cvat.request.make_masks import tag_of
+from hvsa_cvat.cvat.request.parts import part_shapes
+from hvsa_cvat.cvat.state import Part, Reading, State
 
 _MARK = "HVSA: "
 
+_CHECK = "Look at the picture, correct what is wrong, and click the x of the tag."
 _WHAT_TO_DO = (
-    "Give it a class or draw it, up to its edges, and finish the job again. What you cannot tell "
-    "you may leave as it is: a job comes back only once."
+    "Then finish the job again. What you cannot tell you may leave: it comes back only once."
 )
 
 
 def send_back(
-    connection: TaskConnection, row: Json, answers: JobAnswers, labels: ChildLabels
+    connection: TaskConnection,
+    row: Json,
+    cards: Sequence[AskedCard],
+    answers: JobAnswers,
+    labels: ChildLabels,
 ) -> bool:
-    """Make an issue on each frame with a gap and set the state of the job, `row`, to `rejected`.
+    """Make an issue on each picture with a gap and set the state of the job, `row`, to `rejected`.
 
-    Outlines that the annotator has removed, and that are needed, are put back. False where the job
-    is not completed any more.
+    Masks that the annotator has removed, and that nothing replaces, are put back, and the tags of
+    their pictures. False where the job is not completed any more.
     """
     job, client = row["id"], connection.client
     for frame, box, message in _messages(answers):
         body = {"job": job, "frame": frame, "position": list(box), "message": message}
         client.create("issues", body, partial(_find_issue, client, job, frame))
-    _put_back_outlines(connection, job, answers.lost, labels)
+    _put_back(connection, job, cards, answers.lost, labels)
     row = client.get(f"jobs/{job}")
     if row["state"] != "completed":
         return False
@@ -68,16 +74,26 @@ def percent(share: float) -> str:
     return "less than 1 %" if share < 0.01 else f"{100 * share:.0f} %"
 
 
-def _put_back_outlines(
-    connection: TaskConnection, job: int, lost: Sequence[Region], labels: ChildLabels
+def _put_back(
+    connection: TaskConnection,
+    job: int,
+    cards: Sequence[AskedCard],
+    lost: Sequence[Part],
+    labels: ChildLabels,
 ) -> None:
-    """Safe to repeat: the reading before it finds outlines that were put back by their group."""
-    if not lost or labels.region is None:
+    """Safe to repeat: the reading before it finds masks that were put back by their groups."""
+    ids = labels.ids()
+    shapes: list[Json] = []
+    for asked in cards:
+        mine = {p.number: p for p in lost if p.card == asked.number and p.label in ids}
+        shapes += part_shapes(asked.card, asked.content, mine, ids)
+    if not shapes or labels.tag is None:
         return
-    outlines = [outline_shape(region, labels.region, labels.choice) for region in lost]
-    content = {"version": 0, "shapes": outlines, "tags": [], "tracks": []}
+    pictures = sorted({shape["frame"] for shape in shapes})
+    tags = [tag_of(frame, labels.tag) for frame in pictures]
+    content = {"version": 0, "shapes": shapes, "tags": tags, "tracks": []}
     connection.client.send("PATCH", f"jobs/{job}/annotations", content, action="create")
-    connection.log(f"job {job}: {len(lost)} removed outlines are put back")
+    connection.log(f"job {job}: {len(shapes)} removed masks are put back")
 
 
 def _reject(connection: TaskConnection, row: Json) -> None:
@@ -103,9 +119,13 @@ def _messages(answers: JobAnswers) -> Iterator[tuple[int, tuple[int, int, int, i
     """Frame, box and text of each issue."""
     if answers.is_empty:
         first = answers.gaps[0]
-        yield first.frame, first.box, f"{_MARK}nothing in this job has a class yet. {_WHAT_TO_DO}"
+        text = "nobody has checked anything in this job yet: all red tags are still there."
+        yield first.card, first.box, f"{_MARK}{text} {_CHECK} {_WHAT_TO_DO}"
         return
     for gap in answers.gaps:
-        parts = "the part" if gap.samples == 1 else f"the {gap.samples} unfinished parts"
-        text = f"{percent(gap.share)} of {parts} asked for on this frame has no class yet."
-        yield gap.frame, gap.box, f"{_MARK}{text} {_WHAT_TO_DO}"
+        if gap.checked:
+            text = f"{percent(gap.share)} of what is asked for on this picture has no class yet."
+            yield gap.card, gap.box, f"{_MARK}{text} Paint it, up to its edges. {_WHAT_TO_DO}"
+        else:
+            text = "the red tag is still on this picture."
+            yield gap.card, gap.box, f"{_MARK}{text} {_CHECK} {_WHAT_TO_DO}"

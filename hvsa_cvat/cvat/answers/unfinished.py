@@ -27,8 +27,9 @@ class UnfinishedJob:
     state: str
     """As the server calls it, or `deleted`."""
     stage: str
-    frames: int
+    pictures: int
     expected_clicks: float
+    expected_minutes: float
     link: str
 
 
@@ -37,22 +38,21 @@ def unfinished_jobs(
 ) -> list[UnfinishedJob]:
     """The jobs of a request that are not finished, and who has them."""
     rows = child_job_rows(client, request)
-    outlined = {region.child_frame for region in request.regions if region.points}
     jobs = []
     for job in request.jobs:
         row = rows.get(job.id, {"state": "deleted", "stage": ""})
         if is_finished(row, policy):
             continue
-        frames = range(job.start, job.stop + 1)
         jobs.append(
             UnfinishedJob(
                 job=job.id,
                 assignee=assignee_of(row),
                 state=row["state"],
                 stage=row["stage"],
-                frames=len(frames),
+                pictures=job.pictures,
                 expected_clicks=job.expected_clicks,
-                link=job_link(client, request, job.id, not outlined.isdisjoint(frames)),
+                expected_minutes=job.expected_minutes,
+                link=job_link(client, request, job.id),
             )
         )
     return jobs

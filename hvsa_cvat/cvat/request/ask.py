@@ -1,58 +1,29 @@
-"""Asking people: a child task in a companion project, with the samples shown on its frames.
+"""Asking people: a child task in a companion project, with the samples as its frames.
 
-The child task is a task of its own, because CVAT adds neither frames nor jobs to a task that
-exists, and because the watched task belongs to its team. Whatever we make has a key by which it is
-looked up first, so that every step may be repeated by a process that knows nothing of the one
-before.
+Each sample is a picture of its own, a card, with our masks on it and a red tag that says that
+nobody has checked it. The child task is a task of its own, because CVAT adds neither frames nor
+jobs to a task that exists, and because the watched task belongs to its team. Whatever we make has a
+key by which it is looked up first, so that every step may be repeated by a process that knows
+nothing of the one before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from itertools import groupby
 
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.request.assign import assign_jobs, find_person
 from hvsa_cvat.cvat.request.child_task import describe_child
 from hvsa_cvat.cvat.request.companion_project import open_companion_project
-from hvsa_cvat.cvat.request.guide import check_names
-from hvsa_cvat.cvat.request.links import job_link
-from hvsa_cvat.cvat.request.make_outlines import make_outlines
+from hvsa_cvat.cvat.request.links import job_link, list_link
+from hvsa_cvat.cvat.request.make_masks import make_masks
 from hvsa_cvat.cvat.request.make_task import find_or_make
-from hvsa_cvat.cvat.request.plan import plan_request
+from hvsa_cvat.cvat.request.plan import AskOptions, Question, plan_request
 from hvsa_cvat.cvat.state import Request
-from hvsa_cvat.errors import ConfigError, SessionError
-from hvsa_cvat.ports import FrameSource, SegmentMaps
-from hvsa_cvat.types import Sample
-
-
-@dataclass(frozen=True)
-class Question:
-    """What people are asked."""
-
-    key: str
-    """Becomes the child task's issue tracker link."""
-    samples: Sequence[Sample]
-    segments: SegmentMaps
-    expected_clicks: Sequence[float]
-    """Of each sample."""
-    class_order: Sequence[int]
-    """Class indices, the most frequent class first."""
-
-
-@dataclass(frozen=True)
-class AskOptions:
-    """Whom to ask, and what they see."""
-
-    annotators: tuple[str, ...] = ()
-    """User names; without any the request is one job that nobody has."""
-    darkness: float = 0.65
-    """Share of its brightness that the surroundings of the samples lose. A third of it is left:
-    enough to understand the scene by, too little to be taken for a part that counts."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.darkness <= 1:
-            raise ConfigError(f"darkness must lie between 0 and 1, not {self.darkness}")
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.plain_text import plural
+from hvsa_cvat.ports import FrameSource
 
 
 def ask(
@@ -61,32 +32,26 @@ def ask(
     """Ask people a question. Safe to repeat.
 
     The frames are divided so that each person has about the same number of clicks, whatever the
-    number of frames; within a job they are in order of time.
+    number of frames. What one person has is one job or several, each of one sitting; within a job
+    frames are in order of time.
     """
     client, state, task = connection.client, connection.state, connection.task
     known = _known(connection, question)
     if known is not None:
         return known
     _check(question, frames)
-    check_names(task.labels.names, task.id)
-    people = [find_person(client, name) for name in dict.fromkeys(options.annotators)]
-    plan = plan_request(
-        question.samples,
-        question.expected_clicks,
-        question.segments,
-        len(people),
-        connection.progress,
-    )
+    people = [find_person(client, name) for name in options.people]
+    plan = plan_request(question, options, connection.progress)
     project = open_companion_project(connection, question.class_order)
     wanted = describe_child(task, question.key, plan, project)
-    number, jobs = find_or_make(connection, wanted, frames, options.darkness)
-    outlines: dict[int, int] = {}
+    number, jobs = find_or_make(connection, wanted, frames)
+    shapes: dict[int, int] = {}
     for job in jobs:
-        outlines |= make_outlines(connection, wanted, job)
+        shapes |= make_masks(connection, wanted, job)
     assigned = assign_jobs(connection, wanted, jobs, people)
-    state.requests.save_numbers(question.key, (one.array for one in plan.numbers))
-    regions = tuple(replace(region, shape=outlines.get(region.number)) for region in plan.regions)
-    request = Request(question.key, project.id, number, plan.frames, regions, assigned)
+    state.requests.save_contents(question.key, (one.array for one in plan.contents))
+    parts = tuple(replace(part, shape=shapes[part.number]) for part in plan.parts)
+    request = Request(question.key, project.id, number, plan.cards, parts, assigned)
     state.requests.save(request)
     _tell(connection, request)
     return request
@@ -95,7 +60,7 @@ def ask(
 def _known(connection: TaskConnection, question: Question) -> Request | None:
     """The request of this key, if it is wholly made."""
     known = connection.state.requests.get(question.key)
-    if known is not None and {region.sample for region in known.regions} != set(question.samples):
+    if known is not None and {card.sample for card in known.cards} != set(question.samples):
         raise SessionError(
             f"request {question.key} in {connection.state.path} asked for other samples; choose "
             "another workspace"
@@ -115,12 +80,14 @@ def _check(question: Question, frames: FrameSource) -> None:
 
 
 def _tell(connection: TaskConnection, request: Request) -> None:
-    for job in request.jobs:
-        frames = range(job.start, job.stop + 1)
-        many = "1 frame" if len(frames) == 1 else f"{len(frames)} frames"
-        outlined = any(r.points for r in request.regions if r.child_frame in frames)
+    client = connection.client
+    # jobs of one person lie side by side
+    for person, group in groupby(request.jobs, key=lambda job: job.assignee):
+        jobs = list(group)
+        pictures = plural(sum(job.pictures for job in jobs), "picture")
+        minutes = sum(job.expected_minutes for job in jobs)
+        link = job_link(client, request, jobs[0].id) if len(jobs) == 1 else list_link(client)
         connection.log(
-            f"{job.assignee or 'nobody'} has {many} of task {request.task}, about "
-            f"{job.expected_clicks:.0f} clicks: "
-            f"{job_link(connection.client, request, job.id, outlined)}"
+            f"{person or 'nobody'} has {pictures} in {plural(len(jobs), 'job')} of task "
+            f"{request.task}, about {minutes:.0f} min: {link}"
         )

@@ -41,14 +41,15 @@ def find_person(client: CvatClient, name: str) -> Person:
 def assign_jobs(
     connection: TaskConnection, wanted: ChildTask, jobs: Sequence[Json], people: Sequence[Person]
 ) -> tuple[ChildJob, ...]:
-    """Give the jobs to `people`, one each. A job that somebody has stays with them."""
-    if idle := [person.name for person in people[len(jobs) :]]:
+    """Give the jobs to `people` as planned. A job that somebody has stays with them."""
+    shares = wanted.plan.shares
+    if idle := [person.name for person in people[shares[-1].person + 1 :]]:
         connection.log(
             f"fewer frames than annotators: nothing for {', '.join(idle)} in {wanted.name}"
         )
     assigned = []
-    for i, (job, share) in enumerate(zip(jobs, wanted.plan.shares, strict=True)):
-        name = _assign(connection, job, people[i] if people else None)
+    for job, share in zip(jobs, shares, strict=True):
+        name = _assign(connection, job, people[share.person] if people else None)
         assigned.append(ChildJob(job["id"], share.start, share.stop, name, share.expected_clicks))
     return tuple(assigned)
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hvsa_cvat.cvat.request.companion_project import CompanionProject, fit_name
 from hvsa_cvat.cvat.request.plan import Plan
+from hvsa_cvat.cvat.state import Card
 from hvsa_cvat.cvat.task import WatchedTask
-from hvsa_cvat.types import Size
+from hvsa_cvat.types import Packed, Size
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,12 @@ class ChildTask:
     project: CompanionProject
     plan: Plan
     files: tuple[str, ...]
-    """The file name of each frame, in order."""
-    size: Size
-    """Of the frames, (H, W)."""
+    """The file name of each card, in order."""
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        """(H, W) of the picture of each card."""
+        return tuple(card.size for card in self.plan.cards)
 
 
 def describe_child(task: WatchedTask, key: str, plan: Plan, project: CompanionProject) -> ChildTask:
@@ -32,6 +38,26 @@ def describe_child(task: WatchedTask, key: str, plan: Plan, project: CompanionPr
     found = re.search(r"/rounds/(\d+)$", key)
     head = f"HVSA round {found[1]}: " if found else "HVSA: "
     name = fit_name(head, task.name, f"(task {task.id})")
-    numbers = [task.media.numbers[position] for position in plan.frames]
-    files = tuple(f"p{task.id}_f{number:06d}.png" for number in numbers)
-    return ChildTask(key, name, project, plan, files, task.size)
+    labels: list[list[int]] = [[] for _ in plan.cards]
+    for part in plan.parts:
+        labels[part.card].append(part.label)
+    files = tuple(
+        _file_name(task, card, _digest(card, content, shown))
+        for card, content, shown in zip(plan.cards, plan.contents, labels, strict=True)
+    )
+    return ChildTask(key, name, project, plan, files)
+
+
+def _file_name(task: WatchedTask, card: Card, digest: str) -> str:
+    """Says where the card lies: task and frame, its place there in pixels, how far enlarged."""
+    number = task.media.numbers[card.sample.frame]
+    place = f"x{card.left}_y{card.top}_z{card.factor}"
+    return f"p{task.id}_f{number:06d}_{place}_{digest}.png"
+
+
+def _digest(card: Card, content: Packed, labels: Sequence[int]) -> str:
+    """Differs between cards that show something else: a session that began anew uses the keys of
+    the one before, and may ask for other samples."""
+    digest = hashlib.sha256(repr((card, labels)).encode())
+    digest.update(content.array.tobytes())
+    return digest.hexdigest()[:8]

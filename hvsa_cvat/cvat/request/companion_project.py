@@ -9,20 +9,16 @@ from hvsa_cvat.cvat.connection import Log, TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Uncertain
 from hvsa_cvat.cvat.http.exchange import Json
-from hvsa_cvat.cvat.keys import OURS, companion_keys
-from hvsa_cvat.cvat.request.guide import (
-    CLASS_ATTRIBUTE,
-    REGION_LABEL,
-    UNSET,
-    attribute_values,
-    guide_text,
-    merge,
-)
+from hvsa_cvat.cvat.keys import OURS, companion_key
+from hvsa_cvat.cvat.request.guide import guide_text, merge, tag_name
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import ConfigError, ServerError
 
 _ATTEMPTS = 3
 """How often labels are sent again if nobody knows whether they were added."""
+_HEAD = "HVSA check: "
+"""Version 0.1 called its projects `HVSA: `; their labels are of another type."""
+_TAG_COLOUR = "#ff0000"
 _LONGEST_NAME = 256
 """Characters that CVAT allows in the name of a project or a task."""
 
@@ -32,16 +28,16 @@ class CompanionProject:
     """Ids on the server."""
 
     id: int
-    region_label: int
-    """The label of the outlines."""
-    class_attribute: int
-    """The attribute of that label that holds a region's class."""
+    labels: dict[int, int]
+    """Label id by class index."""
+    tag: int
+    """The label of the tag that a card has until somebody has checked it."""
 
 
 def open_companion_project(
     connection: TaskConnection, class_order: Sequence[int]
 ) -> CompanionProject:
-    """Find or make the companion project, and add the labels, values and guide that it lacks.
+    """Find or make the companion project, and add the labels and the guide that it lacks.
 
     All tasks of one parent project share it; a task outside projects has its own. `class_order`
     are class indices, the most frequent first.
@@ -49,12 +45,14 @@ def open_companion_project(
     client, task = connection.client, connection.task
     wanted = _labels(task, class_order)
     project = _find_or_make(client, task, wanted)
-    label = _complete_labels(client, project["id"], wanted, connection.log)[REGION_LABEL]
-    attribute = _class_attribute(label)
-    assert attribute is not None
-    text = guide_text(attribute["values"], task.labels.names, client.address.organization)
+    present = _complete_labels(client, project["id"], wanted, connection.log)
+    names = task.labels.names
+    order = [label["name"] for label in present if label["name"] in names]
+    text = guide_text(order, tag_name(names), client.address.organization)
     _put_guide(client, project["id"], text)
-    return CompanionProject(project["id"], label["id"], attribute["id"])
+    ids = {label["name"]: int(label["id"]) for label in present}
+    labels = {index: ids[name] for index, name in enumerate(names)}
+    return CompanionProject(project["id"], labels, ids[tag_name(names)])
 
 
 def refuse_companion(project: Json) -> None:
@@ -67,44 +65,40 @@ def refuse_companion(project: Json) -> None:
 
 
 def _labels(task: WatchedTask, class_order: Sequence[int]) -> list[Json]:
-    """The labels of the project; the label of the outlines is the last."""
-    region: Json = {
-        "name": REGION_LABEL,
-        "color": "#ffffff",
-        "type": "polyline",
-        "attributes": [
-            {
-                "name": CLASS_ATTRIBUTE,
-                "input_type": "select",
-                "mutable": False,
-                "default_value": UNSET,
-                "values": attribute_values(task.labels.names, class_order),
-            }
-        ],
-    }
+    """The labels of the project; the tag is the last, so that the classes have the first keys.
+
+    A mask whose label takes masks only can be relabelled by key, and `N` begins with the brush.
+    """
+    order = dict.fromkeys([*class_order, *range(len(task.classes))])
     classes: list[Json] = [
-        {"name": label.name, "color": label.color, "type": "any", "attributes": []}
-        for label in task.classes
+        {
+            "name": task.classes[index].name,
+            "color": task.classes[index].color,
+            "type": "mask",
+            "attributes": [],
+        }
+        for index in order
     ]
-    return [*classes, region]
+    name = tag_name(task.labels.names)
+    return [*classes, {"name": name, "color": _TAG_COLOUR, "type": "tag", "attributes": []}]
 
 
 def _find_or_make(client: CvatClient, task: WatchedTask, labels: Sequence[Json]) -> Json:
     """The project, found by its key or its name; it is renamed when its parent was renamed."""
-    keys = companion_keys(client.address.url, task.id, task.project)
+    key = companion_key(client.address.url, task.id, task.project)
     if task.project is None:
         title, tail = task.name, f"(task {task.id})"
     else:
         # an account that may see a task may still not see its project, nor the name
         title, tail = task.project_name or "", f"(project {task.project})"
-    name = fit_name("HVSA: ", title, tail)
+    name = fit_name(_HEAD, title, tail)
 
     def find() -> Json | None:
-        rows = client.rows("projects", filter={"in": ["HVSA: ", {"var": "name"}]})
-        ours = [row for row in rows if row["bug_tracker"] in keys or row["name"] == name]
+        rows = client.rows("projects", filter={"in": [_HEAD, {"var": "name"}]})
+        ours = [row for row in rows if row["bug_tracker"] == key or row["name"] == name]
         return next(iter(ours), None)
 
-    content = {"name": name, "bug_tracker": keys[0], "labels": labels}
+    content = {"name": name, "bug_tracker": key, "labels": labels}
     project = client.create("projects", content, find)
     if title and project["name"] != name and project["name"].endswith(tail):
         client.change("PATCH", f"projects/{project['id']}", {"name": name})
@@ -113,21 +107,20 @@ def _find_or_make(client: CvatClient, task: WatchedTask, labels: Sequence[Json])
 
 def _complete_labels(
     client: CvatClient, project: int, wanted: Sequence[Json], log: Log
-) -> dict[str, Json]:
-    """Add the labels, and values of the attribute, that a project lacks; labels by name.
+) -> list[Json]:
+    """Add the labels that a project lacks; all its labels, in order of their keys.
 
-    Labels and values that are there keep their places: annotators have learned the keys.
+    Labels that are there keep their places: annotators have learned the keys.
     """
     doubt: Uncertain | None = None
     for _ in range(_ATTEMPTS + 1):
-        present = {label["name"]: label for label in client.rows("labels", project_id=project)}
-        edits = [label for label in wanted if label["name"] not in present]
-        if REGION_LABEL in present:
-            edits += _missing_values(present[REGION_LABEL], wanted[-1])
-        if not edits:
+        present = client.rows("labels", project_id=project)
+        names = {label["name"] for label in present}
+        missing = [label for label in wanted if label["name"] not in names]
+        if not missing:
             return present
         try:
-            client.send("PATCH", f"projects/{project}", {"labels": edits})
+            client.send("PATCH", f"projects/{project}", {"labels": missing})
         except Uncertain as error:
             log(f"{error}; looking whether it was")
             doubt = error
@@ -135,24 +128,6 @@ def _complete_labels(
         f"{client.address.url} does not keep the labels of project {project}; check the server's "
         "version with `hvsa-agent doctor`"
     )
-
-
-def _missing_values(present: Json, wanted: Json) -> list[Json]:
-    """The edit that gives the label of the outlines all its values; empty if it has them."""
-    target = _class_attribute(wanted)
-    attribute = _class_attribute(present)
-    assert target is not None
-    if attribute is not None:
-        values = list(dict.fromkeys([*attribute["values"], *target["values"]]))
-        if values == attribute["values"]:
-            return []
-        target = {**attribute, "values": values}
-    known = {field: present[field] for field in ("id", "name", "color", "type")}
-    return [{**known, "attributes": [target]}]
-
-
-def _class_attribute(label: Json) -> Json | None:
-    return next((a for a in label["attributes"] if a["name"] == CLASS_ATTRIBUTE), None)
 
 
 def _put_guide(client: CvatClient, project: int, text: str) -> None:

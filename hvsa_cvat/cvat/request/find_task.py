@@ -11,7 +11,7 @@ from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.keys import OURS, is_request_about
 from hvsa_cvat.cvat.request.child_task import ChildTask
-from hvsa_cvat.cvat.request.make_outlines import is_outline, is_unanswered, points_of
+from hvsa_cvat.cvat.request.make_masks import is_untouched
 from hvsa_cvat.cvat.state import Request, State
 from hvsa_cvat.errors import ServerError
 
@@ -79,17 +79,8 @@ def _is_as_wanted(client: CvatClient, wanted: ChildTask, row: Json, jobs: Sequen
     if ranges != [(share.start, share.stop) for share in wanted.plan.shares]:
         return False
     meta = client.get(f"tasks/{row['id']}/data/meta")
-    frames = [(frame["name"], frame["height"], frame["width"]) for frame in meta["frames"]]
-    if frames != [(name, *wanted.size) for name in wanted.files]:
-        return False
-    # a session that began anew uses the keys of the one before, and may ask for other regions
-    planned = {(region.child_frame, region.points) for region in wanted.plan.regions}
-    return all(
-        (shape["frame"], points_of(shape)) in planned
-        for job in jobs
-        for shape in client.get(f"jobs/{job['id']}/annotations")["shapes"]
-        if is_outline(wanted.project, shape)
-    )
+    frames = [(frame["name"], (frame["height"], frame["width"])) for frame in meta["frames"]]
+    return frames == list(zip(wanted.files, wanted.sizes, strict=True))
 
 
 def _remove(
@@ -104,7 +95,7 @@ def _remove(
     elif needed:
         raise ServerError(
             f"task {task} is the child task of {wanted.key}, but has other frames, jobs or "
-            "regions than are asked for now, and people have worked in it; set the annotators as "
+            "samples than are asked for now, and people have worked in it; set the annotators as "
             "they were, or delete it in CVAT"
         )
 
@@ -124,13 +115,10 @@ def _check_idle(client: CvatClient, task: int) -> None:
 
 
 def _is_untouched(client: CvatClient, wanted: ChildTask, jobs: Sequence[Json]) -> bool:
-    """Whether jobs hold nothing but outlines as we make them, and nobody has begun."""
+    """Whether jobs hold nothing but what we make, and nobody has begun."""
     for job in jobs:
         if job["type"] != "annotation" or job["state"] != "new":
             return False
-        content = client.get(f"jobs/{job['id']}/annotations")
-        if content["tags"] or content["tracks"]:
-            return False
-        if not all(is_outline(wanted.project, s) and is_unanswered(s) for s in content["shapes"]):
+        if not is_untouched(client.get(f"jobs/{job['id']}/annotations"), wanted.project.tag):
             return False
     return True

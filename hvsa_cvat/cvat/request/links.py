@@ -19,10 +19,9 @@ JOBS_PAGE = f"/jobs?filter={quote(json.dumps(_LOGIC, separators=(',', ':')), saf
 people may reach the server under another address than we do."""
 
 
-def job_link(client: CvatClient, request: Request, job_id: int, regions: bool) -> str:
-    """The web page of a child job. `regions`: whether it has outlines to go through by key."""
-    workspace = "defaultWorkspace=ATTRIBUTES&" if regions else ""
-    return f"{client.address.url}/tasks/{request.task}/jobs/{job_id}?{workspace}openGuide"
+def job_link(client: CvatClient, request: Request, job_id: int) -> str:
+    """The web page of a child job, with the guide open."""
+    return f"{client.address.url}/tasks/{request.task}/jobs/{job_id}?openGuide"
 
 
 def list_link(client: CvatClient) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from itertools import groupby
 from pathlib import Path
 
 from PIL import Image as PillowImage
@@ -12,7 +13,7 @@ from hvsa_cvat.cvat.http.errors import Uncertain
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.child_task import ChildTask
 from hvsa_cvat.cvat.request.find_task import find_by_key, find_whole
-from hvsa_cvat.cvat.request.plan import darken
+from hvsa_cvat.cvat.request.paint import paint_card
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import FrameSource, Progress
@@ -22,7 +23,7 @@ _ATTEMPTS = 3
 
 
 def find_or_make(
-    connection: TaskConnection, wanted: ChildTask, frames: FrameSource, darkness: float
+    connection: TaskConnection, wanted: ChildTask, frames: FrameSource
 ) -> tuple[int, list[Json]]:
     """The number of the child task and its jobs in order; it is made if it is not there."""
     folder = connection.state.folder / "upload"
@@ -32,7 +33,7 @@ def find_or_make(
             found = find_whole(connection, wanted)
             if found is not None:
                 return found
-            _write_files(wanted, frames, darkness, folder, connection.progress)
+            _write_files(wanted, frames, folder, connection.progress)
             try:
                 _make(connection, wanted, folder)
             except Uncertain as error:
@@ -49,18 +50,21 @@ def find_or_make(
     return found
 
 
-def _write_files(
-    wanted: ChildTask, frames: FrameSource, darkness: float, folder: Path, progress: Progress
-) -> None:
-    """The frames of the child task as lossless files, read in order of time."""
+def _write_files(wanted: ChildTask, frames: FrameSource, folder: Path, progress: Progress) -> None:
+    """The pictures of the child task as lossless files; frames are read in order of time."""
     plan = wanted.plan
-    child_frames = {position: i for i, position in enumerate(plan.frames)}
+    masked = {part.card for part in plan.parts}
+    in_time = sorted(range(len(plan.cards)), key=lambda i: plan.cards[i].sample)
     with atomic_directory(folder) as fresh:
-        for done, position in enumerate(sorted(child_frames), start=1):
-            i = child_frames[position]
-            image = darken(frames[position], plan.numbers[i].array > 0, darkness)
-            PillowImage.fromarray(image).save(fresh / wanted.files[i], compress_level=1)
-            progress("writing frames", done, len(child_frames))
+        done = 0
+        for frame, group in groupby(in_time, key=lambda i: plan.cards[i].sample.frame):
+            image = frames[frame]
+            for i in group:
+                asked = plan.contents[i].array != 0
+                picture = paint_card(image, plan.cards[i], asked, masked=i in masked)
+                PillowImage.fromarray(picture).save(fresh / wanted.files[i], compress_level=1)
+                done += 1
+                progress("writing pictures", done, len(in_time))
 
 
 def _make(connection: TaskConnection, wanted: ChildTask, folder: Path) -> None:
@@ -75,4 +79,4 @@ def _make(connection: TaskConnection, wanted: ChildTask, folder: Path) -> None:
     # at a lower quality people would see the frames smeared by JPEG
     data = {"image_quality": 100, "job_file_mapping": jobs}
     paths = [folder / name for name in wanted.files]
-    client.upload(made["id"], paths, data, connection.progress, "uploading frames")
+    client.upload(made["id"], paths, data, connection.progress, "uploading pictures")

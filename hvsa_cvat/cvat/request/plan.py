@@ -1,83 +1,158 @@
-"""What annotators get to see: frames darkened around the samples, and the samples' outlines."""
+"""A child task before it is made: its cards, what is on them, and who gets which."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy import ndimage
-from skimage import measure
 
-from hvsa_cvat.annotation.polygons import corners, outline_of
-from hvsa_cvat.cvat.state import Region
-from hvsa_cvat.ports import Progress, SegmentMaps
-from hvsa_cvat.types import Image, Mask, Packed, Sample, SegmentMap
+from hvsa_cvat.annotation.effort import PUBLISHED
+from hvsa_cvat.cvat.cards import PICTURE_SIDE, region_card, whole_card
+from hvsa_cvat.cvat.request.parts import (
+    SPECK_OF_FRAME,
+    SPECK_OF_REGION,
+    CardContent,
+    cut_parts,
+    no_parts,
+    whole_part,
+)
+from hvsa_cvat.cvat.state import Card, Part
+from hvsa_cvat.ports import Progress, SegmentMaps, Shown
+from hvsa_cvat.types import IGNORE, LabelMap, Mask, Packed, Sample
+
+_SUGGEST_FROM = 0.5
+"""Share of a sample that must be expected to be right for its masks to be shown."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What people are asked."""
+
+    key: str
+    """Becomes the child task's issue tracker link."""
+    samples: Sequence[Sample]
+    segments: SegmentMaps
+    expected_clicks: Sequence[float]
+    """Of each sample."""
+    class_order: Sequence[int]
+    """Class indices, the most frequent class first."""
+    shown: Shown | None = None
+    """The masks that people correct; None: they draw."""
+
+
+@dataclass(frozen=True)
+class AskOptions:
+    """Whom to ask, and in which form."""
+
+    annotators: tuple[str, ...] = ()
+    """User names; without any nobody has the jobs."""
+    picture_side: int = PICTURE_SIDE
+    """Pixels, see `region_card`."""
+    job_minutes: float = 15.0
+    """About as long as a job is to take."""
+
+    @property
+    def people(self) -> tuple[str, ...]:
+        """The annotators, each once."""
+        return tuple(dict.fromkeys(self.annotators))
 
 
 @dataclass(frozen=True)
 class Share:
-    """A run of frames of the child task that is one person's job."""
+    """A run of cards that is one job."""
 
     start: int
     stop: int
     """Inclusive."""
     expected_clicks: float
+    person: int
+    """Whose job it is: the place among the people who are asked."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A child task before it is made; the same samples give the same plan."""
+    """A child task before it is made; the same question gives the same plan."""
 
-    frames: tuple[int, ...]
-    """Position in the video of each frame of the child task."""
-    regions: tuple[Region, ...]
-    numbers: tuple[Packed, ...]
-    """For each frame of the child task the region's number at each pixel, int32 (H, W), 0 outside
-    the samples."""
+    cards: tuple[Card, ...]
+    contents: tuple[Packed, ...]
+    """For each card: `CardContent.pixels`."""
+    parts: tuple[Part, ...]
     shares: tuple[Share, ...]
 
 
-def plan_request(
-    samples: Sequence[Sample],
-    expected_clicks: Sequence[float],
-    segments: SegmentMaps,
-    people: int,
-    progress: Progress,
-) -> Plan:
-    """Cut the samples into regions and divide their frames among `people` (0: one share).
+def plan_request(question: Question, options: AskOptions, progress: Progress) -> Plan:
+    """A card for each sample, in order of time, and the jobs of each person.
 
-    Regions are numbered in order of time, segment and place.
+    The frames are divided, so that one person has all samples of a frame in one job.
     """
-    costs: dict[int, float] = {}
-    for sample, clicks in zip(samples, expected_clicks, strict=True):
-        costs[sample.frame] = costs.get(sample.frame, 0.0) + clicks
-    in_time = sorted(costs)
-    shares = divide([costs[frame] for frame in in_time], max(people, 1))
-    order = [in_time[i] for share in shares for i in share]
-    child_frame = {frame: i for i, frame in enumerate(order)}
+    places = {sample: place for place, sample in enumerate(question.samples)}
+    frames = [list(group) for _, group in groupby(sorted(places), key=lambda one: one.frame)]
+    costs = [sum(question.expected_clicks[places[one]] for one in group) for group in frames]
+    groups = divide(costs, max(len(options.people), 1))
+    cards: list[Card] = []
+    contents: list[Packed] = []
+    parts: list[Part] = []
+    # planned in the order of the child task, so that the numbers of the parts ascend in it
+    order = [index for group in groups for index in group]
+    for done, index in enumerate(order, start=1):
+        for card, content in _cards(question, options, frames[index], places, len(parts) + 1):
+            parts += [Part(number, len(cards), label) for number, label in content.labels.items()]
+            cards.append(card)
+            contents.append(Packed.of(content.pixels))
+        progress("planning pictures", done, len(frames))
+    shares: list[Share] = []
+    for person, group in enumerate(groups):
+        minutes = [PUBLISHED.minutes(len(frames[i]), costs[i]) for i in group]
+        for sitting in sittings(minutes, options.job_minutes):
+            indices = [group[place] for place in sitting]
+            start = shares[-1].stop + 1 if shares else 0
+            stop = start + sum(len(frames[i]) for i in indices) - 1
+            shares.append(Share(start, stop, sum(costs[i] for i in indices), person))
+    return Plan(tuple(cards), tuple(contents), tuple(parts), tuple(shares))
 
-    regions: list[Region] = []
-    numbers: dict[int, Packed] = {}
-    for frame, group in groupby(sorted(samples), key=lambda sample: sample.frame):
-        wanted = [sample.segment for sample in group]
-        first = len(regions) + 1
-        found, numbered = cut(segments[frame], wanted, first, segments.border_is_free)
-        numbers[frame] = Packed.of(numbered)
-        regions += [
-            Region(first + i, Sample(frame, segment), child_frame[frame], points)
-            for i, (segment, points) in enumerate(found)
-        ]
-        progress("cutting regions", len(numbers), len(in_time))
-    regions.sort(key=lambda region: (region.child_frame, region.number))
-    return Plan(
-        tuple(order),
-        tuple(regions),
-        tuple(numbers[frame] for frame in order),
-        tuple(_runs([sum(costs[in_time[i]] for i in share) for share in shares], shares)),
-    )
+
+def _cards(
+    question: Question,
+    options: AskOptions,
+    samples: Sequence[Sample],
+    places: dict[Sample, int],
+    first: int,
+) -> Iterator[tuple[Card, CardContent]]:
+    """The cards of the `samples` of one frame; their parts are numbered from `first`."""
+    shown, frame = question.shown, samples[0].frame
+    segment_map = question.segments[frame]
+    label_map = shown.label_map(frame) if shown is not None else None
+    for sample in samples:
+        region = segment_map == sample.segment
+        suggests = shown is not None and shown.right[places[sample]] >= _SUGGEST_FROM
+        if question.segments.border_is_free:
+            side = options.picture_side
+            card = region_card(sample, region, suggests=suggests, side=side)
+            speck = SPECK_OF_REGION
+        else:
+            card = whole_card(sample, segment_map.shape, suggests=suggests)
+            speck = SPECK_OF_FRAME
+        wanted = region[card.window]
+        if suggests and label_map is not None:
+            content = cut_parts(label_map[card.window], wanted, first, speck)
+        elif question.segments.border_is_free:
+            # one class for all of it: where that is the answer, choosing it takes one key
+            label = _most_frequent(label_map, region, question.class_order[0])
+            content = whole_part(label, wanted, first)
+        else:
+            content = no_parts(wanted)
+        first += len(content.labels)
+        yield card, content
+
+
+def _most_frequent(label_map: LabelMap | None, region: Mask, otherwise: int) -> int:
+    if label_map is None:
+        return otherwise
+    counts = np.bincount(label_map[region], minlength=IGNORE + 1)[:IGNORE]
+    return int(counts.argmax()) if counts.any() else otherwise
 
 
 def divide(costs: Sequence[float], parts: int) -> list[list[int]]:
@@ -96,46 +171,14 @@ def divide(costs: Sequence[float], parts: int) -> list[list[int]]:
     return sorted(sorted(group) for group in groups)
 
 
-def cut(
-    segment_map: SegmentMap, wanted: Sequence[int], first: int, outlined: bool
-) -> tuple[list[tuple[int, tuple[float, ...]]], NDArray[np.int32]]:
-    """Segment and outline of each 4-connected part of the `wanted` segments, and the map of their
-    numbers, `first` and up: int32 (H, W), 0 elsewhere.
+def sittings(minutes: Sequence[float], most: float) -> list[range]:
+    """Runs of indices of `minutes`, each about equally long, and about `most` at the longest.
 
-    An outline is a closed line along pixel borders: x, y, ..., the last point the first again. The
-    holes of a part are not outlined. Where not `outlined` each segment is one part without a line.
+    A run holds one index at least, so that it may be longer.
     """
-    rank = np.full(int(segment_map.max()) + 1, -1, dtype=np.int32)
-    rank[list(wanted)] = np.arange(len(wanted))
-    keys = rank[segment_map]
-    if not outlined:
-        return [(segment, ()) for segment in wanted], np.where(keys < 0, 0, keys + first)
-    parts = measure.label(keys, background=-1, connectivity=1)  # type: ignore[no-untyped-call]
-    windows = ndimage.find_objects(parts)
-    masks = [parts[window] == i for i, window in enumerate(windows, start=1)]
-    owner = [int(keys[window][mask][0]) for window, mask in zip(windows, masks, strict=True)]
-    order = sorted(range(len(windows)), key=lambda i: (owner[i], i))
-
-    number_of = np.zeros(len(windows) + 1, dtype=np.int32)
-    number_of[np.asarray(order, dtype=np.intp) + 1] = np.arange(len(order)) + first
-    found = []
-    for i in order:
-        origin = (windows[i][1].start, windows[i][0].start)
-        outline = corners(outline_of(masks[i])) + np.asarray(origin, dtype=np.int32)
-        closed = np.concatenate([outline, outline[:1]])
-        found.append((wanted[owner[i]], tuple(map(float, closed.ravel()))))
-    return found, number_of[parts]
-
-
-def darken(image: Image, lit: Mask, darkness: float) -> Image:
-    """`image`, the share `darkness` of its brightness taken from all that is not `lit`."""
-    shades = np.round(np.arange(256) * (1 - darkness)).astype(np.uint8)
-    return np.where(lit[..., np.newaxis], image, shades[image])
-
-
-def _runs(clicks: Sequence[float], shares: Sequence[Sequence[int]]) -> list[Share]:
-    runs, start = [], 0
-    for cost, share in zip(clicks, shares, strict=True):
-        runs.append(Share(start, start + len(share) - 1, cost))
-        start += len(share)
-    return runs
+    count = math.ceil(sum(minutes) / most)
+    ends = list(accumulate(minutes))
+    middles = [end - one / 2 for end, one in zip(ends, minutes, strict=True)]
+    parts = [min(int(count * middle / ends[-1]), count - 1) for middle in middles]
+    runs = [list(group) for _, group in groupby(range(len(minutes)), key=parts.__getitem__)]
+    return [range(run[0], run[-1] + 1) for run in runs]

@@ -8,30 +8,36 @@ from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
 from hvsa_cvat.cvat.state.looking import JobFrames, TaskMemory, read_memory
 from hvsa_cvat.cvat.state.readings import Reading, Readings
 from hvsa_cvat.cvat.state.requests import (
+    UNMASKED,
+    Card,
     ChildJob,
     CollectedAnswers,
-    Region,
+    Part,
     Request,
     Requests,
+    read_content,
     read_requests,
 )
 from hvsa_cvat.cvat.state.state import State
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
 
 __all__ = [
+    "UNMASKED",
+    "Card",
     "ChildJob",
     "CollectedAnswers",
     "JobFrames",
     "Ledger",
+    "Part",
     "Pushed",
     "Reading",
     "Readings",
-    "Region",
     "Request",
     "Requests",
     "State",
     "TaskFacts",
     "TaskMemory",
+    "read_content",
     "read_memory",
     "read_requests",
 ]

@@ -1,4 +1,4 @@
-"""What we asked people for: the requests, their number maps and the answers collected last."""
+"""What we asked people for: requests, what was on their cards, and the answers collected last."""
 
 from __future__ import annotations
 
@@ -13,32 +13,65 @@ import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
 
+from hvsa_cvat.annotation.effort import PUBLISHED
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write, write_npz
-from hvsa_cvat.types import Sample
+from hvsa_cvat.types import Sample, Size
+
+UNMASKED = -1
+"""In the content of a card: a pixel that was asked for and that no mask of ours covered."""
 
 
 @dataclass(frozen=True)
-class Region:
-    """One connected part of a requested sample, as annotators see it."""
+class Card:
+    """A frame of the child task: a frame of the video, or an enlarged part of one."""
+
+    sample: Sample
+    """The card asks for this sample, or for one connected part of it."""
+    top: int
+    """Of the part of the frame that is shown, in pixels of the frame; `left` likewise."""
+    left: int
+    height: int
+    """In pixels of the frame; `width` likewise."""
+    width: int
+    factor: int
+    """By which it is enlarged."""
+    suggests: bool
+    """Whether people saw what the masks say. Else they saw nothing, or one mask to begin with."""
+
+    @property
+    def size(self) -> Size:
+        """Of the picture, in its own pixels."""
+        return self.height * self.factor, self.width * self.factor
+
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """Where the part lies in its frame."""
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+@dataclass(frozen=True)
+class Part:
+    """A mask of ours that people saw on a card: pixels of one class, mostly connected."""
 
     number: int
-    """1, 2, ... within its request; the `group` of its outline on the server."""
-    sample: Sample
-    child_frame: int
+    """1, 2, ... within its request; the `group` of its shape on the server."""
+    card: int
     """Frame of the child task, 0-based."""
-    points: tuple[float, ...]
-    """The closed polyline as sent: x, y, ..., last point = first; empty for a whole frame, which
-    needs no outline."""
+    label: int
+    """Class index."""
     shape: int | None = None
-    """The id that the server gave the outline."""
+    """The id that the server gave the shape."""
 
 
 @dataclass(frozen=True)
 class ChildJob:
-    """One annotator's part of a request."""
+    """What one annotator does in one sitting."""
 
     id: int
     start: int
@@ -49,6 +82,14 @@ class ChildJob:
     """User name."""
     expected_clicks: float
 
+    @property
+    def pictures(self) -> int:
+        return self.stop - self.start + 1
+
+    @property
+    def expected_minutes(self) -> float:
+        return PUBLISHED.minutes(self.pictures, self.expected_clicks)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -58,9 +99,10 @@ class Request:
     project: int
     """The companion project that it is in."""
     task: int
-    frames: tuple[int, ...]
-    """Position in the video's `FrameSource` of each frame of the child task."""
-    regions: tuple[Region, ...]
+    cards: tuple[Card, ...]
+    """One for each frame of the child task. Empty in a request of version 0.1, which asked in
+    another form."""
+    parts: tuple[Part, ...]
     jobs: tuple[ChildJob, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -72,11 +114,11 @@ class Request:
             key=data["key"],
             project=data["project"],
             task=data["task"],
-            frames=tuple(data["frames"]),
-            regions=tuple(
-                Region(**{**r, "sample": Sample(**r["sample"]), "points": tuple(r["points"])})
-                for r in data["regions"]
+            cards=tuple(
+                Card(**{**card, "sample": Sample(**card["sample"])})
+                for card in data.get("cards", ())
             ),
+            parts=tuple(Part(**part) for part in data.get("parts", ())),
             jobs=tuple(ChildJob(**job) for job in data["jobs"]),
         )
 
@@ -121,25 +163,20 @@ class Requests:
         with self._database.transaction() as connection:
             connection.execute(_delete(key))
 
-    # -- number maps: a file for each request
+    # -- contents of the cards: a file for each request
 
-    def save_numbers(self, key: str, numbers: Iterable[NDArray[np.int32]]) -> None:
-        """Keep for each frame of a child task the region's number at each pixel, 0 outside.
+    def save_contents(self, key: str, contents: Iterable[NDArray[np.int32]]) -> None:
+        """Keep for each card of a request what was asked for and shown at each pixel.
 
-        int32 (H, W) each.
+        int32 (height, width) each, in pixels of the frame: 0 where nothing was asked, `UNMASKED`,
+        or the number of a part.
         """
-        with atomic_write(self._numbers_path(key)) as path:
-            write_npz(path, ((f"arr_{frame}", one) for frame, one in enumerate(numbers)))
+        with atomic_write(_contents_path(self._folder, key)) as path:
+            write_npz(path, ((f"arr_{card}", one) for card, one in enumerate(contents)))
 
-    def numbers(self, key: str, child_frame: int) -> NDArray[np.int32]:
-        """int32 (H, W), see `save_numbers`."""
-        path = self._numbers_path(key)
-        try:
-            with np.load(path, allow_pickle=False) as archive:
-                numbers: NDArray[np.int32] = archive[f"arr_{child_frame}"]
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-            raise SessionError(f"{path} is missing or damaged; restore it from a copy") from error
-        return numbers
+    def content(self, key: str, card: int) -> NDArray[np.int32]:
+        """int32 (height, width), see `save_contents`."""
+        return _content(_contents_path(self._folder, key), card)
 
     # -- what became of a request, by the number of its child task
 
@@ -169,22 +206,23 @@ class Requests:
             if line is not None:
                 connection.execute(sa.insert(table), {"task": child_task, "line": line})
 
-    def _numbers_path(self, key: str) -> Path:
-        digest = hashlib.sha256(key.encode()).hexdigest()[:16]
-        return self._folder / f"{digest}.npz"
-
 
 def read_requests(folder: Path) -> list[Request]:
     """All finished requests in the `State` of a folder, oldest first; empty where there is none.
 
     For processes that only look: it makes no file, changes none and waits for no writer. The
-    database may be of version 1, in which the requests were the same.
+    database may be of version 1.
     """
     path = folder / "cvat.db"
     if not path.exists():
         return []
     with read_only(path, tables.HOLDS) as connection:
         return all_requests(connection)
+
+
+def read_content(folder: Path, key: str, card: int) -> NDArray[np.int32]:
+    """`Requests.content` in the `State` of a folder, for processes that only look."""
+    return _content(_contents_path(folder / "requests", key), card)
 
 
 def all_requests(connection: sa.Connection) -> list[Request]:
@@ -195,3 +233,17 @@ def all_requests(connection: sa.Connection) -> list[Request]:
 
 def _delete(key: str) -> sa.Delete:
     return sa.delete(tables.requests).where(tables.requests.c.key == key)
+
+
+def _contents_path(folder: Path, key: str) -> Path:
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return folder / f"{digest}.npz"
+
+
+def _content(path: Path, card: int) -> NDArray[np.int32]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            content: NDArray[np.int32] = archive[f"arr_{card}"]
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise SessionError(f"{path} is missing or damaged; restore it from a copy") from error
+    return content
