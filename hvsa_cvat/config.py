@@ -261,6 +261,13 @@ def choose_strategy(asked: Strategy | None, method: Method, whole_frames: bool) 
     return asked
 
 
+AUDIT_HELP = (
+    "Audit the masks after the last round: that many whole frames, evenly spaced at random places, "
+    "are asked for in one more round, whatever the budget. They tell the quality of all masks with "
+    "an interval, and then teach. Default: no audit."
+)
+
+
 def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
     """The total share of clicks after each round.
 

@@ -88,6 +88,8 @@ class Shown:
     """Of a frame, at the video's own size."""
     right: Sequence[float]
     """For each sample: the share of its pixels that are expected to be right, 0 to 1."""
+    exact: bool = False
+    """Whether what people change measures the masks, so that every wrong pixel counts."""
 
 
 class AnnotationServer(Protocol):

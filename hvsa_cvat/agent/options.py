@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from hvsa_cvat.config import (
+    AUDIT_HELP,
     CARRIED,
     FLOW_NAMES,
     FREEZE_HELP,
@@ -57,6 +58,7 @@ class EnrollOptions(BaseModel):
         "that is split evenly over the rounds, or the total after each round (2%,5%,10%).",
     )
     rounds: int = Field(3, ge=1, description="How many rounds ask people.")
+    audit: int | None = Field(None, ge=1, description=AUDIT_HELP)
     annotators: tuple[str, ...] = Field(
         (), description="User names of the annotators. Default: anyone may take the jobs."
     )
@@ -177,10 +179,13 @@ class EnrollOptions(BaseModel):
     def run_config(self, frames: Size, device: str) -> RunConfig:
         """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
         # scikit-learn takes seconds to import, and the help of `enroll` needs none of it
-        from hvsa_cvat.video.segments import granularity_by_round
+        from hvsa_cvat.video.segments import granularity_by_round, with_audit
 
         budgets = parse_budgets(self.budget, self.rounds)
         granularity = self.granularity or self._granularity(frames, budgets)
+        if self.audit is not None:
+            granularity = with_audit(granularity, len(budgets), self.audit)
+            budgets = (*budgets, budgets[-1])
         whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
         return RunConfig(
             method=self.method,

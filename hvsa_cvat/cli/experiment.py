@@ -15,6 +15,7 @@ from hvsa_cvat.cli.frame_size import own_size
 from hvsa_cvat.cli.options import PATH, device_option, together
 from hvsa_cvat.cli.round_table import round_line, round_row, round_table
 from hvsa_cvat.config import (
+    AUDIT_HELP,
     FLOW_NAMES,
     FREEZE_HELP,
     Answering,
@@ -118,6 +119,7 @@ run_options = together(
         type=PATH,
         help="State dict of torchvision's RAFT, for machines that cannot download it.",
     ),
+    click.option("--audit", type=click.IntRange(min=1), help=AUDIT_HELP),
     click.option(
         "--seed",
         type=click.IntRange(min=0),
@@ -138,6 +140,7 @@ class RunOptions:
     freeze: Freeze
     budget: str
     rounds: int
+    audit: int | None
     epsilon: float
     charge_junctions: bool
     answers: Answering | None
@@ -191,14 +194,18 @@ def _open_experiment(
     from hvsa_cvat.simulation.experiment import Experiment
     from hvsa_cvat.video.flow_estimators import choose_flow
     from hvsa_cvat.video.frames import open_frames
-    from hvsa_cvat.video.segments import granularity_by_round
+    from hvsa_cvat.video.segments import granularity_by_round, with_audit
 
     answers = choose_answers(options.answers, options.method)
     if options.tolerance is not None and answers == "draw":
         raise ConfigError(
             "--tolerance is for people who correct masks; add --answers correct, or leave it out"
         )
-    whole = any(kind.whole for kind in granularity_by_round(options.granularity, len(budgets)))
+    granularity = options.granularity
+    if options.audit is not None:
+        granularity = with_audit(granularity, len(budgets), options.audit)
+        budgets = (*budgets, budgets[-1])
+    whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
     strategy = Strategy(options.strategy) if options.strategy is not None else None
     device = choose_device(options.device)
     frames = open_frames(clip.video, progress, say)
@@ -207,7 +214,7 @@ def _open_experiment(
     config = RunConfig(
         method=options.method,
         strategy=choose_strategy(strategy, options.method, whole),
-        granularity=options.granularity,
+        granularity=granularity,
         budgets=budgets,
         size=clip.size or own_size(frames.size),
         seed=options.seed,

@@ -64,9 +64,10 @@ def _foreseen(metrics: RoundMetrics) -> str:
     seen = metrics.outlook
     if seen is None:
         return ""
+    told = "" if seen.audit is None else f"; {seen.audit.words}"
     return (
         f" (without truth: {_percent(seen.expected_miou)}, {_percent(seen.low)} to "
-        f"{_percent(seen.high)}; advice: {seen.advice})"
+        f"{_percent(seen.high)}; advice: {seen.advice}{told})"
     )
 
 

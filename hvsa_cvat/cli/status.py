@@ -105,8 +105,9 @@ def _purpose(outlook: Outlook | None) -> str:
 
 
 def _outlook_line(outlook: Outlook) -> str:
+    told = "" if outlook.audit is None else f"{outlook.audit.words}; "
     return (
-        f"masks: mIoU {100 * outlook.expected_miou:.1f} % expected "
+        f"{told}masks: mIoU {100 * outlook.expected_miou:.1f} % expected "
         f"({100 * outlook.low:.1f} to {100 * outlook.high:.1f}); 1 % more clicks would bring "
         f"{100 * outlook.gain:.1f} points: {outlook.advice}"
     )

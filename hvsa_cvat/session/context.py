@@ -21,6 +21,7 @@ from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import LabelSet
 from hvsa_cvat.video.flow import FlowStore
+from hvsa_cvat.video.segments import granularity_by_round
 
 Clock = Callable[[], float]
 """Seconds, from any start."""
@@ -105,6 +106,13 @@ class RunContext:
         """Those of a round; round 0 has those of the first, a round after the last those of the
         last."""
         return self.segments[min(max(round_number, 1), len(self.segments)) - 1]
+
+    def audit_of(self, round_number: int) -> int | None:
+        """How many frames a round audits; None where it is no audit."""
+        if not 1 <= round_number <= len(self.config.budgets):
+            return None
+        kinds = granularity_by_round(self.config.granularity, len(self.config.budgets))
+        return kinds[round_number - 1].frames
 
     def load_network(self, round_number: int) -> SegmentationNetwork:
         """The network that speaks for a round."""

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from hvsa_cvat.config import WHOLE_FROM
+from hvsa_cvat.session.records import Audit
 from hvsa_cvat.types import IGNORE, LabelMap
 
 LEVELS = 8
@@ -72,6 +73,9 @@ class Outlook(BaseModel):
     gain: float
     """mIoU that another 1 % of the clicks of annotating every frame should bring."""
     advice: Advice
+    audit: Audit | None = None
+    """Where the round was an audit: what it says of the masks of the round before. `miou_before` is
+    its estimate then."""
 
 
 def certainty_levels(certainty: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -123,6 +127,11 @@ class HeldOut:
         self._units_of = np.split(
             np.arange(len(blocks)), np.flatnonzero(np.diff(blocks // (_SIDE * _SIDE))) + 1
         )
+
+    @property
+    def frames(self) -> int:
+        """Frames with an answer."""
+        return len(self._units_of) if len(self._pixels) else 0
 
     def __len__(self) -> int:
         """Pixels with an answer."""
@@ -188,11 +197,12 @@ def outlook(
     whole_frames: bool,
     carried: bool,
     rng: np.random.Generator,
+    audited: Audit | None = None,
 ) -> Outlook | None:
     """The outlook of a round whose answers are `held_out` from the masks before it, which
     `count_levels` counted over the video. `clicks`: spent up to the round before, and now.
     `carried`: whether answers are carried along the flow, which serves whole frames best in the
-    end.
+    end. `audited`: what the round says as an audit, if it was one.
 
     None without answers, masks, or clicks before.
     """
@@ -211,6 +221,8 @@ def outlook(
     ]
     # about the estimate: what is drawn anew is less varied than what it was drawn from, and worse
     low, high = before - np.median(drawn) + np.percentile(drawn, (_LOW, _HIGH))
+    if audited is not None:
+        before, low, high = audited.miou.estimate, audited.miou.low, audited.miou.high
     expected = after_clicks(before, spent, now)
     gain = after_clicks(expected, now, now + full_clicks / 100) - expected
     shown = np.arange(len(levels))
@@ -228,6 +240,7 @@ def outlook(
             carried,
             now >= WHOLE_FROM * full_clicks,
         ),
+        audit=audited,
     )
 
 

@@ -15,13 +15,14 @@ from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.strategy import Pool
 from hvsa_cvat.session.annotate import all_answers
-from hvsa_cvat.session.answers import answered_classes
+from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.artefacts import KeepMasks
+from hvsa_cvat.session.audit import audit
 from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.context import CarryingInputs, RunContext
 from hvsa_cvat.session.fusing import Fusing
 from hvsa_cvat.session.outlook import LEVELS, certainty_levels, outlook
-from hvsa_cvat.session.records import Propagation
+from hvsa_cvat.session.records import Audit, Propagation
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import IGNORE, FrameAnnotation, FramePrediction
 
@@ -146,12 +147,33 @@ def _levels(uncertainty: Tensor) -> NDArray[np.uint8]:
     return levels.cpu().numpy()
 
 
+def _audit(session: Session, context: RunContext) -> Audit | None:
+    """What the answers of the current round say of the masks before it."""
+    number, classes = session.current.number, len(context.labels)
+    answered = np.zeros(classes, np.int64)
+    # masks show what people answered; what they corrected may be wrong within the tolerance
+    if context.config.carries and not context.config.correcting_tolerance:
+        earlier = [
+            one for done in session.rounds[:number] for one in _answers(done.number, context)
+        ]
+        for one in merge_answers(earlier).values():
+            known = one.label_map[one.label_map != IGNORE]
+            answered += np.bincount(known, minlength=classes)[:classes]
+    found, before = context.files(number).held_out(classes), context.files(number - 1)
+    return audit(found, before.level_counts(), answered, context.rng(number))
+
+
+def _answers(number: int, context: RunContext) -> tuple[FrameAnnotation, ...]:
+    return context.files(number).answers().annotations if number > 0 else ()
+
+
 def _keep_outlook(session: Session, context: RunContext) -> None:
     """Keep the outlook of the current round, where there is something to tell."""
     current, files = session.current, context.files(session.current.number)
     selection = files.selection()
     if current.number < 2 or not current.clicks or selection is None:
         return
+    number = current.number
     found = outlook(
         files.held_out(len(context.labels)),
         context.files(current.number - 1).level_counts(),
@@ -159,7 +181,8 @@ def _keep_outlook(session: Session, context: RunContext) -> None:
         selection.full_clicks,
         not context.segments_of(current.number + 1).border_is_free,
         context.carrying is not None,
-        context.rng(current.number),
+        context.rng(number),
+        None if context.audit_of(number) is None else _audit(session, context),
     )
     if found is not None:
         files.save_outlook(found)

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from hvsa_cvat.plain_text import plural
 from hvsa_cvat.types import Sample
 
 
@@ -90,3 +91,34 @@ class Propagation(BaseModel):
 
     reached_percent: float
     """Pixels of the video that a carried label reached; the others show the network's class."""
+
+
+class Interval(BaseModel):
+    """An estimate and where the true value lies in about nine of ten cases; fractions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    estimate: float
+    low: float
+    high: float
+
+
+class Audit(BaseModel):
+    """What an audit says of the masks before it, over the whole video."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    frames: int
+    """How many were looked at."""
+    miou: Interval
+    classes: tuple[Interval | None, ...]
+    """The IoU of each class; None where neither the masks nor the audit show it."""
+
+    @property
+    def words(self) -> str:
+        """What it says, for people."""
+        best, low, high = (100 * one for one in (self.miou.estimate, self.miou.low, self.miou.high))
+        return (
+            f"an audit of {plural(self.frames, 'frame')} found a mIoU of {best:.1f} % "
+            f"({low:.1f} to {high:.1f}) before it"
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from hvsa_cvat.config import Strategy
 from hvsa_cvat.selection.strategy import Pool, Query, select
 from hvsa_cvat.session.asked import asked_pixels
+from hvsa_cvat.session.audit import audit_frames
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.cost import answer_clicks, cost_model, round_budget
 from hvsa_cvat.session.records import Selection, Skipped
@@ -25,8 +27,13 @@ def select_samples(session: Session, context: RunContext) -> Selection:
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
         return answer_clicks(samples, costs, session, context)
 
-    budget = round_budget(session, context, costs)
-    chosen = _chosen(session, context, budget, expected_cost) if budget > 0 else []
+    audited = context.audit_of(number)
+    if audited is not None:
+        budget = math.inf
+        chosen = _audited(session, context, audited)
+    else:
+        budget = round_budget(session, context, costs)
+        chosen = _chosen(session, context, budget, expected_cost) if budget > 0 else []
     skipped = None
     if not chosen:
         skipped = Skipped.ASKED if budget > 0 else Skipped.SPENT
@@ -40,6 +47,13 @@ def select_samples(session: Session, context: RunContext) -> Selection:
     )
     context.files(number).save_selection(selection)
     return selection
+
+
+def _audited(session: Session, context: RunContext, count: int) -> list[Sample]:
+    number = session.current.number
+    pool, _, _ = unasked(context.files(number - 1).scores(), session, context)
+    frames = sorted(set(pool.frames.tolist()))
+    return [Sample(frame, 0) for frame in audit_frames(frames, count, context.rng(number))]
 
 
 def _chosen(

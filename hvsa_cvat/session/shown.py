@@ -20,4 +20,5 @@ def shown_masks(session: Session, context: RunContext) -> Shown | None:
     doubt = doubt_of(current.queried, current.number, session, context)
     right = 1 - doubt.wrong / np.maximum(doubt.pixels, 1)
     label_map = published_map(session, context.store, before, context.source.names)
-    return Shown(before, label_map, right.tolist())
+    exact = context.audit_of(current.number) is not None
+    return Shown(before, label_map, right.tolist(), exact)

@@ -87,6 +87,7 @@ class SimulatedServer:
             if shown is not None:
                 write_npz(folder / "shown.npz", ((str(t), shown.label_map(t)) for t in asked))
             content = {"key": key, "samples": pairs, "border_is_free": segments.border_is_free}
+            content["exact"] = shown is not None and shown.exact
             (folder / "request.json").write_text(json.dumps(content))
         return request
 
@@ -98,22 +99,28 @@ class SimulatedServer:
         kinds: dict[Sample, AnswerKind] = {}
         for frame, group in groupby(samples, key=lambda sample: sample.frame):
             wanted = tuple(sample.segment for sample in group)
-            answer = self._answer(request, frame, wanted, content["border_is_free"])
+            tolerance = 0.0 if content.get("exact") else self._tolerance
+            answer = self._answer(request, frame, wanted, content["border_is_free"], tolerance)
             annotations.append(FrameAnnotation(frame, wanted, answer.label_map))
             clicks.update({Sample(frame, one): spent for one, spent in answer.clicks.items()})
             kinds.update({Sample(frame, one): kind for one, kind in answer.kinds.items()})
         return Answers(tuple(annotations), clicks, kinds)
 
     def _answer(
-        self, request: str, frame: int, wanted: Sequence[int], border_is_free: bool
+        self,
+        request: str,
+        frame: int,
+        wanted: Sequence[int],
+        border_is_free: bool,
+        tolerance: float | None,
     ) -> Answered:
         truth, segments = self._truths[frame], self._kept(request, "segments.npz", frame)
-        if self._tolerance is None:
+        if tolerance is None:
             drawn, clicks = mimic_annotation(truth, segments, wanted, self._rules, border_is_free)
             return Answered(drawn, {one: clicks[one] for one in wanted}, {})
         shown = self._kept(request, "shown.npz", frame)
         return cheapest_answer(
-            truth, shown, segments, wanted, self._rules, border_is_free, self._tolerance
+            truth, shown, segments, wanted, self._rules, border_is_free, tolerance
         )
 
     def revised(self, request: str) -> None:

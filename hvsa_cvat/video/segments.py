@@ -32,7 +32,7 @@ _OVERSEGMENTATION = 4
 
 _FORMS = (
     "frame, rectangle:16, rectangle:20x30 (height x width), superpixel:300, "
-    "superpixel-merged:300 or maps:DIR"
+    "superpixel-merged:300, maps:DIR or audit:3 (whole frames at random places, see docs/method.md)"
 )
 
 
@@ -40,13 +40,15 @@ _FORMS = (
 class Granularity:
     """What a sample is: a frame, a rectangle, a superpixel, or a segment of the user's own maps."""
 
-    kind: Literal["frame", "rectangle", "superpixel", "superpixel-merged", "maps"]
+    kind: Literal["frame", "rectangle", "superpixel", "superpixel-merged", "maps", "audit"]
     size: Size | None = None
     """The size of a rectangle in pixels of the video."""
     number: int | None = None
     """The approximate number of superpixels in a frame."""
     folder: Path | None = None
     """The folder with the user's own maps."""
+    frames: int | None = None
+    """How many whole frames an audit asks for, whatever the budget."""
 
     @classmethod
     def parse(cls, text: str) -> Granularity:
@@ -62,13 +64,15 @@ class Granularity:
             merged = kind == "superpixel-merged"
             if number := int(value):
                 return cls("superpixel-merged" if merged else "superpixel", number=number)
+        if kind == "audit" and re.fullmatch(r"\d+", value) and int(value):
+            return cls("audit", frames=int(value))
         if kind == "maps" and value:
             return cls("maps", folder=expand_home(value))
         raise ConfigError(f"granularity {text!r} is not one of {_FORMS}")
 
     @property
     def whole(self) -> bool:
-        return self.kind == "frame"
+        return self.kind in ("frame", "audit")
 
     def __str__(self) -> str:
         if self.size is not None:
@@ -76,6 +80,8 @@ class Granularity:
             return f"{self.kind}:{height}" + (f"x{width}" if width != height else "")
         if self.number is not None:
             return f"{self.kind}:{self.number}"
+        if self.frames is not None:
+            return f"{self.kind}:{self.frames}"
         return self.kind if self.folder is None else f"{self.kind}:{self.folder}"
 
 
@@ -91,6 +97,11 @@ def granularity_by_round(text: str, rounds: int) -> tuple[Granularity, ...]:
             f"{rounds}; name at most one for each round, the last one is used for all later rounds"
         )
     return named + named[-1:] * (rounds - len(named))
+
+
+def with_audit(text: str, rounds: int, frames: int) -> str:
+    """The granularity `text` of `rounds` rounds, and of one more that audits `frames` frames."""
+    return ",".join(map(str, (*granularity_by_round(text, rounds), f"audit:{frames}")))
 
 
 def build_segments(
@@ -127,6 +138,11 @@ def build_segments(
         return MergedSuperpixels(source, granularity.number, folder, features)
     if granularity.folder is not None:
         return MapFiles(granularity.folder, source.names, source.size)
+    if granularity.frames is not None and granularity.frames > len(source):
+        raise ConfigError(
+            f"an audit of {granularity.frames} frames does not fit a video of {len(source)}; "
+            "audit fewer"
+        )
     return WholeFrames(len(source), source.size)
 
 

@@ -36,7 +36,8 @@ class ChildTask:
 def describe_child(task: WatchedTask, key: str, plan: Plan, project: CompanionProject) -> ChildTask:
     """The child task of the request `key` about `task`."""
     found = re.search(r"/rounds/(\d+)$", key)
-    head = f"HVSA round {found[1]}: " if found else "HVSA: "
+    what = "HVSA audit" if plan.audit else "HVSA"
+    head = f"{what} round {found[1]}: " if found else f"{what}: "
     name = fit_name(head, task.name, f"(task {task.id})")
     labels: list[list[int]] = [[] for _ in plan.cards]
     for part in plan.parts:

@@ -99,7 +99,8 @@ Good to know:
 - `Ctrl+Z` takes back what you did last. `D` goes to the picture before.
 - First paint, then choose the class: the key is for the patch that the pointer touched last.
 - Do not press `F` while you paint: what you paint is lost then.
-- Patches that are nearly right, with an edge off by a pixel or two, are right.
+- Patches that are nearly right, with an edge off by a pixel or two, are right. In a task whose name
+  says **audit** they are not: correct every edge there, because it measures the program.
 
 A job that comes back to you has a note in **Issues** at the spot where something is missing.
 """

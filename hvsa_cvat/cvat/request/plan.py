@@ -81,6 +81,8 @@ class Plan:
     """For each card: `CardContent.pixels`."""
     parts: tuple[Part, ...]
     shares: tuple[Share, ...]
+    audit: bool = False
+    """Whether the answers measure the masks."""
 
 
 def plan_request(question: Question, options: AskOptions, progress: Progress) -> Plan:
@@ -111,7 +113,8 @@ def plan_request(question: Question, options: AskOptions, progress: Progress) ->
             start = shares[-1].stop + 1 if shares else 0
             stop = start + sum(len(frames[i]) for i in indices) - 1
             shares.append(Share(start, stop, sum(costs[i] for i in indices), person))
-    return Plan(tuple(cards), tuple(contents), tuple(parts), tuple(shares))
+    exact = question.shown is not None and question.shown.exact
+    return Plan(tuple(cards), tuple(contents), tuple(parts), tuple(shares), exact)
 
 
 def _cards(
