@@ -2,6 +2,7 @@
 
     python -m benchmarks.ablation clips.toml --seeds 0,1,2 --out runs/ablation \\
         --write docs/ablation.md
+    python -m benchmarks.ablation clips.toml --device cuda --jobs 16 --out runs/ablation
 
 `clips.toml` names the labelled videos, each with its network of round 0:
 
@@ -19,9 +20,9 @@ on. Prints Markdown, or puts it between the marks in a file.
 from __future__ import annotations
 
 import re
-import time
 import tomllib
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,6 +30,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.paper_table import table
+from benchmarks.side_by_side import Job, run_all
 from hvsa_cvat.config import (
     HVSA_CARRYING,
     PAPER,
@@ -42,8 +44,7 @@ from hvsa_cvat.config import (
 )
 from hvsa_cvat.session.context import RunInputs
 from hvsa_cvat.simulation.datasets import open_labels
-from hvsa_cvat.simulation.experiment import Experiment, run_experiment
-from hvsa_cvat.simulation.scores import RoundMetrics
+from hvsa_cvat.simulation.experiment import Experiment
 from hvsa_cvat.types import LabelSet
 from hvsa_cvat.video.flow_estimators import DisFlow
 from hvsa_cvat.video.frames import open_frames
@@ -65,6 +66,8 @@ class Row:
     """Granularity of the last round, if another."""
     farthest: bool | None = None
     """The method's own unless given."""
+    tolerance: float | None = None
+    """Pixels. People confirm and correct the masks of the round before; without it they draw."""
 
 
 def _hvsa_but(**parts: bool) -> CarryingConfig:
@@ -78,13 +81,18 @@ ROWS: dict[str, Row] = {
     "+ read by colour": Row(
         "label-propagation", CarryingConfig(fine=True, without_drift=True, by_colour=True)
     ),
-    "+ network of `paper`, fused": Row("hvsa", _hvsa_but(taught=False), PAPER),
-    "+ carried labels teach it: `hvsa`": Row("hvsa", HVSA_CARRYING),
+    "+ network of `paper`, fused": Row(
+        "hvsa", _hvsa_but(taught=False, refined=False, smoothed=False), PAPER
+    ),
+    "+ carried labels teach it": Row("hvsa", _hvsa_but(refined=False, smoothed=False)),
+    "+ refined": Row("hvsa", _hvsa_but(smoothed=False)),
+    "+ smoothed: `hvsa`": Row("hvsa", HVSA_CARRYING),
     "`hvsa` without finer flow": Row("hvsa", _hvsa_but(fine=False)),
     "`hvsa` without taking out drift": Row("hvsa", _hvsa_but(without_drift=False)),
     "`hvsa` without reading by colour": Row("hvsa", _hvsa_but(by_colour=False)),
     "`hvsa` without fusion": Row("hvsa", _hvsa_but(fused=False)),
     "`hvsa` without remembering": Row("hvsa", _hvsa_but(remembered=False)),
+    "`hvsa` without refinement": Row("hvsa", _hvsa_but(refined=False)),
     "`hvsa` with 16-px rectangles": Row(
         "hvsa", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
@@ -94,12 +102,22 @@ ROWS: dict[str, Row] = {
     "that, one rectangle of each cluster": Row(
         "hvsa", granularity="rectangle:16", last="frame", farthest=False
     ),
+    "16-px rectangles, at last frames, not refined, not smoothed": Row(
+        "hvsa",
+        _hvsa_but(refined=False, smoothed=False),
+        granularity="rectangle:16",
+        last="frame",
+    ),
+    "`hvsa`, corrected to 1 px": Row("hvsa", tolerance=1.0),
+    "corrected to 1 px, not refined, not smoothed": Row(
+        "hvsa", _hvsa_but(refined=False, smoothed=False), tolerance=1.0
+    ),
     "`paper`": Row("paper"),
     "`paper` with 16-px rectangles": Row(
         "paper", strategy=Strategy.ACTIVE, granularity="rectangle:16"
     ),
 }
-"""The first six add part after part; then parts are taken out, smaller samples asked for, and the
+"""The first eight add part after part; then parts are taken out, smaller samples asked for, and the
 paper's method. Rectangles are chosen by active selection."""
 
 
@@ -116,7 +134,7 @@ class Clip(BaseModel):
     size: str
     """HEIGHTxWIDTH of the network."""
 
-    def experiment(self, row: str, budget: str, seed: int) -> Experiment:
+    def experiment(self, row: str, budget: str, seed: int, device: str = "cpu") -> Experiment:
         asked = ROWS[row]
         frames = open_frames(self.video)
         labels = LabelSet(tuple(self.classes.split(",")))
@@ -141,10 +159,12 @@ class Clip(BaseModel):
                     training=asked.training,
                     carrying=asked.carrying,
                     farthest=asked.farthest,
+                    answers="draw" if asked.tolerance is None else "correct",
+                    tolerance=asked.tolerance,
                 ),
                 checkpoint=self.checkpoint,
                 flow=DisFlow(),
-                device=torch.device("cpu"),
+                device=torch.device(device),
             ),
         )
 
@@ -156,6 +176,8 @@ class Clip(BaseModel):
 @click.option(
     "--rows", default="", help="Only rows whose names contain one of these, comma separated."
 )
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Runs at once.")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--write", type=click.Path(path_type=Path), help="Markdown file with the marks.")
 @click.option("--table-only", is_flag=True, help="Run nothing; make the table of what is there.")
@@ -164,6 +186,8 @@ def main(
     budget: str,
     seeds: str,
     rows: str,
+    device: str,
+    jobs: int,
     out: Path,
     write: Path | None,
     table_only: bool,
@@ -174,17 +198,17 @@ def main(
     chosen = [row for row in ROWS if any(part in row for part in rows.split(","))]
     numbers = [int(seed) for seed in seeds.split(",")]
     # seed by seed, so that an unfinished table has every row
-    for seed in [] if table_only else numbers:
-        for name, clip in found.items():
-            for row in chosen:
-                click.echo(f"{name}, {row}, seed {seed}", err=True)
-                run_experiment(
-                    clip.experiment(row, budget, seed),
-                    _folder(out, name, row, seed),
-                    clock=time.perf_counter,
-                    progress=lambda what, done, total: None,
-                    tell=_tell,
-                )
+    due = [
+        Job(
+            f"{name}, {row}, seed {seed}",
+            partial(clip.experiment, row, budget, seed, device),
+            _folder(out, name, row, seed),
+        )
+        for seed in numbers
+        for name, clip in found.items()
+        for row in chosen
+    ]
+    run_all([] if table_only else due, jobs)
     parts = []
     for name in found:
         folders = {row: [_folder(out, name, row, seed) for seed in numbers] for row in chosen}
@@ -207,13 +231,6 @@ def between_marks(document: str, text: str, first: str = FIRST, last: str = LAST
 
 def _folder(out: Path, clip: str, row: str, seed: int) -> Path:
     return out / clip / re.sub(r"[^a-z0-9]+", "-", row).strip("-") / str(seed)
-
-
-def _tell(metrics: RoundMetrics) -> None:
-    click.echo(
-        f"  {metrics.clicks_percent:.1f} % of clicks: mIoU {100 * (metrics.miou or 0):.1f}",
-        err=True,
-    )
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ whole frames. Runs are resumed where they stand, so a stopped table goes on. Pri
 from __future__ import annotations
 
 import re
-import time
 import tomllib
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import click
@@ -21,11 +21,12 @@ import safetensors.torch
 from benchmarks.ablation import Clip
 from benchmarks.imagenet import NETWORK, imagenet_weights
 from benchmarks.paper_table import table
+from benchmarks.side_by_side import Job, run_all
 from hvsa_cvat.config import Freeze, parse_size
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.segmentation.checkpoint import describe, new_network, save_checkpoint
 from hvsa_cvat.segmentation.start import Backbone
-from hvsa_cvat.simulation.experiment import Experiment, run_experiment
+from hvsa_cvat.simulation.experiment import Experiment
 from hvsa_cvat.types import Size
 
 _ASKING = "`hvsa` with 16-px rectangles, at last frames"
@@ -69,9 +70,9 @@ def checkpoint(start: Start, clip: Clip, size: Size, folder: Path) -> Path:
 
 
 def experiment(
-    start: Start, clip: Clip, budget: str, seed: int, size: Size, folder: Path
+    start: Start, clip: Clip, budget: str, seed: int, size: Size, folder: Path, device: str = "cpu"
 ) -> Experiment:
-    asked = clip.experiment(_ASKING, budget, seed)
+    asked = clip.experiment(_ASKING, budget, seed, device)
     config = asked.inputs.config.model_copy(update={"size": size, "freeze": start.freeze})
     made = checkpoint(start, clip, size, folder)
     return replace(asked, inputs=replace(asked.inputs, config=config, checkpoint=made))
@@ -82,11 +83,21 @@ def experiment(
 @click.option("--budget", default="1%,2%,4%,10%", show_default=True)
 @click.option("--seeds", default="0", show_default=True)
 @click.option("--size", help="Default: that of each clip.")
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Runs at once.")
 @click.option("--only", default="", help="Clips to run, comma separated; default: all.")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 @click.option("--table-only", is_flag=True, help="Run nothing; make the table of what is there.")
 def main(
-    clips: Path, budget: str, seeds: str, size: str | None, only: str, out: Path, table_only: bool
+    clips: Path,
+    budget: str,
+    seeds: str,
+    size: str | None,
+    device: str,
+    jobs: int,
+    only: str,
+    out: Path,
+    table_only: bool,
 ) -> None:
     found = {
         name: Clip.model_validate({k: v for k, v in one.items() if k != "group"})
@@ -94,19 +105,17 @@ def main(
         if not only or name in only.split(",")
     }
     numbers = [int(seed) for seed in seeds.split(",")]
+    due = []
     # seed by seed and start by start, so that an unfinished table compares what it has
     for seed in [] if table_only else numbers:
         for name, clip in found.items():
             for row, start in STARTS.items():
-                click.echo(f"{name}, {row}, seed {seed}", err=True)
                 at = parse_size(size or clip.size)
-                run_experiment(
-                    experiment(start, clip, budget, seed, at, out / "starts"),
-                    _folder(out, name, row, seed),
-                    clock=time.perf_counter,
-                    progress=lambda what, done, total: None,
-                    tell=lambda one: click.echo(f"  mIoU {100 * (one.miou or 0):.1f}", err=True),
-                )
+                folder = out / "starts" / f"{at[0]}x{at[1]}"
+                checkpoint(start, clip, at, folder)  # before two runs make the same one
+                make = partial(experiment, start, clip, budget, seed, at, folder, device)
+                due.append(Job(f"{name}, {row}, seed {seed}", make, _folder(out, name, row, seed)))
+    run_all(due, jobs)
     for name in found:
         folders = {row: [_folder(out, name, row, seed) for seed in numbers] for row in STARTS}
         click.echo(f"### {name}\n\n{table(folders)}\n")

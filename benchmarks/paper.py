@@ -26,23 +26,24 @@ from __future__ import annotations
 
 import re
 import statistics
-import time
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
 import click
 from matplotlib.figure import Figure
 
+from benchmarks.side_by_side import Job, run_all
 from hvsa_cvat.class_lists import read_classes
 from hvsa_cvat.config import TRAINING, Method, RunConfig, Strategy, parse_budgets, parse_size
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.context import RunInputs
 from hvsa_cvat.simulation.datasets import open_labels
-from hvsa_cvat.simulation.experiment import Experiment, run_experiment
+from hvsa_cvat.simulation.experiment import Experiment
 from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics
 from hvsa_cvat.video.flow_estimators import choose_flow
 from hvsa_cvat.video.frames import open_frames
@@ -186,29 +187,32 @@ def _beside(clip: Path, name: str) -> Path:
 
 
 def measure(
-    clips: Sequence[PaperClip], rows: Mapping[str, Row], settings: Settings, out: Path
+    clips: Sequence[PaperClip], rows: Mapping[str, Row], settings: Settings, out: Path, at_once: int
 ) -> dict[str, list[RoundMetrics]]:
     """For each row the mean over the clips, round by round; what has run already is read."""
-    found = {}
-    for name, row in rows.items():
-        runs = []
-        for clip in clips:
-            slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
-            # the rows "ours" and "Frame, ASS" are the same run
-            slug = "frame-ass" if row == Row() else slug
-            folder = out / clip.folder.parent.name / clip.folder.name / slug
-            click.echo(f"{clip.folder.name}: {name}", err=True)
-            runs.append(
-                run_experiment(
-                    clip.experiment(row, settings),
-                    folder / f"{settings.method}-{settings.seed}",
-                    clock=time.perf_counter,
-                    progress=lambda what, done, total: None,
-                    tell=lambda metrics: None,
-                )
-            )
-        found[name] = means(runs)
-    return found
+    folders = {
+        name: [_folder(out, clip, name, row, settings) for clip in clips]
+        for name, row in rows.items()
+    }
+    jobs = {
+        folder: Job(f"{clip.folder.name}: {name}", partial(clip.experiment, row, settings), folder)
+        for name, row in rows.items()
+        for clip, folder in zip(clips, folders[name], strict=True)
+    }
+    run_all(list(jobs.values()), at_once)
+    return {name: means([_metrics(one) for one in runs]) for name, runs in folders.items()}
+
+
+def _folder(out: Path, clip: PaperClip, name: str, row: Row, settings: Settings) -> Path:
+    slug = re.sub(r"[^a-z0-9]+", "-", name.lower())
+    # the rows "ours" and "Frame, ASS" are the same run
+    slug = "frame-ass" if row == Row() else slug
+    at = out / clip.folder.parent.name / clip.folder.name / slug
+    return at / f"{settings.method}-{settings.seed}"
+
+
+def _metrics(folder: Path) -> RunMetrics:
+    return RunMetrics.model_validate_json((folder / "metrics.json").read_bytes())
 
 
 _AVERAGED = ("miou", "boundary_iou", "temporal_consistency", "clicks_percent", "pixels_percent")
@@ -296,6 +300,7 @@ def plot(found: Mapping[str, Sequence[RoundMetrics]], title: str, path: Path) ->
 @click.option("--seed", default=0, show_default=True)
 @click.option("--epochs", type=int, help="Fewer than the method's, for a first look.")
 @click.option("--device", default="auto", show_default=True)
+@click.option("--jobs", default=1, show_default=True, help="Runs at once.")
 @click.option("--out", required=True, type=click.Path(path_type=Path))
 def main(
     name: str,
@@ -308,6 +313,7 @@ def main(
     seed: int,
     epochs: int | None,
     device: str,
+    jobs: int,
     out: Path,
 ) -> None:
     settings = Settings(method, budget, size, seed, device, epochs)
@@ -316,7 +322,7 @@ def main(
     try:
         printed = _printed(data / "printed.toml", name)
         for group, clips in find_clips(data, checkpoint).items():
-            found = measure(clips, chosen, settings, out)
+            found = measure(clips, chosen, settings, out, jobs)
             lines = gain_table(found) if name == "iterations" else score_table(found, printed)
             title = f"{name}, {group}, {len(clips)} clips"
             text = "\n".join([f"### {title}", "", *lines, ""])

@@ -101,6 +101,11 @@ class CarryingConfig(_Settings):
     remembered: bool = False
     """In fused label maps, take classes that are in no answer yet from the network of round 0, if
     it knows the classes. Training on answers without a class makes the network forget it."""
+    refined: bool = False
+    """Refine the probabilities that are fused by a small network at half the frames' own size. It
+    learns from the carried labels of all frames."""
+    smoothed: bool = False
+    """In fused label maps, average the evidence for the classes over neighbouring frames."""
 
     @property
     def used(self) -> bool:
@@ -108,7 +113,14 @@ class CarryingConfig(_Settings):
 
 
 HVSA_CARRYING = CarryingConfig(
-    fine=True, without_drift=True, by_colour=True, taught=True, fused=True, remembered=True
+    fine=True,
+    without_drift=True,
+    by_colour=True,
+    taught=True,
+    fused=True,
+    remembered=True,
+    refined=True,
+    smoothed=True,
 )
 
 PAPER_EXACT = TrainingConfig()

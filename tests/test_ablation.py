@@ -42,6 +42,18 @@ def test_the_table_is_written_between_the_marks(clips: Path, tmp_path: Path) -> 
     assert "| label propagation | 2 |" in written
 
 
+def test_runs_side_by_side_make_the_table_of_runs_one_by_one(clips: Path, tmp_path: Path) -> None:
+    tables = []
+    for jobs in ("1", "2"):
+        command = [str(clips), "--rows", "label propagation", "--seeds", "0,1", "--budget", "20%"]
+        command += ["--out", str(tmp_path / jobs), "--jobs", jobs]
+        ran = CliRunner().invoke(ablation.main, command, catch_exceptions=False)
+        tables.append(ran.stdout[: ran.stdout.index("seconds a round")])
+
+    assert tables[0] == tables[1]
+    assert "| label propagation | 2 |" in tables[0]
+
+
 def test_rows_differ_in_what_they_name(clips: Path) -> None:
 
     clip = ablation.Clip.model_validate(tomllib.loads(clips.read_text())["stripes"])
@@ -49,13 +61,23 @@ def test_rows_differ_in_what_they_name(clips: Path) -> None:
     def config(row: str):
         return clip.experiment(row, "2%,5%,10%", 3).inputs.config
 
-    assert config("+ carried labels teach it: `hvsa`").carrying == HVSA_CARRYING
-    assert config("+ carried labels teach it: `hvsa`").training == HVSA
+    assert config("+ smoothed: `hvsa`").carrying == HVSA_CARRYING
+    assert config("+ smoothed: `hvsa`").training == HVSA
+    neither = HVSA_CARRYING.model_copy(update={"refined": False, "smoothed": False})
+    assert config("+ carried labels teach it").carrying == neither
+    unsmoothed = HVSA_CARRYING.model_copy(update={"smoothed": False})
+    assert config("+ refined").carrying == unsmoothed
+    corrected = config("`hvsa`, corrected to 1 px")
+    assert (corrected.answers, corrected.tolerance, corrected.carrying) == (
+        "correct",
+        1.0,
+        HVSA_CARRYING,
+    )
     without = config("`hvsa` without fusion")
     assert without.carrying == HVSA_CARRYING.model_copy(update={"fused": False})
     assert without.training == HVSA
     untaught = config("+ network of `paper`, fused")
-    assert untaught.carrying == HVSA_CARRYING.model_copy(update={"taught": False})
+    assert untaught.carrying == neither.model_copy(update={"taught": False})
     assert untaught.training == PAPER
     assert not config("`paper`").carrying.used
     assert config("`paper` with 16-px rectangles").granularity == "rectangle:16"

@@ -153,6 +153,10 @@ def test_only_hvsa_carries_labels_beside_a_network() -> None:
         return config.carrying
 
     assert carrying(method="hvsa") == HVSA_CARRYING
+    assert HVSA_CARRYING.refined
+    assert HVSA_CARRYING.smoothed
+    for method in ("paper", "paper-exact", "finetune-only", "label-propagation"):
+        assert carrying(method=method) == CarryingConfig()
     assert not carrying(method="paper").used
     assert not carrying(method="label-propagation").used
     part = CarryingConfig(fused=True)

@@ -174,6 +174,9 @@ def test_killed_while_carried_labels_lie_in_the_folder(
     kills = (
         "amid 1/finetune carrying labels",
         "after 1/finetune rounds/1/carried",
+        "after 1/finetune rounds/1/network.safetensors",
+        "amid 1/finetune refine",
+        "after 1/finetune rounds/1/head.safetensors",
         "start 1/predict",
         "amid 1/predict removal-of-carried",
     )

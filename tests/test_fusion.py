@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvsa_cvat.propagation.fusion import fuse, remember
+from hvsa_cvat.propagation.fusion import fuse, remember, remember_refined
 from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.types import IGNORE
 
@@ -91,6 +91,21 @@ def test_what_no_answer_shows_is_as_likely_as_it_was() -> None:
     np.testing.assert_allclose(remember(now, first, [0, 1, 2]).ravel(), [0.375, 0.25, 0.375])
     np.testing.assert_array_equal(remember(now, first, []), now)
     assert now.ravel().tolist() == pytest.approx([0.6, 0.4, 0.0])  # left as it was
+
+
+def test_refinement_leaves_the_odds_of_what_it_was_never_taught() -> None:
+    before = np.array([0.3, 0.2, 0.5], np.float32).reshape(3, 1, 1)
+    refined = np.array([0.8, 0.2, 0.0], np.float32).reshape(3, 1, 1)
+    # class 2 was 5/3 as likely as the likeliest other one
+    odds = 0.8 * 5 / 3
+    expected = np.array([0.8, 0.2, odds]) / (1 + odds)
+    found = remember_refined(refined, before, [2])
+    np.testing.assert_allclose(found.ravel(), expected, rtol=1e-6)
+    assert refined.ravel().tolist() == pytest.approx([0.8, 0.2, 0.0])  # left as it was
+    np.testing.assert_allclose(remember_refined(refined, before, []), refined)
+    np.testing.assert_allclose(remember_refined(refined, before, [0, 1, 2]), before)
+    certain = np.array([0.0, 0.0, 1.0], np.float32).reshape(3, 1, 1)
+    assert remember_refined(refined, certain, [2])[2] == pytest.approx(1, abs=1e-5)
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 5), st.integers(0, 5))

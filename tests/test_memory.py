@@ -178,9 +178,9 @@ def test_a_gpu_has_a_bound_of_its_own() -> None:
     video = 3000 * 288 * 512 * (3 + 20 + 5)
     assert bounds(on_gpu, video).device["fine-tune"] - found.device["fine-tune"] == video
     assert bounds(on_gpu, video - 1) == found
-    small = Machine(ENDLESS, ENDLESS, device=6 * 2**28)
+    small = Machine(ENDLESS, ENDLESS, device=7 * 2**28)
     large = demand(3000, (1080, 1920), (576, 1024), 30, method="hvsa")
-    with pytest.raises(CapacityError, match=r"of GPU memory, 1\.5 GiB is free; choose --size"):
+    with pytest.raises(CapacityError, match=r"of GPU memory, 1\.8 GiB is free; choose --size"):
         check_fits(replace(large, device="cuda", half=True), small)
 
 
@@ -283,3 +283,25 @@ def test_a_run_stays_below_what_was_told() -> None:
     assert max(int(row[1]) for row in rows) <= max(int(row[3]) for row in rows)
     disk = done.stdout.splitlines()[-1].split()
     assert int(disk[2]) <= int(disk[5])
+
+
+def test_refinement_and_smoothing_take_memory() -> None:
+    with_both = demand(3000, (1080, 1920), (288, 512), 30, method="hvsa")
+    carrying = with_both.config.carrying
+
+    def without(part: str) -> Demand:
+        settings = with_both.config.model_copy(
+            update={"carrying": carrying.model_copy(update={part: False})}
+        )
+        return replace(with_both, config=settings)
+
+    pixels = 1080 * 1920
+    found, unsmoothed, unrefined = map(bounds, (with_both, without("smoothed"), without("refined")))
+    # three classes: evidence of five frames as float16, and three times what is made of it
+    smoothed = pixels * (60 + 3 * (2 * 5 + 3 * 4))
+    assert found.host["predict"] - unsmoothed.host["predict"] == smoothed
+    assert found.host["predict"] - unrefined.host["predict"] > pixels * 32 * 3
+    # 200 steps of 8 crops: RGB, logarithms as float16, target and weight
+    assert found.disk["crops"] == 1600 * 96 * 96 * (3 + 3 * 2 + 1 + 4)
+    assert "crops" not in unrefined.disk
+    assert "crops" not in bounds(demand(method="paper")).disk

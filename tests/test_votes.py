@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from hvsa_cvat.propagation import votes as votes_module
+from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.propagation.votes import Colours, cells_of, count_votes
 from hvsa_cvat.types import IGNORE
 
@@ -149,3 +150,6 @@ def test_votes_are_those_counted_one_by_one(
     np.testing.assert_allclose(found.lead, won - second, atol=1e-5)
     share = won / np.where(known, votes.sum(axis=0), 1)
     np.testing.assert_allclose(found.confidence, best * share, atol=1e-5)
+    size = labels.shape[1:]
+    told = Propagated(0, found.label_map, 0 * found.confidence, found.lead, 1.0, found.disputed)
+    np.testing.assert_allclose(told.votes(8), votes[:8].reshape(8, *size), atol=1e-5)

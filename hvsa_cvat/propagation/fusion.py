@@ -45,6 +45,27 @@ def remember(
     return joined
 
 
+def remember_refined(
+    refined: NDArray[np.float32], before: NDArray[np.float32], classes: Sequence[int]
+) -> NDArray[np.float32]:
+    """`refined`, where each of `classes` keeps its odds against the likeliest other class.
+
+    The refinement head was never taught `classes`, and it makes the other classes surer. `before`
+    are the probabilities before it, by `remember`. All arrays are float32 (C, H, W) and sum to one
+    over the classes.
+    """
+    known = np.ones(len(refined), np.bool_)
+    known[list(classes)] = False
+    if not known.any():
+        return before
+    joined = refined.copy()
+    others = refined[known] / np.maximum(refined[known].sum(axis=0), 1e-12)
+    odds = before[~known] / np.maximum(before[known].max(axis=0), 1e-6) * others.max(axis=0)
+    total = 1 + odds.sum(axis=0)
+    joined[~known], joined[known] = odds / total, others / total
+    return joined
+
+
 def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
     """The class with the most evidence at each pixel.
 
@@ -69,6 +90,11 @@ def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
         holds, for_label - rival, first[known] - np.maximum(for_label, second[known])
     )
     label_map[rows[holds], columns[holds]] = label[holds]
-    certainty = lead / (1 + lead)
+    certainty = certainty_of(lead)
     certainty[rows[trust >= 1], columns[trust >= 1]] = 1
     return Fused(label_map, certainty)
+
+
+def certainty_of(lead: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The certainty in 0..1 of a lead in evidence."""
+    return lead / (1 + lead)

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
-from hvsa_cvat.propagation.votes import VOTE_PIXEL, Colours, cells_of, count_votes
+from hvsa_cvat.propagation.votes import VOTE_PIXEL, Colours, Disputed, cells_of, count_votes
 from hvsa_cvat.threads import map_ahead
-from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Size
+from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Mask, Size
 from hvsa_cvat.video.flow import FlowStore
 from hvsa_cvat.video.frames import load_npy, npy_writer
 
@@ -53,6 +53,8 @@ _CARRYING_BYTES = 2**29
 _READING_BYTES = 2**29
 """Memory that all threads together may take while they read carried labels."""
 
+_CHAINS = 2
+
 PLACE_BYTES = _PLACE.itemsize
 """Bytes per cell, frame and chain while labels are carried."""
 
@@ -72,6 +74,30 @@ class Propagated:
     It is not used where a person labelled."""
     reached: float
     """The share of the pixels that have a label."""
+    disputed: Disputed | None = None
+    """None: there are no pixels that have votes for several labels."""
+
+    @property
+    def by_person(self) -> Mask:
+        """The pixels that a person labelled."""
+        return self.confidence >= 1
+
+    def votes(self, classes: int) -> NDArray[np.float32]:
+        """float32 (classes, H, W) in 0..2: the confidence in votes for each label. Both chains are
+        for a person's label."""
+        votes = np.zeros((classes, *self.label_map.shape), np.float32)
+        known = self.label_map != IGNORE
+        rows, columns = np.nonzero(known)
+        votes[self.label_map[known], rows, columns] = self.lead[known]
+        if self.disputed is not None:
+            pixels, counted = self.disputed
+            flat = votes.reshape(classes, -1)
+            flat[:, pixels] = 0
+            flat[: len(counted), pixels] = counted
+        rows, columns = np.nonzero(self.by_person)
+        votes[:, rows, columns] = 0
+        votes[self.label_map[rows, columns], rows, columns] = _CHAINS
+        return votes
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,11 +124,11 @@ class Carried:
     def __iter__(self) -> Iterator[Propagated]:
         """Every frame of the video in order. A pixel that a person labelled keeps its label."""
         threads = reading_threads(self.labels.shape[1:], os.cpu_count() or 1)
-        return map_ahead(self._read, range(len(self)), threads)
+        return map_ahead(self.__getitem__, range(len(self)), threads)
 
-    def _read(self, frame: int) -> Propagated:
+    def __getitem__(self, frame: int) -> Propagated:
         colours = self.colours
-        label_map, confidence, lead = count_votes(
+        label_map, confidence, lead, disputed = count_votes(
             (self.past[frame], self.future[frame]),
             self.labels,
             None if colours is None else Colours(frame, self.annotated, colours),
@@ -112,7 +138,7 @@ class Carried:
             label_map = np.where(own != IGNORE, own, label_map)
             confidence[own != IGNORE] = 1
         reached = float((label_map != IGNORE).mean())
-        return Propagated(frame, label_map, confidence, lead, reached)
+        return Propagated(frame, label_map, confidence, lead, reached, disputed)
 
 
 def reading_threads(size: Size, processors: int) -> int:

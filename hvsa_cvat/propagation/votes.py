@@ -32,6 +32,15 @@ class Colours(NamedTuple):
     """uint8 (N, h, w, 3) RGB; any size."""
 
 
+class Disputed(NamedTuple):
+    """The votes for each label at the pixels where they are not all for one label."""
+
+    pixels: NDArray[np.intp]
+    """intp (M,): indices into the flattened frame."""
+    votes: NDArray[np.float32]
+    """float32 (L, M): one row for each label, up to the largest label that has a vote."""
+
+
 class Votes(NamedTuple):
     """The result of the vote for one frame, at the video's own size."""
 
@@ -43,6 +52,8 @@ class Votes(NamedTuple):
     lead: NDArray[np.float32]
     """float32 (H, W): the confidence in votes for the label minus that for the next label. It is at
     most the number of chains."""
+    disputed: Disputed
+    """Elsewhere all votes are for one label, so `lead` is their sum."""
 
 
 def count_votes(
@@ -80,15 +91,29 @@ def count_votes(
 
     # Nearly everywhere all votes are for one label. Count votes only where they are not.
     rows, columns = np.nonzero(disputed)
+    counted = []
     for begin in range(0, len(rows), _AT_ONCE):
         here = rows[begin : begin + _AT_ONCE], columns[begin : begin + _AT_ONCE]
         votes = _counted([one.at(here) for one in found], reach, flat, colours)
+        counted.append(votes)
         winners, won, cast = votes.argmax(axis=0), votes.max(axis=0), votes.sum(axis=0)
-        np.put_along_axis(votes, winners[np.newaxis], 0, axis=0)
         label_map[here] = np.where(won > 0, winners, IGNORE)
         share[here] = won / np.maximum(cast, np.finfo(np.float32).tiny)
+        np.put_along_axis(votes, winners[np.newaxis], 0, axis=0)
         lead[here] = won - votes.max(axis=0)
-    return Votes(label_map, best * share, lead)
+        np.put_along_axis(votes, winners[np.newaxis], won, axis=0)
+    kept = Disputed(rows * size[1] + columns, _joined(counted))
+    return Votes(label_map, best * share, lead, kept)
+
+
+def _joined(counted: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The blocks side by side, with rows of zeros where a block has fewer labels."""
+    labels = max((len(votes) for votes in counted), default=0)
+    return np.concatenate(
+        [np.empty((labels, 0), np.float32)]
+        + [np.pad(votes, ((0, labels - len(votes)), (0, 0))) for votes in counted],
+        axis=1,
+    )
 
 
 def _counted(

@@ -16,8 +16,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from hvsa_cvat.segmentation.crops import BATCH, CROP
 from hvsa_cvat.segmentation.losses import consistency_loss, labeled_cross_entropy
 from hvsa_cvat.segmentation.network import SegmentationNetwork
+from hvsa_cvat.segmentation.refine import RefinementHead, log_probabilities
 from hvsa_cvat.types import Size
 
 _SIDE = 256
@@ -102,6 +104,36 @@ def footprint(name: str, classes: int, step: Step | None, half: bool) -> Footpri
         pair = 0.0 if step is None else _pair(network.train(), step)
         image = _image(network.eval())
     return Footprint(weights, network.feature_channels, pair, image)
+
+
+@dataclass(frozen=True)
+class HeadFootprint:
+    """The memory of the refinement head, in bytes."""
+
+    step: int
+    """The most in one training step."""
+    pixel: float
+    """The most per pixel of a frame that is refined."""
+
+
+@lru_cache
+def head_footprint(classes: int) -> HeadFootprint:
+    """The memory of the refinement head for this number of classes."""
+    with torch.device("meta"):
+        head = RefinementHead(classes)
+        with LiveTensors() as live:
+            images, log_probs, targets, weights = (
+                torch.zeros(BATCH, *channels, CROP, CROP) for channels in ((3,), (classes,), (), ())
+            )
+            logits = head(images, log_probs)
+            labeled_cross_entropy(logits, targets.long(), weights).backward()  # type: ignore[no-untyped-call]
+        step = live.peak
+        with torch.inference_mode(), LiveTensors() as live:
+            probs = torch.zeros(1, classes, _SIDE, _SIDE)
+            image = torch.zeros(1, 3, _SIDE, _SIDE, dtype=torch.uint8)
+            logits = head(image, log_probabilities(probs))
+            logits.softmax(dim=1)
+    return HeadFootprint(step, float(live.peak) / _SIDE**2)
 
 
 def counted_pixels(size: Size) -> int:

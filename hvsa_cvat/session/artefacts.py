@@ -195,8 +195,24 @@ class RoundFiles:
 
         None if no round up to this one has trained any.
         """
+        return self._newest(lambda files: files.network)
+
+    @property
+    def head(self) -> Path:
+        """Where the refinement head lies."""
+        return self.folder / "head.safetensors"
+
+    def note_head(self) -> None:
+        """The refinement head has been written."""
+        self.checksums.note(self.head)
+
+    def newest_head(self) -> Path | None:
+        """The refinement head that speaks for the round, as `newest_network`."""
+        return self._newest(lambda files: files.head)
+
+    def _newest(self, of: Callable[[RoundFiles], Path]) -> Path | None:
         for number in range(self.number, 0, -1):
-            path = self.of_round(number).network
+            path = of(self.of_round(number))
             if path.exists() or self.checksums.knows(path):
                 return self.checksums.check(path)
         return None

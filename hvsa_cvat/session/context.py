@@ -16,6 +16,7 @@ from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress, SegmentMaps
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
 from hvsa_cvat.segmentation.frozen import VideoFeatures
 from hvsa_cvat.segmentation.network import SegmentationNetwork
+from hvsa_cvat.segmentation.refine import RefinementHead, load_head
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import LabelSet
@@ -60,6 +61,8 @@ class CarryingInputs:
     """uint8 (N, h, w, 3) RGB at the flow's size, to take out drift; None leaves it in."""
     colours: NDArray[np.uint8] | None = None
     """The same, to read labels by; None reads them by distance alone."""
+    smoothing: NDArray[np.uint8] | None = None
+    """The same, to weigh neighbouring frames by; None smooths nothing."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,11 @@ class RunContext:
         """The network that speaks for a round."""
         trained = self.files(round_number).newest_network()
         return self.inputs.load_network(trained or self.inputs.checkpoint)
+
+    def load_head(self, round_number: int) -> RefinementHead | None:
+        """The refinement head that speaks for a round; None where none has been trained."""
+        trained = self.files(round_number).newest_head()
+        return None if trained is None else load_head(trained, len(self.labels))
 
     def rng(self, round_number: int) -> np.random.Generator:
         return np.random.default_rng([self.config.seed, round_number])

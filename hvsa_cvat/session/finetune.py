@@ -17,6 +17,7 @@ from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_wei
 from hvsa_cvat.session.annotate import all_answers
 from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.refine import fit_head
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import IGNORE, LabelMap
 from hvsa_cvat.video.frames import npy_writer
@@ -46,6 +47,8 @@ def finetune_network(session: Session, context: RunContext) -> None:
     info = describe(network, context.labels.names, context.config.size, number)
     save_checkpoint(network, info, files.network)
     files.note_network()
+    fit_head(session, context, network)
+    # last: a run killed above trains the last epoch again, not all of them
     files.training_state.unlink(missing_ok=True)
 
 

@@ -19,8 +19,18 @@ from hvsa_cvat.propagation.propagate import (
     carrying_threads,
     reading_threads,
 )
+from hvsa_cvat.propagation.smoothing import SMOOTHED_CLASS_PIXEL, SMOOTHED_PIXEL
 from hvsa_cvat.propagation.votes import VOTE_PIXEL
-from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
+from hvsa_cvat.segmentation.crops import BATCH as CROPS_A_STEP
+from hvsa_cvat.segmentation.crops import Crops, crop_size, steps_for
+from hvsa_cvat.segmentation.footprint import (
+    Footprint,
+    HeadFootprint,
+    Step,
+    counted_pixels,
+    footprint,
+    head_footprint,
+)
 from hvsa_cvat.segmentation.frozen import BATCH, feature_bytes, freezes
 from hvsa_cvat.session.demand import Demand, at_size
 from hvsa_cvat.session.machine import Machine
@@ -51,6 +61,10 @@ _FUSED_PIXEL = 8
 
 _REMEMBERED_PIXEL = 16
 """Bytes a pixel and class more where the network of round 0 is asked, too."""
+
+_DISPUTED_CLASS_PIXEL = 1
+"""Bytes a pixel and class of the votes that one thread has read: float32 where they are for several
+labels. That was at most a fifth of the pixels on four clips."""
 
 _PACKED_PIXEL = 1 / 32
 """Bytes a pixel of an answered label map, deflated."""
@@ -162,10 +176,13 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     answers = int(length * own * _PACKED_PIXEL)
     vote = 0
     if config.carries:
-        vote = reading_threads(demand.frames, demand.threads) * own * VOTE_PIXEL
+        reading = VOTE_PIXEL + demand.classes * _DISPUTED_CLASS_PIXEL
+        vote = reading_threads(demand.frames, demand.threads) * own * reading
         chains = carrying_threads(carried_at, demand.threads)
         vote += chains * _area(carried_at) * CARRIED_PIXEL
     on_device = demand.device != "cpu"
+    refined = carrying.refined and training is not None
+    head = head_footprint(demand.classes) if refined else HeadFootprint(0, 0)
     kept_features = length * feature_bytes(demand.network, config.size) if frozen else 0
     remembered = fused and carrying.remembered
     images = BATCH + remembered
@@ -173,12 +190,19 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     predicted += (2 + remembered) * counted.weights
     joined = (_FUSED_PIXEL if fused else 0) + (_REMEMBERED_PIXEL if remembered else 0)
     classes = own * demand.classes * (_CLASS_PIXEL + joined)
+    # one frame is refined, and then pooled
+    refined_frame = int(_SPARE * head.pixel * own)
+    smoothed = 0
+    if fused and carrying.smoothed:
+        smoothed = own * (SMOOTHED_PIXEL + demand.classes * SMOOTHED_CLASS_PIXEL)
     trained = _trained(demand, counted) * _SPARE if training is not None else 0.0
+    # the head's training, and the prediction before it
+    refining = int(max(_SPARE * head.step, predicted + classes)) if refined else 0
     frame = own * _FRAME_PIXEL
     host = {
         "frames": frame + int(1.5 * _DECODER * own),
         "flow": max(_flowing(at, demand.threads) for at in {config.size, carried_at}),
-        "predict": 2 * features + answers + frame + vote,
+        "predict": 2 * features + answers + frame + vote + smoothed,
         "select": _POOLS * features
         + _DISTANCES
         + samples * (_SAMPLE + 4 * demand.classes)
@@ -188,14 +212,16 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     }
     if training is not None:
         host["fine-tune"] = answers + frame + vote
+        if refined:  # before the head is trained, all frames with crops are predicted
+            host["fine-tune"] += own * demand.classes * _CLASS_PIXEL
     device = {}
     if on_device:
         video = length * pixels * (3 + 20 + (5 if taught else 1)) + kept_features
         kept = video if video <= resident else 0
         device = {
             "flow": _RAFT if demand.flow.startswith("raft") else 0,
-            "predict": int(predicted) + classes + own * _POOLED_PIXEL,
-            "fine-tune": int(trained) + kept,
+            "predict": int(predicted) + classes + max(own * _POOLED_PIXEL, refined_frame),
+            "fine-tune": max(int(trained) + kept, refining),
         }
         spaced = config.strategy is Strategy.UNIFORM and demand.samples == 1
         if config.strategy is not Strategy.RANDOM and not spaced:
@@ -206,9 +232,9 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         # weights are read, and then leave for the device before anything else begins
         host = {what: max(size, 2 * counted.weights) for what, size in host.items()}
     else:
-        host["predict"] += int(predicted) + classes
+        host["predict"] += int(predicted) + classes + refined_frame
         if training is not None:
-            host["fine-tune"] = max(host["fine-tune"], answers + int(trained))
+            host["fine-tune"] = max(host["fine-tune"], answers + int(trained), answers + refining)
     disk = {
         "frames": 3 * length * pixels,
         "flow": 20 * length * pixels,
@@ -223,6 +249,9 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         disk["carried labels"] = length * (2 * PLACE_BYTES * _area(carried_at) + own)
     if training is not None:
         disk["targets"] = length * pixels * (5 if taught else 1)
+    if refined:
+        crops = CROPS_A_STEP * steps_for(length, demand.frames)
+        disk["crops"] = Crops.bytes(crops, crop_size(demand.frames), demand.classes)
     kinds = set(granularity_by_round(config.granularity, rounds))
     if frozen:
         disk["backbone features"] = kept_features

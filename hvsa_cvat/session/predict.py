@@ -9,10 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hvsa_cvat.propagation.fusion import fuse, remember
-from hvsa_cvat.propagation.propagate import Propagated, fill
+from hvsa_cvat.propagation.propagate import fill
 from hvsa_cvat.segmentation.checkpoint import known_classes
-from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
 from hvsa_cvat.selection.strategy import Pool
@@ -21,6 +19,7 @@ from hvsa_cvat.session.answers import answered_classes
 from hvsa_cvat.session.artefacts import KeepMasks
 from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.context import CarryingInputs, RunContext
+from hvsa_cvat.session.fusing import Fusing
 from hvsa_cvat.session.outlook import LEVELS, certainty_levels, outlook
 from hvsa_cvat.session.records import Propagation
 from hvsa_cvat.session.rounds import Session
@@ -46,59 +45,34 @@ def _keep_network_masks(
     number: int, answers: Mapping[int, FrameAnnotation], context: RunContext
 ) -> None:
     """Masks and scores of the round's network, joined by the carried labels where there are any."""
-    carried: Iterator[Propagated] | None = None
+    network, files = context.load_network(number), context.files(number)
+    fusing = None
     if number > 0 and context.carrying is not None and context.config.carrying.fused:
-        carried = iter(carry_answers(answers, context.carrying, number, context))
-    network = context.load_network(number)
-    unseen = unseen_classes(answers, context) if carried is not None else []
-    first = context.load_network(0) if unseen else None
-
-    def evidence(prediction: DensePrediction) -> NDArray[np.float32]:
-        assert prediction.probabilities is not None
-        if first is None:
-            return prediction.probabilities
-        before = _probabilities(first, prediction.frame, context)
-        return remember(prediction.probabilities, before, unseen)
+        unseen = unseen_classes(answers, context)
+        fusing = Fusing(number, answers, context.carrying, unseen, context)
 
     def predictions(keep: KeepMasks) -> Iterator[FramePrediction]:
+        names = iter(context.source.names)
         dense = predict(
             network,
             context.frames,
             context.source.size,
             device=context.inputs.device,
-            with_probabilities=carried is not None,
+            with_probabilities=fusing is not None,
             known=context.features,
             progress=context.progress,
         )
         for prediction in dense:
-            name = context.source.names[prediction.frame]
-            if carried is not None:
-                shown = fuse(next(carried), evidence(prediction))
-                keep(name, shown.label_map, certainty_levels(shown.certainty))
+            if fusing is None:
+                keep(next(names), prediction.label_map, _levels(prediction.uncertainty))
             else:
-                keep(name, prediction.label_map, _levels(prediction.uncertainty))
+                for shown in fusing.add(prediction):
+                    keep(next(names), shown.label_map, certainty_levels(shown.certainty))
             yield _scored(prediction, number + 1, context)
 
-    files = context.files(number)
     with files.new_masks(len(context.labels)) as keep:
         scores = Pool.of(predictions(keep))
     files.save_scores(scores)
-
-
-def _probabilities(
-    network: SegmentationNetwork, frame: int, context: RunContext
-) -> NDArray[np.float32]:
-    (dense,) = predict(
-        network,
-        context.frames,
-        context.source.size,
-        device=context.inputs.device,
-        only=[frame],
-        with_probabilities=True,
-        known=context.features,
-    )
-    assert dense.probabilities is not None
-    return dense.probabilities
 
 
 def unseen_classes(answers: Mapping[int, FrameAnnotation], context: RunContext) -> list[int]:

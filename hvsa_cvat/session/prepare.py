@@ -84,6 +84,7 @@ def _carrying(
         flow,
         frames if carrying.without_drift else None,
         frames if carrying.by_colour else None,
+        frames if carrying.smoothed else None,
     )
 
 
