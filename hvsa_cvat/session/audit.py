@@ -18,7 +18,7 @@ from hvsa_cvat.session.records import Audit, Interval
 _RESAMPLINGS = 200
 _SPREAD = 1.64
 """Half the width of the interval in standard deviations of the resamplings: 90 % of a normal
-distribution. It held the truth in 89 % of 214 audits of 3 frames (docs/results.md)."""
+distribution. It held the truth in 88 % of 182 audits of 3 frames (docs/results.md)."""
 
 
 def audit_frames(candidates: Sequence[int], count: int, rng: np.random.Generator) -> list[int]:
