@@ -11,6 +11,7 @@ from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.task_pass import TaskPass
+from hvsa_cvat.agent.unchanged import Unchanged
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
@@ -24,8 +25,10 @@ def sync(
     *,
     ask_again: bool = False,
     stopping: Callable[[], bool] = lambda: False,
+    unchanged: Unchanged | None = None,
 ) -> Iterator[TaskReport]:
     """One pass over every enrolled task, or over one. `stopping` is asked before each step.
+    `unchanged` knows from earlier passes which tasks need no look.
 
     The report of a task says what went wrong with it; the others go on.
     """
@@ -35,11 +38,21 @@ def sync(
         for project, options in agent.workspace.projects().items():
             yield from enroll_new_tasks(agent, project, options)
     server = _Server(agent)
+    unchanged = unchanged or Unchanged(agent)
+    if server.failure is None:
+        unchanged.begin(server.now())
     for enrollment in agent.workspace.enrollments():
         if stopping():
             return
-        if only in (None, enrollment.task):
-            yield _lease_and_pass(agent, server, enrollment, ask_again, stopping)
+        if only not in (None, enrollment.task):
+            continue
+        report = None
+        if server.failure is None and not ask_again:
+            report = unchanged.report(enrollment)
+        if report is None:
+            report = _lease_and_pass(agent, server, enrollment, ask_again, stopping)
+            unchanged.keep(agent.workspace.enrollment(enrollment.task) or enrollment, report)
+        yield report
 
 
 def has_work(agent: AgentContext) -> bool:

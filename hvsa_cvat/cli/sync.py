@@ -102,14 +102,23 @@ def _one_pass(agent: AgentContext, passes: Watch, task: int | None, ask_again: b
 
 def _pass_after_pass(agent: AgentContext, passes: Watch, task: int | None, ask_again: bool) -> None:
     from hvsa_cvat.agent.passes import has_work, sync
+    from hvsa_cvat.agent.unchanged import Unchanged
 
-    printer = ReportPrinter(agent.settings.address.url, agent.log)
+    printer, unchanged = ReportPrinter(agent.settings.address.url, agent.log), Unchanged(agent)
     if not has_work(agent):
         agent.log(NOTHING_ENROLLED)
     for number, _ in enumerate(passes.passes()):
         anew = ask_again and number == 0
         try:
-            printer.print(sync(agent, task, ask_again=anew, stopping=lambda: passes.stopped))
+            printer.print(
+                sync(
+                    agent,
+                    task,
+                    ask_again=anew,
+                    stopping=lambda: passes.stopped,
+                    unchanged=unchanged,
+                )
+            )
         except HvsaError as error:
             agent.log(" ".join(str(error).split()))
     agent.log("stopped")
