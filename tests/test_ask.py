@@ -216,6 +216,12 @@ def test_what_a_person_has_is_cut_into_sittings(place: Place) -> None:
     assert place.ask(job_minutes=0.15) == request
 
 
+def test_masks_that_are_noise_announce_no_days_of_work(place: Place) -> None:
+    """Samples of 80 pixels are answered with less than 22 clicks each."""
+    request = place.ask(clicks=[9_000.0] * len(SAMPLES))
+    assert sum(job.expected_clicks for job in request.jobs) < 22 * len(SAMPLES)
+
+
 def test_jobs_that_nobody_has_are_there_to_pick_from(place: Place) -> None:
     request = place.ask(annotators=(), job_minutes=0.15)
     assert len(request.jobs) > 1

@@ -9,7 +9,7 @@ from itertools import accumulate, groupby
 
 import numpy as np
 
-from hvsa_cvat.annotation.effort import PUBLISHED
+from hvsa_cvat.annotation.effort import PUBLISHED, most_clicks
 from hvsa_cvat.cvat.cards import PICTURE_SIDE, region_card, whole_card
 from hvsa_cvat.cvat.request.parts import (
     SPECK_OF_FRAME,
@@ -92,7 +92,7 @@ def plan_request(question: Question, options: AskOptions, progress: Progress) ->
     """
     places = {sample: place for place, sample in enumerate(question.samples)}
     frames = [list(group) for _, group in groupby(sorted(places), key=lambda one: one.frame)]
-    costs = [sum(question.expected_clicks[places[one]] for one in group) for group in frames]
+    costs = [_clicks(question, group, places) for group in frames]
     groups = divide(costs, max(len(options.people), 1))
     cards: list[Card] = []
     contents: list[Packed] = []
@@ -115,6 +115,15 @@ def plan_request(question: Question, options: AskOptions, progress: Progress) ->
             shares.append(Share(start, stop, sum(costs[i] for i in indices), person))
     exact = question.shown is not None and question.shown.exact
     return Plan(tuple(cards), tuple(contents), tuple(parts), tuple(shares), exact)
+
+
+def _clicks(question: Question, samples: Sequence[Sample], places: dict[Sample, int]) -> float:
+    """What the samples of one frame are expected to take."""
+    pixels = np.bincount(question.segments[samples[0].frame].ravel())
+    return sum(
+        min(question.expected_clicks[places[one]], most_clicks(int(pixels[one.segment])))
+        for one in samples
+    )
 
 
 def _cards(
