@@ -217,7 +217,7 @@ def test_what_a_person_has_is_cut_into_sittings(place: Place) -> None:
 
 
 def test_masks_that_are_noise_announce_no_days_of_work(place: Place) -> None:
-    """Samples of 80 pixels are answered with less than 22 clicks each."""
+    """Samples of 64 pixels are answered with less than 22 clicks each."""
     request = place.ask(clicks=[9_000.0] * len(SAMPLES))
     assert sum(job.expected_clicks for job in request.jobs) < 22 * len(SAMPLES)
 
