@@ -45,7 +45,7 @@ build/lowest/installed: build/lowest.txt
 	touch $@
 
 test-slow: $(VENV)/dev-installed
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --timeout 1500
 
 # against the server that CVAT_HOST and CVAT_ACCESS_TOKEN name; see docs/testing.md
 test-cvat: $(VENV)/dev-installed

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -18,6 +20,20 @@ Answering = Literal["draw", "correct"]
 """How people answer a sample. `draw`: from nothing. `correct`: they see the masks of the round
 before and confirm them, correct them or draw anew, whichever takes the fewest clicks."""
 
+
+Init = Literal["imagenet", "package"]
+"""Where the first network comes from, if not from a checkpoint. `imagenet`: weights of a backbone
+alone, and a head that starts at random. `package`: the small network of the package."""
+
+Freeze = Literal["auto", "backbone", "nothing"]
+"""What of the network does not learn. `auto`: the backbone of a vision transformer, nothing of
+others."""
+
+FREEZE_HELP = (
+    "What of the network does not learn. backbone: features of the video are computed once, and "
+    "the head alone learns in each round; auto: so for vision transformers; nothing: all of it "
+    "learns."
+)
 
 NETWORKS = ("hrnet_w48", "hrnet_w32", "hrnet_w18", "hrnet_w18_small")
 
@@ -149,6 +165,8 @@ class RunConfig(_Settings):
     as they are. None: `epsilon`."""
     training: TrainingConfig | None = None
     """If not given, the entry of `TRAINING` for the method: None for label propagation."""
+    freeze: Freeze = "auto"
+    """`backbone`: the head alone learns, on features of the video that are computed once."""
     carrying: CarryingConfig = CarryingConfig()
     """If not given, every setting is on for `hvsa` and off for the other methods."""
 
@@ -182,6 +200,31 @@ class RunConfig(_Settings):
         if chosen.get("farthest") is None:
             chosen["farthest"] = method == "hvsa"
         return chosen
+
+
+@dataclass(frozen=True)
+class StartOptions:
+    """What the user says about the network that a run starts from; None where nothing."""
+
+    checkpoint: Path | None = None
+    init: Init | None = None
+    network: str | None = None
+    weights: Path | None = None
+    """Weights of a backbone."""
+
+    def __post_init__(self) -> None:
+        made = {"init": self.init, "network": self.network, "weights": self.weights}
+        given = [f"--{name}" for name, value in made.items() if value is not None]
+        if self.checkpoint is not None and given:
+            raise ConfigError(
+                f"--checkpoint and {given[0]} name two networks to start from; leave one of them "
+                "out, also in hvsa.toml"
+            )
+        if self.init == "package" and len(given) > 1:
+            raise ConfigError(
+                f"--init package takes the network of the package, so {given[1]} has no meaning; "
+                f"leave one of them out"
+            )
 
 
 def choose_strategy(asked: Strategy | None, method: Method, whole_frames: bool) -> Strategy:

@@ -1,4 +1,8 @@
+from __future__ import annotations
+
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -6,6 +10,9 @@ from hypothesis import settings
 
 import tests.float32  # noqa: F401  # before anything asks for it by name
 from tests import tiny
+
+if TYPE_CHECKING:
+    from tests.lead import Filled
 
 # arrays this small gain nothing from threads, which on a busy machine wait for each other
 torch.set_num_threads(1)
@@ -25,3 +32,20 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> tiny.Clip:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A network of random weights for the clip; nobody writes to it."""
     return tiny.write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors")
+
+
+@pytest.fixture(scope="session")
+def filled(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Filled:
+    """A workspace of four tasks; nobody writes to it."""
+    from tests.lead import fill_workspace  # other tests need none of what it imports
+
+    return fill_workspace(tmp_path_factory.mktemp("lead"), checkpoint)
+
+
+@pytest.fixture
+def copied(filled: Filled, tmp_path: Path) -> Filled:
+    """The same, to be changed."""
+    from tests.lead import Filled
+
+    shutil.copytree(filled.workspace, tmp_path / "copy")
+    return Filled(tmp_path / "copy", filled.url)

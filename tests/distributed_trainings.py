@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.distributed import joined
 from hvsa_cvat.segmentation.finetune import finetune, help_out
+from hvsa_cvat.segmentation.frozen import VideoFeatures
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import TrainingData
 from hvsa_cvat.types import IGNORE, Correspondence
@@ -31,24 +33,29 @@ SETTINGS = {
     "uneven": settings(**SGD),  # the halves of three pairs
     "weighted": settings(**SGD),
     "one-frame": settings(**SGD),  # a single pair: the second process has nothing
+    "frozen": settings(**SGD),  # the head alone learns
     "half-labeled": settings(**{**SGD, "epochs": 1}, sampling="half-labeled"),
     "deadly": settings(**{**SGD, "epochs": 3}),
 }
 
 
 class Deadly(FlowStore):
-    """Kills the second process in its second epoch, which sees two pairs in each."""
+    """Kills the second process in its second epoch, which sees two pairs in each. It waits for the
+    first one, which keeps the state of the first epoch."""
 
     asked = 0
+    state: Path
 
     def get(self, source: int, target: int) -> Correspondence | None:
         self.asked += 1
         if self.asked > 2 and os.environ.get("RANK") == "1":
+            while not self.state.exists():
+                time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)
         return super().get(source, target)
 
 
-def video(name: str, alive: bool = True) -> TrainingData:
+def video(name: str, dies_after: Path | None = None) -> TrainingData:
     """Larger than elsewhere: where the coarsest maps have few cells, batch norm makes so much of
     rounding that soon no two trainings are alike."""
     frames, flow, truth = moving_squares(1 if name == "one-frame" else 5)
@@ -59,9 +66,17 @@ def video(name: str, alive: bool = True) -> TrainingData:
     if name == "weighted":
         rng = np.random.default_rng(0)
         weights = {t: rng.random(SIZE, np.float32) for t in targets}
-    if name == "deadly" and not alive:
+    if dies_after is not None:
         flow = Deadly(*flow.arrays)
-    return TrainingData(frames, targets, flow, weights)
+        flow.state = dies_after
+    features = backbone_features(frames) if name == "frozen" else None
+    return TrainingData(frames, targets, flow, weights, features)
+
+
+def backbone_features(frames: np.ndarray) -> VideoFeatures:
+    with torch.inference_mode():
+        maps = network().eval().branches(torch.from_numpy(frames).permute(0, 3, 1, 2))
+    return VideoFeatures(tuple(one.numpy() for one in maps))
 
 
 def moving_squares(length: int) -> tuple[np.ndarray, FlowStore, np.ndarray]:
@@ -95,9 +110,9 @@ def main(folder: Path, names: list[str]) -> None:
             help_out(team)
             return
         for name in names:
-            dies = name == "deadly" and not (folder / "deadly-state.pt").exists()
             state = folder / f"{name}-state.pt"
-            made, losses = train(name, video(name, alive=not dies), state)
+            dies = name == "deadly" and not state.exists()
+            made, losses = train(name, video(name, state if dies else None), state)
             torch.save({"network": made.state_dict(), "losses": losses}, folder / f"{name}.pt")
 
 

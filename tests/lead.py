@@ -8,6 +8,8 @@ from pathlib import Path
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.passes import sync
+from hvsa_cvat.dashboard.enrolled import EnrolledTasks
+from hvsa_cvat.dashboard.runs import Run, read_run
 from tests.standin import StandIn
 from tests.team import Team, only
 
@@ -48,6 +50,10 @@ def fill_workspace(root: Path, checkpoint: Path) -> Filled:
         _pass(agent, FAILED)
         agent.workspace.set_error(FAILED, STOPPED)
     return Filled(root / "workspace", cvat.url)
+
+
+def run_of(filled: Filled, task: int) -> Run:
+    return read_run(EnrolledTasks(filled.workspace, filled.url, lambda: 0.0).one(task).folder)
 
 
 def _pass(agent: AgentContext, task: int) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from hvsa_cvat.agent.enroll import enroll, enroll_project
 from hvsa_cvat.agent.passes import sync
@@ -589,6 +590,19 @@ def test_a_network_of_timm_that_knows_no_classes_starts_a_task(team: Team, tmp_p
     enrolled = enroll(team.agent(), team.task, {**team.options, "checkpoint": str(start)})
     assert enrolled.start.known == ()
     assert "it knows no classes, so the backbone is kept" in enrolled.start.told
+    assert only(sync(team.agent())).open_jobs
+
+
+def test_a_task_starts_from_a_named_network_and_its_weights(team: Team, tmp_path: Path) -> None:
+    weights = tmp_path / "weights.pth"
+    whole = new_network("resnet18", 1, seed=4).backbone.body
+    torch.save(whole.state_dict(), weights)
+    options = {**team.options, "network": "resnet18", "weights": str(weights)}
+    with pytest.raises(ConfigError, match=r"--checkpoint and --network name two networks"):
+        enroll(team.agent(), team.task, options)
+    enrolled = enroll(team.agent(), team.task, {**options, "checkpoint": None})
+    assert enrolled.start.network == "resnet18"
+    assert "knows no classes" in enrolled.start.told
     assert only(sync(team.agent())).open_jobs
 
 

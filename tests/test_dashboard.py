@@ -21,28 +21,17 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from hvsa_cvat.agent.settings import load_local_settings
+from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.dashboard.app import application, shown
 from hvsa_cvat.dashboard.doubtful import Doubt, Ranking, Rankings
 from hvsa_cvat.dashboard.encoded import Encoded, PictureCache
 from hvsa_cvat.dashboard.enrolled import EnrolledTasks
-from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site, SiteOptions
-from hvsa_cvat.dashboard.summaries import Overview, State
+from hvsa_cvat.dashboard.summaries import Overview, summarise
+from hvsa_cvat.dashboard.summaries import State as TaskState
 from hvsa_cvat.session.store import Store
-from tests.lead import DONE, FAILED, FRESH, WAITING, Filled, fill_workspace
+from tests.lead import DONE, FAILED, FRESH, WAITING, Filled, run_of
 from tests.team import LENGTH
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Filled:
-    return fill_workspace(tmp_path_factory.mktemp("lead"), checkpoint)
-
-
-@pytest.fixture
-def copied(filled: Filled, tmp_path: Path) -> Filled:
-    """To be changed."""
-    shutil.copytree(filled.workspace, tmp_path / "copy")
-    return Filled(tmp_path / "copy", filled.url)
 
 
 class Clock:
@@ -75,10 +64,6 @@ def page(client: TestClient, path: str, status: int = 200) -> str:
     assert answer.status_code == status, answer.text
     assert "Traceback" not in answer.text
     return answer.text
-
-
-def run_of(filled: Filled, task: int) -> Run:
-    return read_run(EnrolledTasks(filled.workspace, filled.url, lambda: 0.0).one(task).folder)
 
 
 def form_value(text: str) -> str:
@@ -154,6 +139,21 @@ def test_the_page_of_a_task_that_waits_links_its_jobs(browser: TestClient, fille
     for job in request.jobs:
         assert f'href="{filled.url}/tasks/{request.task}/jobs/{job.id}"' in text
         assert str(job.assignee) in text
+
+
+def test_a_job_that_came_back_is_not_answered(copied: Filled) -> None:
+    """The adapter keeps a reading when it sends a job back, and another when it is done again."""
+    run = run_of(copied, WAITING)
+    request = run.request_of(2)
+    assert request is not None
+    readings = State(run.root / "cvat").readings
+    first, second = (job.id for job in request.jobs)
+    for job in (first, second):
+        readings.begin_send_back(job, "2030-01-01T00:00:00Z")
+        readings.save(job, Reading("2030-01-01T00:00:00Z", sent_back=True))
+    readings.save(second, Reading("2030-01-02T00:00:00Z", sent_back=True))
+    states = {job.id: job.state for job in summarise(WAITING, run_of(copied, WAITING)).jobs}
+    assert states == {first: "sent back", second: "answered"}
 
 
 def test_a_frame_opens_in_the_job_that_shows_it(browser: TestClient, filled: Filled) -> None:
@@ -274,7 +274,9 @@ def test_without_a_task_the_page_says_what_to_do(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_not_there_is_a_page(browser: TestClient, path: str) -> None:
-    page(browser, path, 404)
+    text = page(browser, path, 404)
+    assert "<h1>" in text
+    assert "hvsa-cvat" in text
 
 
 def test_a_workspace_of_another_version_says_so(copied: Filled) -> None:
@@ -354,7 +356,7 @@ def test_a_page_does_not_wait_for_ten_thousand_tasks(copied: Filled) -> None:
         rows = overview.rows()
         unread.append(rows.unread)
         assert len(rows.summaries) == 4
-        assert any(row.state is State.UNREAD for row in rows.summaries) == (rows.unread > 0)
+        assert any(row.state is TaskState.UNREAD for row in rows.summaries) == (rows.unread > 0)
     assert unread[0] > unread[1] >= unread[2] == 0
 
 

@@ -22,15 +22,10 @@ from hvsa_cvat.dashboard.access import COOKIE, is_loopback
 from hvsa_cvat.dashboard.serve import check_token, parse_address, parse_prefix
 from hvsa_cvat.dashboard.site import SiteOptions
 from hvsa_cvat.errors import ConfigError
-from tests.lead import DONE, Filled, fill_workspace
+from tests.lead import DONE, Filled
 from tests.test_dashboard import Clock, browsing, form_value, judged, page
 
 TOKEN = "a token that nobody guesses"
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Filled:
-    return fill_workspace(tmp_path_factory.mktemp("lead"), checkpoint)
 
 
 @pytest.fixture

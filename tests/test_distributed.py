@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,13 @@ from tests import distributed_trainings, tiny
 
 ROOT = Path(tiny.__file__).parents[1]
 
-ALIKE = ("uneven", "weighted", "one-frame", "half-labeled")
+ALIKE = (
+    "uneven",
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("weighted", "one-frame", "half-labeled", "frozen")
+    ),
+)
 
 
 def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
@@ -37,15 +44,6 @@ def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.fixture(scope="module")
-def by_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where two processes have left what they made of `ALIKE`, one after the other."""
-    folder = tmp_path_factory.mktemp("by_two")
-    done = torchrun("tests.distributed_trainings", folder, *ALIKE)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
 def weights(state: dict[str, Any]) -> Tensor:
     """All of them in a row; the statistics of batch norm are no part."""
     names = [name for name, _ in distributed_trainings.network().named_parameters()]
@@ -53,8 +51,10 @@ def weights(state: dict[str, Any]) -> Tensor:
 
 
 @pytest.mark.parametrize("name", ALIKE)
-def test_two_processes_train_as_one_does(name: str, by_two: Path) -> None:
-    found = torch.load(by_two / f"{name}.pt")
+def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
+    done = torchrun("tests.distributed_trainings", tmp_path, name)
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / f"{name}.pt")
 
     alone, losses = distributed_trainings.train(name, distributed_trainings.video(name))
 
@@ -97,7 +97,9 @@ def test_the_program_by_two_processes(tmp_path: Path, clip: tiny.Clip, checkpoin
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("round 1:") == 1
     assert tiny.numbers(tmp_path / "out")["rounds"][1]["clicks"] > 0
-    assert done.stderr.strip() == ""
+    # a slow machine is told how far each step has come
+    told = [line for line in done.stderr.splitlines() if not re.search(r": \d+ % \(", line)]
+    assert not told
 
 
 @pytest.mark.slow

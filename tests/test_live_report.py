@@ -16,28 +16,10 @@ from click.testing import CliRunner, Result
 
 from hvsa_cvat.cli import main
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
 from hvsa_cvat.dashboard.live_report import live_report
-from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.session.store import Store
-from tests.lead import DONE, FAILED, FRESH, HOSTILE, WAITING, Filled, fill_workspace
+from tests.lead import DONE, FAILED, FRESH, HOSTILE, WAITING, Filled, run_of
 from tests.team import LENGTH
-
-
-@pytest.fixture(scope="module")
-def filled(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Filled:
-    return fill_workspace(tmp_path_factory.mktemp("lead"), checkpoint)
-
-
-@pytest.fixture
-def copied(filled: Filled, tmp_path: Path) -> Filled:
-    """To be damaged."""
-    shutil.copytree(filled.workspace, tmp_path / "copy")
-    return Filled(tmp_path / "copy", filled.url)
-
-
-def run_of(filled: Filled, task: int) -> Run:
-    return read_run(EnrolledTasks(filled.workspace, filled.url, lambda: 0.0).one(task).folder)
 
 
 def command(filled: Filled, *args: object) -> Result:

@@ -11,7 +11,7 @@ from typing import Any
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
-from hvsa_cvat.agent.start_network import StartNetwork, check_machine, choose_start
+from hvsa_cvat.agent.start_network import StartNetwork, check_machine, start_network
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.frame_order import order_warning
@@ -65,7 +65,9 @@ def enroll(
     device = choose_device(options.device)
     config = options.run_config(watched.size, device.type)
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
-    start = choose_start(options, watched)
+    start = start_network(
+        options, watched, device.type, lambda line: agent.log(f"task {task}: {line}")
+    )
     agent.log(f"task {task}: {start.told}")
     for name in options.annotators:
         find_person(agent.client, name)

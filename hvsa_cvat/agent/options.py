@@ -11,9 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
+    FREEZE_HELP,
     WHOLE_FROM,
+    Freeze,
+    Init,
     Method,
     RunConfig,
+    StartOptions,
     Strategy,
     choose_strategy,
     parse_budgets,
@@ -57,7 +61,25 @@ class EnrollOptions(BaseModel):
     checkpoint: Path | None = Field(
         None,
         description="The network that round 1 starts from: made by `hvsa-agent pretrain`, or an "
-        "official HRNet .pth. Default: the small network of the package.",
+        "official HRNet .pth. Default: the small network of the package; on a GPU hrnet_w48 with "
+        "ImageNet weights, where these are on this machine or the model hub answers.",
+    )
+    init: Init | None = Field(
+        None,
+        description="In place of a checkpoint. imagenet: --network with the weights of --weights "
+        "or of the model hub, and a new head, so no labelled data are needed. package: the small "
+        "network of the package.",
+    )
+    network: str | None = Field(
+        None,
+        description="Network of --init imagenet, see `hvsa-agent networks list`. Default: "
+        "hrnet_w18_small on a CPU, hrnet_w48 on a GPU.",
+    )
+    weights: Path | None = Field(
+        None,
+        description="Weights of the backbone for --init imagenet, .safetensors or .pth, by timm's "
+        "names or those of the official HRNet. Default: the ImageNet weights of the model hub or "
+        "its cache.",
     )
     new_classes: bool = Field(
         False,
@@ -71,6 +93,10 @@ class EnrollOptions(BaseModel):
         "hvsa",
         description="How answers become masks. hvsa carries labels along the optical flow and "
         "trains a network on them.",
+    )
+    freeze: Freeze = Field(
+        "auto",
+        description=FREEZE_HELP,
     )
     strategy: Strategy | None = Field(
         None,
@@ -121,6 +147,11 @@ class EnrollOptions(BaseModel):
         "is in progress.",
     )
 
+    @property
+    def start(self) -> StartOptions:
+        """What is said about the network to start from."""
+        return StartOptions(self.checkpoint, self.init, self.network, self.weights)
+
     _split = field_validator("annotators", "background", mode="before")(split_names)
 
     def run_config(self, frames: Size, device: str) -> RunConfig:
@@ -140,6 +171,7 @@ class EnrollOptions(BaseModel):
             seed=self.seed,
             flow=self.flow,
             epsilon=self.epsilon,
+            freeze=self.freeze,
         )
 
     def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:

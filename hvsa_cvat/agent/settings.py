@@ -42,7 +42,7 @@ ENVIRONMENT = {
 """Every environment variable that is read, and its meaning."""
 
 _SECRET_KEYS = ("token", "access_token", "password", "secret")
-_FILE_OPTIONS = ("checkpoint", "flow_weights")
+_FILE_OPTIONS = ("checkpoint", "weights", "flow_weights")
 
 
 class _Section(BaseModel):

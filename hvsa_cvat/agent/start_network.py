@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FlowEstimator
 from hvsa_cvat.segmentation.checkpoint import known_classes, load_checkpoint, read_info
 from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
+from hvsa_cvat.segmentation.start import Backbone, choose_start
 from hvsa_cvat.session.demand import demand_of
 from hvsa_cvat.session.machine import this_machine
 from hvsa_cvat.session.memory import check_fits
@@ -30,9 +31,9 @@ _CHUNK_BYTES_PER_PIXEL = {"video": 0.1, "images": 1.0}
 
 @dataclass(frozen=True)
 class StartNetwork:
-    """A checkpoint that can be used for a task."""
+    """A network that can be used for a task."""
 
-    path: Path
+    source: Path | Backbone
     network: str
     known: tuple[str, ...]
     """The classes of the task that it knows."""
@@ -46,16 +47,25 @@ class StartNetwork:
 
         `size` is the (height, width) in pixels at which it will be trained.
         """
-        if is_official(self.path):
-            convert_official(self.path, folder / _FILE, size, align_corners=self.align_corners)
+        if isinstance(self.source, Backbone):
+            self.source.write(folder / _FILE, size)
+            return
+        if is_official(self.source):
+            convert_official(self.source, folder / _FILE, size, align_corners=self.align_corners)
             return
         with atomic_write(folder / _FILE) as target:
-            shutil.copyfile(self.path, target)
+            shutil.copyfile(self.source, target)
 
 
-def choose_start(options: EnrollOptions, task: WatchedTask) -> StartNetwork:
-    """The checkpoint to start from. It is loaded once, so that its faults show at enrollment."""
-    path = options.checkpoint or Path(str(files("hvsa_cvat") / "data/demo/pretrained.safetensors"))
+def start_network(
+    options: EnrollOptions, task: WatchedTask, device: str, tell: Callable[[str], None]
+) -> StartNetwork:
+    """The network to start from. It is loaded once, so that its faults show at enrollment. `tell`
+    hears why it is this one, where the options do not say."""
+    path = choose_start(options.start, device, tell)
+    if isinstance(path, Backbone):
+        line = f"{path}; it knows no classes, so the head starts anew"
+        return StartNetwork(path, path.make().name, (), options.align_corners, line)
     if is_official(path):
         network, line = load_official(path, len(task.labels))
         return StartNetwork(path, network.name, (), options.align_corners, line)

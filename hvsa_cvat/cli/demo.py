@@ -11,6 +11,7 @@ import click
 from hvsa_cvat.class_lists import read_classes
 from hvsa_cvat.cli.experiment import Clip, RunOptions, run, run_options
 from hvsa_cvat.cli.options import PATH
+from hvsa_cvat.config import StartOptions
 
 
 @click.command()
@@ -31,6 +32,6 @@ def demo(out: Path, **options: Any) -> None:
     """
     with as_file(files("hvsa_cvat") / "data" / "demo") as folder:
         labels = read_classes(str(folder / "classes.txt"))
-        checkpoint = folder / "pretrained.safetensors"
-        clip = Clip(folder / "images", folder / "labels", labels, checkpoint)
+        start = StartOptions(checkpoint=folder / "pretrained.safetensors")
+        clip = Clip(folder / "images", folder / "labels", labels, start)
         run(clip, RunOptions(**options), out)

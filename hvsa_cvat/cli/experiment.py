@@ -16,9 +16,12 @@ from hvsa_cvat.cli.options import PATH, device_option, together
 from hvsa_cvat.cli.round_table import round_line, round_row, round_table
 from hvsa_cvat.config import (
     FLOW_NAMES,
+    FREEZE_HELP,
     Answering,
+    Freeze,
     Method,
     RunConfig,
+    StartOptions,
     Strategy,
     choose_strategy,
     parse_budgets,
@@ -57,6 +60,13 @@ run_options = together(
         "paper: the paper's losses with settings that suit small networks too; "
         "paper-exact: the paper's own settings; finetune-only: without temporal "
         "consistency; label-propagation: no training at all.",
+    ),
+    click.option(
+        "--freeze",
+        type=click.Choice(get_args(Freeze)),
+        default="auto",
+        show_default=True,
+        help=FREEZE_HELP,
     ),
     click.option(
         "--budget",
@@ -125,6 +135,7 @@ class RunOptions:
     granularity: str
     strategy: str | None
     method: Method
+    freeze: Freeze
     budget: str
     rounds: int
     epsilon: float
@@ -144,7 +155,7 @@ class Clip:
     video: Path
     labels_folder: Path
     labels: LabelSet
-    checkpoint: Path
+    start: StartOptions
     size: Size | None = None
     """(height, width) in pixels at which the network works; None: the frames' own."""
     align_corners: bool = True
@@ -204,8 +215,9 @@ def _open_experiment(
         charge_junctions=options.charge_junctions,
         answers=options.answers,
         tolerance=options.tolerance,
+        freeze=options.freeze,
     )
-    checkpoint = _own_checkpoint(clip, config.size, scratch)
+    checkpoint = _own_checkpoint(clip, config.size, device.type, scratch)
     flow, line = choose_flow(options.flow, device.type, options.flow_weights)
     say(line)
     return Experiment(
@@ -222,17 +234,22 @@ def _open_experiment(
     )
 
 
-def _own_checkpoint(clip: Clip, size: Size, scratch: Path) -> Path:
-    """The start network as a checkpoint of ours; an official one is converted into `scratch`."""
+def _own_checkpoint(clip: Clip, size: Size, device: str, scratch: Path) -> Path:
+    """The start network as a checkpoint of ours; what is none yet becomes one in `scratch`."""
     from hvsa_cvat.segmentation.checkpoint import load_checkpoint
     from hvsa_cvat.segmentation.official import convert_official, is_official
+    from hvsa_cvat.segmentation.start import Backbone, choose_start
 
-    if is_official(clip.checkpoint):
-        converted = scratch / "start.safetensors"
-        say(convert_official(clip.checkpoint, converted, size, align_corners=clip.align_corners))
-        return converted
-    say(load_checkpoint(clip.checkpoint, clip.labels)[1])
-    return clip.checkpoint
+    start, made = choose_start(clip.start, device, say), scratch / "start.safetensors"
+    if isinstance(start, Backbone):
+        start.write(made, size)
+        say(f"{start}; it knows no classes, so the head starts anew")
+        return made
+    if is_official(start):
+        say(convert_official(start, made, size, align_corners=clip.align_corners))
+        return made
+    say(load_checkpoint(start, clip.labels)[1])
+    return start
 
 
 def _check_machine(experiment: Experiment, out: Path) -> str:

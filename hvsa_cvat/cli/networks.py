@@ -121,21 +121,15 @@ def make(name: str, weights: Path | None, size: str | None, seed: int, out: Path
     Example:
       hvsa-agent networks make convnext_tiny --out start.safetensors
       hvsa-agent enroll 12 --checkpoint start.safetensors
+
+    `enroll` and `simulate` do the same by --network NAME.
     """
     at = parse_size(size or _SIZE)
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {str(out)!r}: name a file that ends in .safetensors")
 
-    from hvsa_cvat.segmentation.backbones import check_network
-    from hvsa_cvat.segmentation.checkpoint import describe, new_network, save_checkpoint
-    from hvsa_cvat.segmentation.weights import load_imagenet_backbone, load_weights
+    from hvsa_cvat.segmentation.start import Backbone
 
-    check_network(name)
     check_writable(out)
-    network = new_network(name, 1, seed=seed)
-    if weights is None:
-        load_imagenet_backbone(network)
-    else:
-        load_weights(network, weights)
-    save_checkpoint(network, describe(network, (), at, 0), out)
+    Backbone(name, weights).write(out, at, seed)
     say(f"{out}: {name}, which knows no classes yet; give it as --checkpoint")

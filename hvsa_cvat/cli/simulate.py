@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 
 from hvsa_cvat.class_lists import read_classes
 from hvsa_cvat.cli.experiment import Clip, RunOptions, run, run_options
 from hvsa_cvat.cli.options import PATH, classes_option, labels_option, size_option
-from hvsa_cvat.config import parse_size
+from hvsa_cvat.config import Init, StartOptions, parse_size
 
 
 @click.command()
@@ -19,9 +19,27 @@ from hvsa_cvat.config import parse_size
 @classes_option
 @click.option(
     "--checkpoint",
-    required=True,
     type=PATH,
-    help="The network of round 0: made by `hvsa-agent pretrain`, or an official HRNet .pth.",
+    help="The network of round 0: made by `hvsa-agent pretrain`, or an official HRNet .pth. "
+    "Default: the small network of the package; on a GPU hrnet_w48 with ImageNet weights, where "
+    "these are on this machine or the model hub answers.",
+)
+@click.option(
+    "--init",
+    type=click.Choice(get_args(Init)),
+    help="In place of --checkpoint. imagenet: --network with the weights of --weights or of the "
+    "model hub, and a new head. package: the small network of the package.",
+)
+@click.option(
+    "--network",
+    help="Network of --init imagenet, see `hvsa-agent networks list`. Default: hrnet_w18_small on "
+    "a CPU, hrnet_w48 on a GPU.",
+)
+@click.option(
+    "--weights",
+    type=PATH,
+    help="Weights of the backbone for --init imagenet, .safetensors or .pth. Default: the ImageNet "
+    "weights of the model hub or its cache.",
 )
 @size_option
 @click.option(
@@ -38,7 +56,10 @@ def simulate(
     video: Path,
     labels_folder: Path,
     classes: str,
-    checkpoint: Path,
+    checkpoint: Path | None,
+    init: Init | None,
+    network: str | None,
+    weights: Path | None,
     size: str | None,
     align_corners: bool,
     out: Path,
@@ -55,5 +76,6 @@ def simulate(
     """
     own = parse_size(size) if size else None
     labels = read_classes(classes)
-    clip = Clip(video, labels_folder, labels, checkpoint, own, align_corners)
+    start = StartOptions(checkpoint, init, network, weights)
+    clip = Clip(video, labels_folder, labels, start, own, align_corners)
     run(clip, RunOptions(**options), out)

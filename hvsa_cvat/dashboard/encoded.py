@@ -92,7 +92,7 @@ def thumbnail(run: Run, number: int, frame: int, doubtful: bool) -> Encoded:
         doubt = 0.7 * pictures.resized(pictures.frame_doubt(run, number, frame), size)[..., None]
         mixed = np.rint((1 - doubt) * image * 0.85 + doubt * _DOUBT).astype(np.uint8)
     else:
-        shown = pictures.resized(pictures.frame_masks(run, number, frame), size).copy()
+        shown = pictures.resized(pictures.frame_masks(run, number, frame), size)
         shown[shown >= len(run.colours)] = IGNORE
         mixed = overlay(image, shown, run.colours, 0.5)
     return _encoded(mixed, "webp")

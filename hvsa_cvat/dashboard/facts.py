@@ -45,12 +45,8 @@ class SystemFacts:
     findings: tuple[Finding, ...]
 
 
-_lock = threading.Lock()
-_kept: dict[Path, tuple[float, tuple[Finding, ...]]] = {}
-
-
-def system_facts(settings: LocalSettings, clock: Callable[[], float]) -> SystemFacts:
-    """The facts as they are now; the findings may be a minute old."""
+def system_facts(settings: LocalSettings, findings: tuple[Finding, ...]) -> SystemFacts:
+    """The facts as they are now; `findings` are those of `Findings`."""
     root = settings.workspace
     return SystemFacts(
         tuple(_versions()),
@@ -59,7 +55,7 @@ def system_facts(settings: LocalSettings, clock: Callable[[], float]) -> SystemF
         sum(1 for _ in (root / "tasks").glob("*")),
         os.getloadavg(),
         os.cpu_count() or 1,
-        _findings(settings, clock),
+        findings,
     )
 
 
@@ -86,15 +82,25 @@ def _bytes(path: Path) -> int | None:
         return None
 
 
-def _findings(settings: LocalSettings, clock: Callable[[], float]) -> tuple[Finding, ...]:
-    # timm takes seconds to import, and only this page needs it
-    from hvsa_cvat.agent.doctor import examine_machine
+class Findings:
+    """What `doctor` finds on this machine, at most a minute old. Several threads may ask."""
 
-    # a check of the disk would make a workspace that is not there
-    if not settings.workspace.exists():
-        return ()
-    with _lock:
-        kept = _kept.get(settings.workspace)
-        if kept is None or not 0 <= clock() - kept[0] < _CHECKED_SECONDS:
-            kept = _kept[settings.workspace] = clock(), tuple(examine_machine(settings))
-        return kept[1]
+    def __init__(self, settings: LocalSettings, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds since any start."""
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: tuple[float, tuple[Finding, ...]] | None = None
+
+    def __call__(self) -> tuple[Finding, ...]:
+        """Empty where there is no workspace: a check of the disk would make it."""
+        # timm takes seconds to import, and only this page needs it
+        from hvsa_cvat.agent.doctor import examine_machine
+
+        if not self._settings.workspace.exists():
+            return ()
+        with self._lock:
+            now = self._clock()
+            if self._kept is None or not 0 <= now - self._kept[0] < _CHECKED_SECONDS:
+                self._kept = now, tuple(examine_machine(self._settings))
+            return self._kept[1]

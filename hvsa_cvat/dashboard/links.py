@@ -21,12 +21,12 @@ def frame_link(url: str, task: int, run: Run, frame: int) -> str:
     shows = [job.job for job in run.memory.jobs if job.first <= number <= job.last]
     begun = [job.job for job in run.memory.jobs if job.first <= number]
     job = next(iter(shows), None) or next(reversed(begun), None)
-    return task_link(url, task) + (f"/jobs/{job}?frame={number}" if job is not None else "")
+    return task_link(url, task) if job is None else f"{job_link(url, task, job)}?frame={number}"
 
 
-def job_link(url: str, request: Request, job: int) -> str:
-    """The page of a job of a request."""
-    return f"{url}/tasks/{request.task}/jobs/{job}"
+def job_link(url: str, task: int, job: int) -> str:
+    """The page of a job."""
+    return f"{task_link(url, task)}/jobs/{job}"
 
 
 def asked_link(url: str, request: Request, frame: int) -> str | None:
@@ -39,5 +39,5 @@ def asked_link(url: str, request: Request, frame: int) -> str | None:
     child = request.frames.index(frame)
     for job in request.jobs:
         if job.start <= child <= job.stop:
-            return f"{job_link(url, request, job.id)}?frame={child}"
+            return f"{job_link(url, request.task, job.id)}?frame={child}"
     return None

@@ -105,7 +105,7 @@ def task(site: Site, request: Request) -> Response:
         last=last,
         made=opened.made,
         task_link=links.task_link(site.url, enrolled.number),
-        job_link=lambda job: f"{site.url}/tasks/{job.task}/jobs/{job.id}",
+        job_link=lambda job: links.job_link(site.url, job.task, job.id),
         forms=list(FORMS),
     )
 
@@ -216,7 +216,7 @@ def system(site: Site, request: Request) -> Response:
         request,
         "system.html.j2",
         "System",
-        facts=system_facts(site.settings, site.clock),
+        facts=system_facts(site.settings, site.findings()),
         rows=rows.summaries,
         totals=totals(rows.summaries),
         agents=sorted({row.owner for row in rows.summaries if row.owner is not None}),

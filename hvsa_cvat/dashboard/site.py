@@ -20,6 +20,7 @@ from hvsa_cvat.dashboard.access import FORM_FIELD, Guard
 from hvsa_cvat.dashboard.doubtful import Rankings
 from hvsa_cvat.dashboard.encoded import PictureCache
 from hvsa_cvat.dashboard.enrolled import EnrolledTasks
+from hvsa_cvat.dashboard.facts import Findings
 from hvsa_cvat.dashboard.marks import Marks
 from hvsa_cvat.dashboard.summaries import Overview
 from hvsa_cvat.report.report import NONE, count, css, duration, percent, points
@@ -57,6 +58,7 @@ class Site:
         self.rankings = Rankings()
         self.pictures = PictureCache()
         self.marks = Marks(settings.workspace, clock)
+        self.findings = Findings(settings, clock)
         self._templates = _environment(options.prefix)
 
     def close(self) -> None:

@@ -138,14 +138,16 @@ def _jobs(run: Run) -> tuple[Job, ...]:
             job.assignee,
             job.stop - job.start + 1,
             job.expected_clicks,
-            "answered"
-            if job.id in run.memory.readings
-            else "sent back"
-            if job.id in run.memory.sent_back
-            else "open",
+            _job_state(run, job.id),
         )
         for job in request.jobs
     )
+
+
+def _job_state(run: Run, job: int) -> str:
+    if job in run.memory.answered:
+        return "answered"
+    return "sent back" if job in run.memory.sent_back else "open"
 
 
 def with_enrollment(summary: TaskSummary, enrolled: EnrolledTask) -> TaskSummary:
@@ -154,8 +156,8 @@ def with_enrollment(summary: TaskSummary, enrolled: EnrolledTask) -> TaskSummary
     state = summary.state
     if error is not None:
         state = State.STOPPED
-    elif enrolled.owner is not None and state in (State.AGENT, State.PEOPLE):
-        state = State.WORKING if state is State.AGENT else state
+    elif enrolled.owner is not None and state is State.AGENT:
+        state = State.WORKING
     return replace(summary, error=error, owner=enrolled.owner, state=state)
 
 

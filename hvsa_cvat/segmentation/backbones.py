@@ -113,6 +113,8 @@ class PyramidBackbone(nn.Module):
         self._multiple = math.lcm(QUARTER, *(int(one) for one in reductions))
         # what is finer than a quarter costs much and says little of classes
         self._used = [k for k, one in enumerate(reductions) if one >= QUARTER]
+        self.plain = len(set(reductions)) == 1
+        """Whether all maps have one size, as those of a vision transformer."""
         self.channels: list[int] = [info.channels()[k] for k in self._used]
         if not self._used:
             raise ConfigError(f"network {name!r} has no feature map at a quarter or less")

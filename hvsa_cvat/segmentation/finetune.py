@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -174,7 +175,8 @@ def finetune(
 ) -> TrainingRun:
     """Fit `network` (in place) to the people's labels and to temporal consistency.
 
-    L = lambda L_tc + L_ce (Eq. 6) over pairs of all frames, labeled or not. The same seed gives
+    L = lambda L_tc + L_ce (Eq. 6) over pairs of all frames, labeled or not. Where the data have
+    features, the head alone learns on them. The same seed gives
     the same weights on a CPU, also when the training was interrupted. Where `torchrun` has started
     several processes, all of them take part.
     """
@@ -206,14 +208,15 @@ def batch_loss(
     network: SegmentationNetwork,
     batch: Batch,
     consistency: float,
-    model: Callable[[Tensor], Tensor] | None = None,
+    model: Callable[..., Tensor] | None = None,
     total: Total = unshared_total,
 ) -> Tensor:
     """Eq. 6 with `consistency` as lambda, of a batch on the device of `network`. `model` is what
     computes the logits, where that is not the network itself but something around it."""
     images = batch.images.to(memory_format=torch.channels_last)
+    known = [one.to(memory_format=torch.channels_last) for one in batch.branches or ()]
     with autocast(images.device):
-        logits = network(images) if model is None else model(images)
+        logits = (network if model is None else model)(images, *([known] if known else []))
     height, width = images.shape[-2:]
     logits = network.logits_at(logits, (height, width))
     taught = batch.taught  # the others' cross-entropy is nothing, slowly computed
@@ -238,11 +241,27 @@ def _fit(
     team: Team | None = None,
 ) -> TrainingRun:
     height, width = data.frames.shape[1:3]
-    with fitting_memory(
-        f"{config.batch_pairs} pairs of frames of {height}x{width} a training step",
-        device,
+    with (
+        fitting_memory(
+            f"{config.batch_pairs} pairs of frames of {height}x{width} a training step",
+            device,
+        ),
+        _learning_alone(network, data.features is not None),
     ):
         return _trained(network, data, config, seed, device, state, progress, team)
+
+
+@contextmanager
+def _learning_alone(network: SegmentationNetwork, head: bool) -> Iterator[None]:
+    """With `head` the backbone has no gradients; several processes then exchange none of it."""
+    weights = [one for one in network.backbone.parameters() if head and one.requires_grad]
+    for one in weights:
+        one.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for one in weights:
+            one.requires_grad_(True)
 
 
 def _trained(
@@ -285,7 +304,8 @@ def _trained(
     total = unshared_total if team is None else team.total
     if team is None:
         # a thread that pins memory meanwhile would end the recording of a graph
-        first = steps(0) if fits else []
+        # a head alone has too few kernels for a graph to gain anything
+        first = steps(0) if fits and data.features is None else []
         images, size = 2 * max(map(len, first), default=0), data.frames.shape[1:3]
         alone = for_training(network, device, images, size, config.epochs * len(first))
     parallel = alone if team is None else team.parallel(network)

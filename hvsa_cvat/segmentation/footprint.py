@@ -84,6 +84,8 @@ class Step:
     """Whether the loss of temporal consistency is used."""
     weighted: bool
     """Whether targets have weights."""
+    frozen: bool = False
+    """Whether the head alone learns, on features that are known."""
 
 
 @lru_cache
@@ -110,13 +112,18 @@ def counted_pixels(size: Size) -> int:
 
 def _pair(network: SegmentationNetwork, step: Step) -> float:
     """The bytes per pixel of a step of `finetune` on one pair, with labels in both frames."""
+    images = torch.zeros(2, 3, _SIDE, _SIDE, dtype=torch.uint8)
+    if step.frozen:
+        with torch.no_grad():
+            shapes = [one.shape for one in network.branches(images)]
     with LiveTensors() as live:
-        images = torch.zeros(2, 3, _SIDE, _SIDE, dtype=torch.uint8)
+        images = torch.zeros_like(images)
+        branches = [torch.zeros(shape) for shape in shapes] if step.frozen else None
         targets = torch.zeros(2, _SIDE, _SIDE, dtype=torch.int64)
         flow, valid = torch.zeros(1, 2, _SIDE, _SIDE), torch.zeros(1, _SIDE, _SIDE)
         weights = torch.zeros(2, _SIDE, _SIDE) if step.weighted else None
         taught = torch.arange(2)
-        logits = network.logits_at(network(images), (_SIDE, _SIDE))
+        logits = network.logits_at(network(images, branches), (_SIDE, _SIDE))
         value = labeled_cross_entropy(
             logits[taught], targets[taught], None if weights is None else weights[taught]
         )

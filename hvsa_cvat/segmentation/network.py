@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,20 +60,22 @@ class SegmentationNetwork(nn.Module):
             values = 255 * torch.tensor(getattr(self.statistics, part))[:, None, None]
             self.register_buffer(part, values, persistent=False)
 
-    def features(self, images: Tensor) -> Tensor:
+    def features(self, images: Tensor, branches: Sequence[Tensor] | None = None) -> Tensor:
         """The backbone's feature map, without the head.
 
-        uint8 or float (B, 3, H, W) RGB in 0..255 -> (B, D, ceil(H/4), ceil(W/4)).
+        uint8 or float (B, 3, H, W) RGB in 0..255 -> (B, D, ceil(H/4), ceil(W/4)). `branches` is
+        what `branches` gives for the images, where that is known already.
         """
-        return torch.cat(self._at_a_quarter(self._branches(images), images), dim=1)
+        known = self.branches(images) if branches is None else branches
+        return torch.cat(self._at_a_quarter(known, images), dim=1)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, branches: Sequence[Tensor] | None = None) -> Tensor:
         """uint8 or float (B, 3, H, W) RGB in 0..255 -> logits (B, C, ceil(H/4), ceil(W/4)).
 
         This equals the head applied to `features`, with an eighth of the arithmetic: the head's
         first convolution is 1x1, so each branch passes its part of the weights before upsampling.
         """
-        branches = self._branches(images)
+        branches = self.branches(images) if branches is None else branches
         mix = self.last_layer[0]
         assert isinstance(mix, nn.Conv2d)
         assert mix.bias is not None
@@ -86,8 +89,8 @@ class SegmentationNetwork(nn.Module):
         logits: Tensor = self.last_layer[1:](values)
         return logits
 
-    def _branches(self, images: Tensor) -> list[Tensor]:
-        """The backbone's feature maps, from the largest to the smallest."""
+    def branches(self, images: Tensor) -> list[Tensor]:
+        """The backbone's own feature maps, from the largest to the smallest."""
         x = (images.to(self.mean.dtype) - self.mean) / self.std
         if isinstance(self.backbone, PyramidBackbone):
             branches: list[Tensor] = self.backbone(x)
@@ -95,7 +98,7 @@ class SegmentationNetwork(nn.Module):
             branches = self.backbone.forward_features(x)
         return branches
 
-    def _at_a_quarter(self, branches: list[Tensor], images: Tensor) -> list[Tensor]:
+    def _at_a_quarter(self, branches: Sequence[Tensor], images: Tensor) -> list[Tensor]:
         if isinstance(self.backbone, PyramidBackbone):
             height, width = images.shape[-2:]
             return self.backbone.at_a_quarter(branches, (height, width))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import timm
 import torch
-from huggingface_hub import try_to_load_from_cache
 
 from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import CheckpointError
 from hvsa_cvat.segmentation.backbones import InputStatistics, check_network
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.network import SegmentationNetwork
+from hvsa_cvat.segmentation.weights import cached_weights
 from hvsa_cvat.types import Size
 
 TESTED = (
@@ -31,8 +31,6 @@ TESTED = (
     "vit_small_patch16_dinov3",
 )
 """The HRNets, and one or two of each of timm's families that the tests run."""
-
-_WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True)
@@ -63,13 +61,8 @@ def network_facts(name: str) -> NetworkFacts:
         network.feature_channels,
         network.statistics,
         (found.license or "") if found is not None else "",
-        found is not None and bool(found.hf_hub_id) and _cached(str(found.hf_hub_id)),
+        cached_weights(name) is not None,
     )
-
-
-def _cached(repository: str) -> bool:
-    found = (try_to_load_from_cache(repository, name) for name in _WEIGHT_FILES)
-    return any(isinstance(path, str) for path in found)
 
 
 def fetch_weights(name: str) -> None:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hvsa_cvat.config import Sampling
+from hvsa_cvat.segmentation.frozen import VideoFeatures
 from hvsa_cvat.types import IGNORE, LabelMap, Size
 from hvsa_cvat.video.flow import OFFSETS, FlowStore
 
@@ -34,6 +35,8 @@ class TrainingData:
     """None trains without temporal consistency."""
     weights: Mapping[int, NDArray[np.float32]] | None = None
     """Frame -> float32 (h, w) in 0..1, of each target's pixels; None: all weigh the same."""
+    features: VideoFeatures | None = None
+    """Of a backbone that does not learn; None trains the backbone too."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,8 @@ class Batch:
     """int64 (T,), the images that have targets."""
     weights: Tensor | None = None
     """float32 (2B, h, w), of the targets; None: all weigh the same."""
+    branches: tuple[Tensor, ...] | None = None
+    """The backbone's maps of the images, where it does not learn."""
 
     def to(self, device: torch.device) -> Batch:
         """On `device`; the host does not wait for what comes from pinned memory."""
@@ -63,9 +68,12 @@ class Batch:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         parts = {one.name: getattr(self, one.name) for one in fields(self)}
-        return replace(
-            self, **{name: change(part) for name, part in parts.items() if part is not None}
-        )
+        changed: dict[str, Any] = {
+            name: tuple(map(change, part)) if isinstance(part, tuple) else change(part)
+            for name, part in parts.items()
+            if part is not None
+        }
+        return replace(self, **changed)
 
 
 class Gathered:
@@ -152,6 +160,7 @@ def make_batch(data: TrainingData, pairs: Sequence[Pair]) -> Batch:
         torch.from_numpy(valid),
         torch.tensor(taught).long(),
         None if weights is None else torch.from_numpy(weights),
+        None if data.features is None else data.features.of(order),
     )
 
 
@@ -179,6 +188,7 @@ class ResidentVideo:
         self._device = device
         self._images = sent(data.frames)
         self._flow = None if data.flow is None else [sent(array) for array in data.flow.arrays]
+        self._maps = None if data.features is None else [sent(one) for one in data.features.maps]
         # the last row is that of all frames without labels
         self._rows = {frame: row for row, frame in enumerate(data.targets)}
         nothing = np.full(size, IGNORE, np.uint8)
@@ -195,7 +205,8 @@ class ResidentVideo:
         flow = 0 if data.flow is None else sum(array.nbytes for array in data.flow.arrays)
         weights = 0 if data.weights is None else 4
         rows = (len(data.targets) + 1) * (1 + weights) * data.frames[0, ..., 0].size
-        return int(data.frames.nbytes + flow + rows)
+        features = 0 if data.features is None else data.features.nbytes
+        return int(data.frames.nbytes + flow + rows + features)
 
     def batch(self, pairs: Sequence[Pair]) -> Batch:
         """The same as `make_batch`, on the device."""
@@ -212,13 +223,15 @@ class ResidentVideo:
             at = self._index(offsets).clamp(min=0)
             flow = self._flow[0][sources, at].float() * known[:, None, None, None]
             valid = self._flow[1][sources, at] & known[:, None, None]
+        chosen = self._index(order)
         return Batch(
-            self._images[self._index(order)].permute(0, 3, 1, 2),
+            self._images[chosen].permute(0, 3, 1, 2),
             self._targets[rows].long(),
             flow,
             valid,
             self._index([k for k, frame in enumerate(order) if frame in self._rows]),
             None if self._weights is None else self._weights[rows],
+            None if self._maps is None else tuple(one[chosen] for one in self._maps),
         )
 
     def _index(self, values: Sequence[int]) -> Tensor:

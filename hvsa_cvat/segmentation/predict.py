@@ -12,11 +12,10 @@ from torch import Tensor
 
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.segmentation.device import autocast, fitting_memory
+from hvsa_cvat.segmentation.frozen import BATCH, VideoFeatures
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.types import LabelMap, Size
 from hvsa_cvat.video.opencv import use_one_opencv_thread
-
-BATCH = 8
 
 
 @dataclass(frozen=True)
@@ -43,11 +42,13 @@ def predict(
     device: torch.device,
     only: Sequence[int] | None = None,
     with_probabilities: bool = False,
+    known: VideoFeatures | None = None,
     progress: Progress = silent,
 ) -> Iterator[DensePrediction]:
     """Predict `frames` (uint8 (N, h, w, 3) RGB at network size), or the ones named in `only`.
 
-    Results come at `size`, one frame at a time; memory holds one batch.
+    Results come at `size`, one frame at a time; memory holds one batch. `known` are the features
+    of the video, where the backbone has not learnt since they were computed.
     """
     use_one_opencv_thread()
     wanted = list(range(len(frames))) if only is None else list(only)
@@ -59,7 +60,9 @@ def predict(
         images = torch.from_numpy(np.stack([frames[t] for t in chosen])).permute(0, 3, 1, 2)
         # no result leaves from inside: the modes would hold for whoever takes it
         with fitting_memory(asked, device), torch.inference_mode(), autocast(device):
-            features = network.features(images.to(device, memory_format=torch.channels_last))
+            branches = None if known is None else [one.to(device) for one in known.of(chosen)]
+            images = images.to(device, memory_format=torch.channels_last)
+            features = network.features(images, branches)
             logits = network.last_layer(features)
         for k, frame in enumerate(chosen):
             # frame by frame: a batch of probabilities at 1080p would fill the memory

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
+from queue import Empty, Queue
 
 import safetensors.torch
 import timm
 import torch
+from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from torch import Tensor
 
 from hvsa_cvat.errors import CheckpointError
@@ -15,11 +18,62 @@ from hvsa_cvat.segmentation.backbones import PyramidBackbone
 from hvsa_cvat.segmentation.checkpoint_checks import check_weights
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 
+_FILES = ("model.safetensors", "pytorch_model.bin")
+"""What the weights are called in a repository of the hub; the first is preferred."""
+
+_PATIENCE = 5.0
+"""Seconds that the hub has to answer where there is something else to start from."""
+
+
+def cached_weights(name: str) -> Path | None:
+    """Where timm's weights of `name` lie in the cache of the model hub; None where they do not."""
+    for repository, file in _on_hub(name):
+        path = try_to_load_from_cache(repository, file)
+        if isinstance(path, str):
+            return Path(path)
+    return None
+
+
+def can_be_fetched(name: str, seconds: float = _PATIENCE) -> bool:
+    """Whether the model hub answers, and has weights of `name`.
+
+    Without a network the name of the hub may take half a minute to fail: that is not waited for.
+    """
+    answers: Queue[bool] = Queue()
+
+    def ask() -> None:
+        answers.put(any(_has(repository, file, seconds) for repository, file in _on_hub(name)))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answers.get(timeout=seconds)
+    except Empty:
+        return False
+
+
+def _on_hub(name: str) -> list[tuple[str, str]]:
+    """Repository and file of each form of the weights."""
+    found = timm.get_pretrained_cfg(name)
+    if found is None or not found.hf_hub_id:
+        return []
+    return [(str(found.hf_hub_id), file) for file in _FILES]
+
+
+def _has(repository: str, file: str, seconds: float) -> bool:
+    try:
+        get_hf_file_metadata(hf_hub_url(repository, file), timeout=seconds)
+    except Exception:  # the hub's client raises errors of many kinds
+        return False
+    return True
+
 
 def load_imagenet_backbone(network: SegmentationNetwork) -> None:
-    """Put timm's ImageNet weights into the backbone; needs the model hub."""
+    """Put timm's ImageNet weights into the backbone, from the cache of the model hub or the hub."""
+    cached = cached_weights(network.name)
+    # the file itself: with its name alone timm would ask the hub whether there is a newer one
+    overlay = {} if cached is None else {"file": str(cached)}
     try:
-        source = timm.create_model(network.name, pretrained=True)
+        source = timm.create_model(network.name, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # the hub's client raises errors of many kinds
         raise CheckpointError(
             f"cannot get the ImageNet weights of {network.name} ({type(error).__name__}); bring "

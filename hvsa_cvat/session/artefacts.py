@@ -311,6 +311,11 @@ class VideoFiles:
         return self.root / "carrying" / "flow"
 
     @property
+    def features(self) -> Path:
+        """The folder of the features by a backbone that does not learn."""
+        return self.root / "features"
+
+    @property
     def segments(self) -> Path:
         """The folder of superpixels."""
         return self.root / "segments"

@@ -14,6 +14,7 @@ from hvsa_cvat.annotation.clicks import AnnotationRules
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress, SegmentMaps
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+from hvsa_cvat.segmentation.frozen import VideoFeatures
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.store import Store
@@ -79,6 +80,8 @@ class RunContext:
     progress: Progress
     carrying: CarryingInputs | None = None
     """For methods that train a network and carry labels too."""
+    features: VideoFeatures | None = None
+    """Where the backbone does not learn."""
 
     @property
     def config(self) -> RunConfig:

@@ -81,7 +81,7 @@ def _training_data(session: Session, context: RunContext, scratch: Path) -> Trai
         return _Rows(rows, np.load(file, mmap_mode="r")) if rows else {}
 
     weights = by_frame(files[1]) if weighted else None
-    return TrainingData(context.frames, by_frame(files[0]), context.flow, weights)
+    return TrainingData(context.frames, by_frame(files[0]), context.flow, weights, context.features)
 
 
 def _taught(session: Session, context: RunContext) -> tuple[int, Iterator[_Taught]]:

@@ -21,7 +21,7 @@ from hvsa_cvat.propagation.propagate import (
 )
 from hvsa_cvat.propagation.votes import VOTE_PIXEL
 from hvsa_cvat.segmentation.footprint import Footprint, Step, counted_pixels, footprint
-from hvsa_cvat.segmentation.predict import BATCH
+from hvsa_cvat.segmentation.frozen import BATCH, feature_bytes, freezes
 from hvsa_cvat.session.demand import Demand, at_size
 from hvsa_cvat.session.machine import Machine
 from hvsa_cvat.session.prepare import carrying_size
@@ -152,9 +152,10 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     own, pixels = _area(demand.frames), _area(config.size)
     carried_at = _carried_at(demand)
     fused, taught = carrying.fused, carrying.taught
+    frozen = training is not None and freezes(config.freeze, demand.network)
     step = None
     if training is not None:
-        step = Step(training.consistency_weight > 0, taught)
+        step = Step(training.consistency_weight > 0, taught, frozen)
     counted = footprint(demand.network, demand.classes, step, demand.half)
     samples = length * demand.samples
     features = 4 * samples * counted.features
@@ -165,6 +166,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         chains = carrying_threads(carried_at, demand.threads)
         vote += chains * _area(carried_at) * CARRIED_PIXEL
     on_device = demand.device != "cpu"
+    kept_features = length * feature_bytes(demand.network, config.size) if frozen else 0
     remembered = fused and carrying.remembered
     images = BATCH + remembered
     predicted = _SPARE * images * counted.image * counted_pixels(config.size)
@@ -188,7 +190,7 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
         host["fine-tune"] = answers + frame + vote
     device = {}
     if on_device:
-        video = length * pixels * (3 + 20 + (5 if taught else 1))
+        video = length * pixels * (3 + 20 + (5 if taught else 1)) + kept_features
         kept = video if video <= resident else 0
         device = {
             "flow": _RAFT if demand.flow.startswith("raft") else 0,
@@ -222,6 +224,8 @@ def bounds(demand: Demand, resident: int = 0) -> Bounds:
     if training is not None:
         disk["targets"] = length * pixels * (5 if taught else 1)
     kinds = set(granularity_by_round(config.granularity, rounds))
+    if frozen:
+        disk["backbone features"] = kept_features
     if superpixels := sum(kind.number is not None for kind in kinds):
         disk["superpixels"] = int(superpixels * length * own * _SUPERPIXEL_PIXEL)
     if demand.video_bytes:

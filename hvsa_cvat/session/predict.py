@@ -67,6 +67,7 @@ def _keep_network_masks(
             context.source.size,
             device=context.inputs.device,
             with_probabilities=carried is not None,
+            known=context.features,
             progress=context.progress,
         )
         for prediction in dense:
@@ -94,6 +95,7 @@ def _probabilities(
         device=context.inputs.device,
         only=[frame],
         with_probabilities=True,
+        known=context.features,
     )
     assert dense.probabilities is not None
     return dense.probabilities
@@ -152,6 +154,7 @@ def _scores_without_training(number: int, context: RunContext) -> Pool:
         context.frames,
         context.source.size,
         device=context.inputs.device,
+        known=context.features,
         progress=context.progress,
     )
     return Pool.of(_scored(prediction, number + 1, context) for prediction in dense)

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.ports import Progress, SegmentMaps
+from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import fitting_memory
+from hvsa_cvat.segmentation.frozen import VideoFeatures, compute_features, freezes
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.session.context import CarryingInputs, RunContext, RunInputs
@@ -44,6 +46,9 @@ def prepare(
         if config.carries:
             carrying = _carrying(inputs, store, frames, flow, progress)
             done("carrying")
+    features = _features(inputs, frames, store, progress)
+    if features is not None:
+        done("features")
     return RunContext(
         inputs=inputs,
         store=store,
@@ -53,6 +58,7 @@ def prepare(
         full_clicks=full_clicks,
         progress=progress,
         carrying=carrying,
+        features=features,
     )
 
 
@@ -93,6 +99,19 @@ def _flow(
 ) -> FlowStore:
     with store.video.checked(folder):
         return compute_flow(frames, inputs.flow, folder, progress, os.cpu_count() or 1)
+
+
+def _features(
+    inputs: RunInputs, frames: NDArray[np.uint8], store: Store, progress: Progress
+) -> VideoFeatures | None:
+    """Those of the backbone of round 0, where it does not learn."""
+    config, path = inputs.config, store.video.features
+    name = read_info(inputs.checkpoint).network
+    if config.training is None or not freezes(config.freeze, name):
+        return None
+    network = inputs.load_network(inputs.checkpoint)
+    with store.video.checked(path):
+        return compute_features(network, frames, path, device=inputs.device, progress=progress)
 
 
 def _segments(

@@ -27,7 +27,7 @@ from hvsa_cvat.simulation.pages import run_report
 from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics, round_metrics
 from hvsa_cvat.video.segments import build_segments, granularity_by_round
 
-_DEFAULTS = {"answers": "draw", "tolerance": None}
+_DEFAULTS = {"answers": "draw", "tolerance": None, "freeze": "auto"}
 """Of the settings that are newer than version 0.1."""
 
 _NO_FEATURES = np.empty((0, 0, 0), np.float32)

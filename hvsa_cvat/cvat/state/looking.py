@@ -7,16 +7,14 @@ then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from hvsa_cvat.cvat.state import tables
-from hvsa_cvat.cvat.state.readings import Reading
-from hvsa_cvat.cvat.state.requests import Request
+from hvsa_cvat.cvat.state.requests import Request, all_requests
 from hvsa_cvat.database import read_only
 
 
@@ -37,10 +35,10 @@ class TaskMemory:
 
     requests: tuple[Request, ...] = ()
     """All finished requests, oldest first."""
-    readings: Mapping[int, Reading] = field(default_factory=dict)
-    """How each job of a request stood when its answers were read last, by job."""
+    answered: frozenset[int] = frozenset()
+    """Jobs of requests whose answers were taken."""
     sent_back: frozenset[int] = frozenset()
-    """Jobs of requests that went back to their annotators for gaps, whether read since or not."""
+    """Jobs of requests that are with their annotators again, because of gaps."""
     numbers: tuple[int, ...] = ()
     """CVAT's numbers of the frames that the session counts, ascending."""
     jobs: tuple[JobFrames, ...] = ()
@@ -60,20 +58,27 @@ def read_memory(folder: Path) -> TaskMemory:
         def rows(query: sa.Select[Any], table: sa.Table) -> list[sa.Row[Any]]:
             return list(connection.execute(query)) if table.name in present else []
 
-        contents = rows(sa.select(tables.requests.c.content), tables.requests)
-        readings = rows(sa.select(tables.readings), tables.readings)
-        sent_back = rows(sa.select(tables.send_backs.c.job), tables.send_backs)
+        requests = all_requests(connection)
+        readings = {row.job: row.updated_date for row in rows(_readings(), tables.readings)}
+        begun = rows(sa.select(tables.send_backs), tables.send_backs)
         numbers = rows(sa.select(tables.frames_in_use.c.number), tables.frames_in_use)
         jobs = rows(_job_frames(), tables.pushed)
         colours = rows(_colours(), tables.class_colours)
+    # a job that goes back is read as of the same date; once it is finished again, the date differs
+    sent_back = {row.job for row in begun if readings.get(row.job) in (None, row.updated_date)}
     return TaskMemory(
-        tuple(sorted((Request.from_json(row.content) for row in contents), key=lambda r: r.task)),
-        {row.job: Reading(row.updated_date, row.sent_back) for row in readings},
-        frozenset(row.job for row in sent_back),
+        tuple(requests),
+        frozenset(readings.keys() - sent_back),
+        frozenset(sent_back),
         tuple(sorted(row.number for row in numbers)),
         tuple(JobFrames(row.job, row.first, row.last) for row in jobs),
         tuple(row.colour for row in colours),
     )
+
+
+def _readings() -> sa.Select[Any]:
+    column = tables.readings.c
+    return sa.select(column.job, column.updated_date)
 
 
 def _job_frames() -> sa.Select[Any]:

@@ -108,7 +108,7 @@ class Requests:
     def all(self) -> list[Request]:
         """All finished requests, oldest first."""
         with self._database.transaction() as connection:
-            return _all_requests(connection)
+            return all_requests(connection)
 
     def save(self, request: Request) -> None:
         """Keep a request that is wholly made, in place of one of the same key."""
@@ -184,10 +184,11 @@ def read_requests(folder: Path) -> list[Request]:
     if not path.exists():
         return []
     with read_only(path, tables.HOLDS) as connection:
-        return _all_requests(connection)
+        return all_requests(connection)
 
 
-def _all_requests(connection: sa.Connection) -> list[Request]:
+def all_requests(connection: sa.Connection) -> list[Request]:
+    """All finished requests in a database, oldest first."""
     rows = connection.scalars(sa.select(tables.requests.c.content)).all()
     return sorted((Request.from_json(row) for row in rows), key=lambda request: request.task)
 
