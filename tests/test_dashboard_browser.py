@@ -1,4 +1,7 @@
-"""The dashboard in Debian's Chromium (`apt-get install chromium`); skipped where there is none."""
+"""The dashboard in Debian's Chromium (`apt-get install chromium`); skipped where there is none.
+
+A browser takes over a minute for all of it, so these are slow tests.
+"""
 
 from __future__ import annotations
 
@@ -37,9 +40,12 @@ PAGES = (
     "/?text=nothing+like+that",
 )
 
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        CHROMIUM is None, reason="no Chromium here; on Debian: apt-get install chromium"
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +103,8 @@ def settled(page: Page) -> None:
     page.wait_for_load_state("networkidle")
 
 
-@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_fits_and_can_be_read_by_all(
     browser: Browser, address: str, width: int, theme: str
 ) -> None:
