@@ -97,7 +97,7 @@ def test_every_granularity_method_and_strategy(
         kept = {"agreement.json", "answers.npz", "selection.json", "metrics.json", "scores.npz"}
         if number > 1:
             kept |= {"held_out.npz", "outlook.json"}
-        assert files == {"label_maps", "certainty"} | kept | trained
+        assert files == {"label_maps", "certainty", "origins"} | kept | trained
     assert [one.propagated_percent is not None for one in metrics.rounds] == [
         False,
         propagates,

@@ -52,7 +52,9 @@ def withdraw(
         _leave_requests(agent, state, state.requests.all(), children=children)
         if children:
             _delete_earlier_children(agent, task)
-        agent.workspace.remove_task(task)
+        agent.workspace.remove_task(
+            task, masks="kept" if keep else "removed", child_tasks="deleted" if children else "kept"
+        )
         if row is not None and row["project_id"] is not None:
             agent.workspace.set_withdrawn(row["project_id"], task)
     return retracted

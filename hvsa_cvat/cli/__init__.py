@@ -17,12 +17,14 @@ from typing import Any
 import click
 
 from hvsa_cvat import __version__
+from hvsa_cvat.cli.audit import audit
 from hvsa_cvat.cli.console import printable
 from hvsa_cvat.cli.dashboard import dashboard
 from hvsa_cvat.cli.dataset import dataset
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
+from hvsa_cvat.cli.export import export
 from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.networks import networks
 from hvsa_cvat.cli.pretrain import pretrain_command
@@ -113,6 +115,8 @@ for _command in (
     status,
     dashboard,
     report,
+    export,
+    audit,
     extend,
     withdraw,
     webhook,

@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hvsa_cvat.agent.reports import one_line, told
 from hvsa_cvat.dashboard import pages
 from hvsa_cvat.dashboard.access import FORM_FIELD, HEADERS, sender_of
+from hvsa_cvat.dashboard.audit_page import audit
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.errors import ConfigError, HvsaError
 
@@ -39,6 +40,7 @@ def application(site: Site) -> ASGIApp:
         Route("/tasks/{task:int}/frames/{frame:int}", shown(site, pages.frame)),
         Route("/tasks/{task:int}/review", shown(site, pages.review)),
         Route("/tasks/{task:int}/report.{form}", shown(site, pages.report)),
+        Route("/tasks/{task:int}/log.{form}", shown(site, audit)),
         Route(
             "/tasks/{task:int}/pictures/{round:int}/{frame:int}/{kind}",
             shown(site, pages.picture),

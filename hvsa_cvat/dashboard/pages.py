@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hvsa_cvat.dashboard import encoded, links
+from hvsa_cvat.dashboard.audit_page import timeline
 from hvsa_cvat.dashboard.charts import bars, quality_curve
 from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.facts import system_facts
@@ -28,6 +29,8 @@ _FILM = 8
 """Frames that the page of a task shows at even distances."""
 _DOUBTFUL = 60
 """Frames that the review shows."""
+_LATEST = 40
+"""Entries of the log that the page of a task shows."""
 _PICTURE_SECONDS = 300
 """For which a browser keeps a picture. Their addresses hold the time at which the masks were
 made."""
@@ -107,6 +110,7 @@ def task(site: Site, request: Request) -> Response:
         task_link=links.task_link(site.url, enrolled.number),
         job_link=lambda job: links.job_link(site.url, job.task, job.id),
         forms=list(FORMS),
+        timeline=timeline(site, enrolled.number)[::-1][:_LATEST],
     )
 
 

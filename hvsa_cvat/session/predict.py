@@ -74,9 +74,9 @@ def _keep_network_masks(
             name = context.source.names[prediction.frame]
             if carried is not None:
                 shown = fuse(next(carried), evidence(prediction))
-                keep(name, shown.label_map, certainty_levels(shown.certainty))
+                keep(name, shown.label_map, certainty_levels(shown.certainty), shown.carried)
             else:
-                keep(name, prediction.label_map, _levels(prediction.uncertainty))
+                keep(name, prediction.label_map, _levels(prediction.uncertainty), None)
             yield _scored(prediction, number + 1, context)
 
     files = context.files(number)
@@ -138,7 +138,7 @@ def _keep_propagated_masks(
             reached.append(one.reached)
             guess = first.label_map(names[one.frame])
             levels = certainty_levels(np.sqrt(np.sqrt(one.confidence)))
-            keep(names[one.frame], fill(one, guess), levels)
+            keep(names[one.frame], fill(one, guess), levels, one.label_map != IGNORE)
             context.progress("reading carried labels", one.frame + 1, len(carried))
     files.save_propagation(Propagation(reached_percent=100 * float(np.mean(reached))))
     files.save_scores(_scores_without_training(number, context))

@@ -1,0 +1,26 @@
+"""The log of a task as a file."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from hvsa_cvat.dashboard.site import Site
+from hvsa_cvat.dashboard.timeline import FORMS, Entry, read_timeline
+
+_KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+
+
+def audit(site: Site, request: Request) -> Response:
+    form, task = request.path_params["form"], request.path_params["task"]
+    if form not in FORMS:
+        raise HTTPException(404, f"There is no log of the form {form}.")
+    name = f"task_{task}_log.{form}"
+    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
+    return Response(FORMS[form](timeline(site, task)), media_type=_KINDS[form], headers=headers)
+
+
+def timeline(site: Site, task: int) -> list[Entry]:
+    """Everything that was done with a task, the oldest first."""
+    return read_timeline(site.settings.workspace, site.url, task)
