@@ -36,6 +36,7 @@ PAGES = (
     f"/tasks/{DONE}/frames/1",
     f"/tasks/{DONE}/review",
     "/review",
+    "/people",
     "/system",
     "/?text=nothing+like+that",
 )
@@ -103,6 +104,14 @@ def settled(page: Page) -> None:
     page.wait_for_load_state("networkidle")
 
 
+def check_page(page: Page, path: str) -> None:
+    settled(page)
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+    found = Axe().run(page).response["violations"]
+    serious = [one["id"] for one in found if one["impact"] in ("serious", "critical")]
+    assert serious == [], path
+
+
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
 def test_every_page_fits_and_can_be_read_by_all(
@@ -111,11 +120,7 @@ def test_every_page_fits_and_can_be_read_by_all(
     with tab(browser, width, theme) as page:
         for path in PAGES:
             page.goto(address + path)
-            settled(page)
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
-            found = Axe().run(page).response["violations"]
-            serious = [one["id"] for one in found if one["impact"] in ("serious", "critical")]
-            assert serious == [], path
+            check_page(page, path)
 
 
 def test_keys_lead_from_frame_to_frame(browser: Browser, address: str) -> None:
@@ -192,6 +197,23 @@ def test_the_token_opens_the_pages_below_a_path(browser: Browser, filled: Filled
         page.get_by_role("button", name="Log out").click()
         expect(page.get_by_label("Token")).to_be_visible()
         context.close()
+
+
+@pytest.mark.parametrize(("width", "theme"), [(1280, "light"), (390, "dark")])
+def test_actions_ask_once_more(browser: Browser, filled: Filled, width: int, theme: str) -> None:
+    with served(filled, token=TOKEN) as address, tab(browser, width, theme) as page:
+        page.goto(address)
+        page.get_by_label("Token").fill(TOKEN)
+        page.get_by_role("button", name="Log in").click()
+        for what in ("pause", "extend", "withdraw"):
+            page.goto(f"{address}/tasks/{WAITING}/{what}")
+            check_page(page, what)
+        page.goto(f"{address}/tasks/{WAITING}")
+        for what, state in (("Pause", "paused"), ("Resume", "waits for people")):
+            page.get_by_role("link", name=what, exact=True).click()
+            page.get_by_role("button", name=f"{what} task {WAITING}").click()
+            page.wait_for_url(f"{address}/tasks/{WAITING}")
+            expect(page.locator(".sub .state")).to_have_text(state)
 
 
 def test_names_do_nothing(browser: Browser, address: str) -> None:

@@ -29,6 +29,8 @@ class Event(StrEnum):
     GOES_ON = "goes on"
     EXTENDED = "extended"
     WITHDRAWN = "withdrawn"
+    WISHED = "asked the agent"
+    REFUSED = "refused"
     PAUSED = "paused"
     RESUMED = "resumed"
 

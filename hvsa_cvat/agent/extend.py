@@ -52,8 +52,9 @@ class Extended:
     """The new total, as a share of the clicks of annotating every frame."""
 
 
-def extend(agent: AgentContext, task: int, asked: Extension) -> Extended:
-    """Add rounds to the session of an enrolled task, whether it is finished or not."""
+def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = None) -> Extended:
+    """Add rounds to the session of an enrolled task, whether it is finished or not. `who` asked
+    for it, for the log; None for whoever runs the command."""
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
         raise ConfigError(f"task {task} is not enrolled; enroll it: hvsa-agent enroll {task}")
@@ -81,6 +82,7 @@ def extend(agent: AgentContext, task: int, asked: Extension) -> Extended:
             task,
             Event.EXTENDED,
             enrollment=enrollment.key,
+            who=who,
             rounds=len(config.budgets),
             rounds_before=len(before.budgets),
             budget=budgets[-1],

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from hvsa_cvat.agent.carry_out import carry_out_wishes
 from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
 from hvsa_cvat.agent.events import Event
@@ -36,11 +37,16 @@ def sync(
     if only is None:
         for project, options in agent.workspace.projects().items():
             yield from enroll_new_tasks(agent, project, options)
-    server = _Server(agent)
+    yield from carry_out_wishes(agent, only)
+    server, paused = _Server(agent), agent.workspace.pauses.all()
     for enrollment in agent.workspace.enrollments():
         if stopping():
             return
-        if only in (None, enrollment.task):
+        if only not in (None, enrollment.task):
+            continue
+        if enrollment.task in paused:
+            yield TaskReport(enrollment.task, "", paused=True)
+        else:
             yield _lease_and_pass(agent, server, enrollment, ask_again, stopping)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 VERSION = 2
-"""1 had no events and no paused tasks; an agent that knows nothing of pauses must not work here."""
+"""1 had no events, pauses and wishes; an agent that knows nothing of pauses must not work here."""
 
 FILE = "workspace.db"
 HOLDS = "a workspace"
@@ -55,4 +55,24 @@ events = sa.Table(
     sa.Column("round", sa.Integer),
     sa.Column("detail", sa.JSON, nullable=False),
     sa.Index("events_of_task", "server", "task"),
+)
+
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),  # seconds since 1970
+)
+
+wishes = sa.Table(
+    "wishes",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("enrollment", sa.String(20), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("arguments", sa.JSON, nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
 )

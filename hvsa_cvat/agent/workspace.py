@@ -20,6 +20,8 @@ import sqlalchemy as sa
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.events import Event, Events
 from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
 from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
 
@@ -87,6 +89,8 @@ class Workspace:
         self._database = Database(self.database, tables.metadata, tables.VERSION, tables.HOLDS)
         self.events = Events(self._database, server, owner.partition(":")[0], clock)
         """What was done with the tasks."""
+        self.pauses = Pauses(self._database, server, self.events, clock)
+        self.wishes = Wishes(self._database, server, self.events, clock)
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""
@@ -136,13 +140,14 @@ class Workspace:
             connection.execute(sa.insert(tables.events), event)
         return Enrollment(task, key, tuple((i, n) for i, n in classes), options, None)
 
-    def remove_task(self, task: int, **detail: Any) -> None:
+    def remove_task(self, task: int, who: str | None = None, **detail: Any) -> None:
         """Forget that a task is enrolled; its folder stays. `detail` is kept in the log."""
         with self._database.transaction() as connection:
             mine = self._is(_tasks, task)
             key = connection.scalar(sa.select(_tasks.c.enrollment).where(mine))
-            connection.execute(sa.delete(_tasks).where(mine))
-            event = self.events.row(task, Event.WITHDRAWN, key, detail=detail)
+            for table in (_tasks, tables.pauses, tables.wishes):
+                connection.execute(sa.delete(table).where(self._is(table, task)))
+            event = self.events.row(task, Event.WITHDRAWN, key, who=who, detail=detail)
             connection.execute(sa.insert(tables.events), event)
 
     def set_error(self, task: int, error: str | None) -> None:
@@ -285,6 +290,9 @@ class Look:
     """By number of the task."""
     owners: Mapping[int, str] = field(default_factory=dict)
     """The agent that works on a task now, by task."""
+    paused: frozenset[int] = frozenset()
+    wishes: Mapping[int, Wish] = field(default_factory=dict)
+    """What the next pass is asked to do, by task."""
 
 
 def look_into(root: Path, server: str, now: float) -> Look:
@@ -303,9 +311,14 @@ def look_into(root: Path, server: str, now: float) -> Look:
             )
         tasks = sa.select(_tasks).where(_tasks.c.server == server).order_by(_tasks.c.task)
         leases = sa.select(_leases).where(_leases.c.server == server)
+        pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
+        wishes = sa.select(tables.wishes).where(tables.wishes.c.server == server)
+        young = version > 1
         return Look(
             tuple(_enrollment(row) for row in connection.execute(tasks)),
             {row.task: row.owner for row in connection.execute(leases) if _runs(row.expires, now)},
+            frozenset(row.task for row in connection.execute(pauses)) if young else frozenset(),
+            {row.task: wish_of(row) for row in connection.execute(wishes)} if young else {},
         )
 
 

@@ -27,6 +27,7 @@ from hvsa_cvat.cli.enroll import enroll
 from hvsa_cvat.cli.export import export
 from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.networks import networks
+from hvsa_cvat.cli.pause import pause, resume
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.report import report
 from hvsa_cvat.cli.serverless import serverless
@@ -118,6 +119,8 @@ for _command in (
     export,
     audit,
     extend,
+    pause,
+    resume,
     withdraw,
     webhook,
     demo,

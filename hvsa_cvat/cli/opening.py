@@ -59,7 +59,7 @@ def open_client(
         yield client
 
 
-def open_workspace(settings: AgentSettings) -> Workspace:
+def open_workspace(settings: LocalSettings) -> Workspace:
     """The workspace, for an agent whose name no other has."""
     from hvsa_cvat.agent.workspace import Workspace
     from hvsa_cvat.cvat.keys import server_key

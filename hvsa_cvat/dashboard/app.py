@@ -17,9 +17,10 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hvsa_cvat.agent.reports import one_line, told
-from hvsa_cvat.dashboard import pages
+from hvsa_cvat.dashboard import action_pages, pages
 from hvsa_cvat.dashboard.access import FORM_FIELD, HEADERS, sender_of
 from hvsa_cvat.dashboard.audit_page import audit
+from hvsa_cvat.dashboard.people_page import people
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.errors import ConfigError, HvsaError
 
@@ -46,7 +47,10 @@ def application(site: Site) -> ASGIApp:
             shown(site, pages.picture),
         ),
         Route("/tasks/{task:int}/seen", done(site, pages.mark_seen), methods=["POST"]),
+        Route("/tasks/{task:int}/{what}", shown(site, action_pages.ask)),
+        Route("/tasks/{task:int}/{what}", done(site, action_pages.act), methods=["POST"]),
         Route("/review", shown(site, pages.reviews)),
+        Route("/people", shown(site, people)),
         Route("/system", shown(site, pages.system)),
         Route("/login", partial(_login_page, site)),
         Route("/login", partial(_login, site), methods=["POST"]),
@@ -149,7 +153,8 @@ def done(site: Site, action: Action) -> Callable[[Request], object]:
         try:
             goal = action(site, request, form, sender_of(request))
         except HvsaError as problem:
-            return _error_page(site, request, one_line(problem), 500)
+            status = 400 if isinstance(problem, ConfigError) else 500
+            return _error_page(site, request, one_line(problem), status)
         return RedirectResponse(site.path(goal), status_code=303)
 
     return endpoint

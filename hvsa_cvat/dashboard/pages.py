@@ -12,6 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hvsa_cvat.dashboard import encoded, links
+from hvsa_cvat.dashboard.action_pages import about_actions
 from hvsa_cvat.dashboard.audit_page import timeline
 from hvsa_cvat.dashboard.charts import bars, quality_curve
 from hvsa_cvat.dashboard.enrolled import EnrolledTask
@@ -110,6 +111,7 @@ def task(site: Site, request: Request) -> Response:
         task_link=links.task_link(site.url, enrolled.number),
         job_link=lambda job: links.job_link(site.url, job.task, job.id),
         forms=list(FORMS),
+        **about_actions(enrolled),
         timeline=timeline(site, enrolled.number)[::-1][:_LATEST],
     )
 

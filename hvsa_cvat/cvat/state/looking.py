@@ -28,6 +28,8 @@ class JobFrames:
     """CVAT's number of the first frame."""
     last: int
     """The last one, inclusive."""
+    shapes: int
+    """How many shapes of ours are there."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def read_memory(folder: Path) -> TaskMemory:
         {job: date for job, date in readings.items() if job not in sent_back},
         {row.job: row.updated_date for row in begun},
         tuple(sorted(row.number for row in numbers)),
-        tuple(JobFrames(row.job, row.first, row.last) for row in jobs),
+        tuple(JobFrames(row.job, row.first, row.last, row.shapes) for row in jobs),
         tuple(row.colour for row in colours),
         tuple(row.name for row in files),
     )
@@ -96,7 +98,8 @@ def _job_frames() -> sa.Select[Any]:
     column = tables.pushed.c
     first = sa.func.min(column.frame).label("first")
     last = sa.func.max(column.frame).label("last")
-    return sa.select(column.job, first, last).group_by(column.job).order_by(first)
+    shapes = sa.func.count(column.shape).label("shapes")  # NULLs do not count
+    return sa.select(column.job, first, last, shapes).group_by(column.job).order_by(first)
 
 
 def _colours() -> sa.Select[Any]:
