@@ -5,7 +5,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 
 VERSION = 2
-"""1 had no events, pauses and wishes; an agent that knows nothing of pauses must not work here."""
+"""1 had no events, pauses, wishes and notices. An agent that knows nothing of pauses must not work
+with the tables."""
 
 FILE = "workspace.db"
 HOLDS = "a workspace"
@@ -75,4 +76,15 @@ wishes = sa.Table(
     sa.Column("arguments", sa.JSON, nullable=False),
     sa.Column("who", sa.String(200), nullable=False),
     sa.Column("time", sa.Float, nullable=False),
+)
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("name", sa.String(300), primary_key=True),  # tells that two notices are the same
+    sa.Column("task", sa.Integer, nullable=False),
+    sa.Column("line", sa.Text, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("sent", sa.Float),  # NULL: it waits
 )

@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.events import Event, Events
 from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
 from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
 from hvsa_cvat.database import Database, read_only
@@ -91,6 +92,7 @@ class Workspace:
         """What was done with the tasks."""
         self.pauses = Pauses(self._database, server, self.events, clock)
         self.wishes = Wishes(self._database, server, self.events, clock)
+        self.outbox = Outbox(self._database, server, clock)
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""

@@ -27,6 +27,7 @@ from hvsa_cvat.cli.enroll import enroll
 from hvsa_cvat.cli.export import export
 from hvsa_cvat.cli.extend import extend
 from hvsa_cvat.cli.networks import networks
+from hvsa_cvat.cli.notify import notify
 from hvsa_cvat.cli.pause import pause, resume
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.report import report
@@ -123,6 +124,7 @@ for _command in (
     resume,
     withdraw,
     webhook,
+    notify,
     demo,
     simulate,
     dataset,
