@@ -183,7 +183,12 @@ def test_news_are_gathered_and_wait_for_the_end_of_quiet_hours(team: Team) -> No
 
 @pytest.mark.parametrize(
     ("quiet", "hours"),
-    [("19:00-07:30", [*range(8), *range(19, 24)]), ("12:00-13:00", [12]), (None, []), ("08:00-08:00", [])],
+    [
+        ("19:00-07:30", [*range(8), *range(19, 24)]),
+        ("12:00-13:00", [12]),
+        (None, []),
+        ("08:00-08:00", []),
+    ],
 )
 def test_quiet_hours_may_pass_midnight(quiet: str | None, hours: list[int]) -> None:
     section = NotifySection(quiet=quiet)
