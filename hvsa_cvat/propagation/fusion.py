@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.propagation.propagate import Propagated
-from hvsa_cvat.types import IGNORE, LabelMap, Mask
+from hvsa_cvat.types import IGNORE, LabelMap
 
 _CARRIED = 6.0
 """The evidence for a label of which one chain is sure. The network's probabilities, which are its
@@ -23,8 +23,6 @@ class Fused(NamedTuple):
     certainty: NDArray[np.float32]
     """float32 (H, W) in 0..1: n / (1 + n), where n is the lead in evidence over the next class. It
     is 1 where a person labelled."""
-    carried: Mask
-    """Where the carried label is shown, and not the network's class."""
 
 
 def remember(
@@ -73,6 +71,4 @@ def fuse(carried: Propagated, probabilities: NDArray[np.float32]) -> Fused:
     label_map[rows[holds], columns[holds]] = label[holds]
     certainty = lead / (1 + lead)
     certainty[rows[trust >= 1], columns[trust >= 1]] = 1
-    from_chain = np.zeros(label_map.shape, np.bool_)
-    from_chain[rows[holds], columns[holds]] = True
-    return Fused(label_map, certainty, from_chain)
+    return Fused(label_map, certainty)

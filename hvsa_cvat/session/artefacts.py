@@ -88,8 +88,8 @@ class RoundFiles:
         return self._image(self._certainty / f"{name}.png")
 
     def carried_pixels(self, name: str) -> Mask | None:
-        """Where the predicted label map of a frame shows labels that were carried; the network's
-        classes are elsewhere. None where nobody noted it, as in rounds of version 0.1."""
+        """Where the predicted label map of a frame shows the label that was carried there, whether
+        the network agrees or not; the network's classes are elsewhere. None where nobody noted it, as in rounds of version 0.1."""
         path = self._origins / f"{name}.png"
         if not path.exists() and not self.checksums.knows(path):
             return None

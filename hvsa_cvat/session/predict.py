@@ -73,8 +73,10 @@ def _keep_network_masks(
         for prediction in dense:
             name = context.source.names[prediction.frame]
             if carried is not None:
-                shown = fuse(next(carried), evidence(prediction))
-                keep(name, shown.label_map, certainty_levels(shown.certainty), shown.carried)
+                one = next(carried)
+                shown = fuse(one, evidence(prediction))
+                is_carried = shown.label_map == one.label_map
+                keep(name, shown.label_map, certainty_levels(shown.certainty), is_carried)
             else:
                 keep(name, prediction.label_map, _levels(prediction.uncertainty), None)
             yield _scored(prediction, number + 1, context)
