@@ -89,7 +89,8 @@ class RoundFiles:
 
     def carried_pixels(self, name: str) -> Mask | None:
         """Where the predicted label map of a frame shows the label that was carried there, whether
-        the network agrees or not; the network's classes are elsewhere. None where nobody noted it, as in rounds of version 0.1."""
+        the network agrees or not; the network's classes are elsewhere. None where nobody noted it,
+        as in rounds of version 0.1."""
         path = self._origins / f"{name}.png"
         if not path.exists() and not self.checksums.knows(path):
             return None
