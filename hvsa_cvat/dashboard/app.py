@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from hvsa_cvat.agent.reports import one_line, told
 from hvsa_cvat.dashboard import action_pages, pages
 from hvsa_cvat.dashboard.access import FORM_FIELD, HEADERS, sender_of
-from hvsa_cvat.dashboard.audit_page import audit
 from hvsa_cvat.dashboard.people_page import people
 from hvsa_cvat.dashboard.site import Site
+from hvsa_cvat.dashboard.task_log import audit
 from hvsa_cvat.errors import ConfigError, HvsaError
 
 _LARGEST_FORM = 2**13

@@ -12,8 +12,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hvsa_cvat.dashboard import encoded, links
-from hvsa_cvat.dashboard.action_pages import about_actions
-from hvsa_cvat.dashboard.audit_page import timeline
 from hvsa_cvat.dashboard.charts import bars, quality_curve
 from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.facts import system_facts
@@ -23,6 +21,7 @@ from hvsa_cvat.dashboard.outlines import outlines_in
 from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import State, summarise, totals, with_enrollment
+from hvsa_cvat.dashboard.task_log import done_and_to_do
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.report import FORMS
 
@@ -30,8 +29,6 @@ _FILM = 8
 """Frames that the page of a task shows at even distances."""
 _DOUBTFUL = 60
 """Frames that the review shows."""
-_LATEST = 40
-"""Entries of the log that the page of a task shows."""
 _PICTURE_SECONDS = 300
 """For which a browser keeps a picture. Their addresses hold the time at which the masks were
 made."""
@@ -111,8 +108,7 @@ def task(site: Site, request: Request) -> Response:
         task_link=links.task_link(site.url, enrolled.number),
         job_link=lambda job: links.job_link(site.url, job.task, job.id),
         forms=list(FORMS),
-        **about_actions(enrolled),
-        timeline=timeline(site, enrolled.number)[::-1][:_LATEST],
+        **done_and_to_do(site, enrolled),
     )
 
 
