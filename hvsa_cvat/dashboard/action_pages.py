@@ -9,7 +9,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -23,6 +22,8 @@ from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round
+
+ACTIONS = ("pause", "resume", "extend", "withdraw")
 
 _MOST_ROUNDS = 20
 
@@ -47,12 +48,9 @@ def _offered(enrolled: EnrolledTask) -> tuple[str, ...]:
     return (first,) if enrolled.wish is not None else (first, "extend", "withdraw")
 
 
-def ask(site: Site, request: Request) -> Response:
-    """The page that asks once more."""
+def ask(what: str, site: Site, request: Request) -> Response:
+    """The page that asks once more; `what` is one of `ACTIONS`."""
     enrolled = site.tasks.one(request.path_params["task"])
-    what = request.path_params["what"]
-    if what not in ("pause", "resume", "extend", "withdraw"):
-        raise HTTPException(404, "There is no such page.")
     run = _run(enrolled)
     name = run.session.video if run is not None else f"task {enrolled.number}"
     return site.page(
@@ -102,11 +100,11 @@ def _removal(run: Run | None) -> dict[str, Any]:
     }
 
 
-def act(site: Site, request: Request, form: dict[str, str], sender: str) -> str:
+def act(what: str, site: Site, request: Request, form: dict[str, str], sender: str) -> str:
     """Do it, or ask the agent to; the path of the page to go to afterwards."""
     if not site.may_act:
         raise ConfigError(f"this dashboard changes nothing; {_HOW}")
-    task, what = site.tasks.one(request.path_params["task"]).number, request.path_params["what"]
+    task = site.tasks.one(request.path_params["task"]).number
     who = f"dashboard, from {sender}"
     if what == "pause":
         site.workspace().pauses.pause(task, who)
@@ -114,11 +112,9 @@ def act(site: Site, request: Request, form: dict[str, str], sender: str) -> str:
         site.workspace().pauses.resume(task, who)
     elif what == "extend":
         site.workspace().wishes.add(task, WishKind.EXTEND, _asked_extension(form), who)
-    elif what == "withdraw":
+    else:
         arguments = {"keep_masks": form.get("masks") == "keep"}
         site.workspace().wishes.add(task, WishKind.WITHDRAW, arguments, who)
-    else:
-        raise HTTPException(404, "There is no such page.")
     return f"/tasks/{task}"
 
 

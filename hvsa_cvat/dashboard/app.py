@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -47,8 +47,7 @@ def application(site: Site) -> ASGIApp:
             shown(site, pages.picture),
         ),
         Route("/tasks/{task:int}/seen", done(site, pages.mark_seen), methods=["POST"]),
-        Route("/tasks/{task:int}/{what}", shown(site, action_pages.ask)),
-        Route("/tasks/{task:int}/{what}", done(site, action_pages.act), methods=["POST"]),
+        *_action_routes(site),
         Route("/review", shown(site, pages.reviews)),
         Route("/people", shown(site, people)),
         Route("/system", shown(site, pages.system)),
@@ -63,6 +62,13 @@ def application(site: Site) -> ASGIApp:
         exception_handlers={HTTPException: partial(_refused, site)},
     )
     return _Frame(app, site)
+
+
+def _action_routes(site: Site) -> Iterator[Route]:
+    for what in action_pages.ACTIONS:
+        path = f"/tasks/{{task:int}}/{what}"
+        yield Route(path, shown(site, partial(action_pages.ask, what)))
+        yield Route(path, done(site, partial(action_pages.act, what)), methods=["POST"])
 
 
 class _Frame:
