@@ -284,7 +284,7 @@ def _repeat(store: Store, number: int, film: Film, predicted: int) -> None:
     taken = np.concatenate([rows[frame] for frame in like])
     frames = np.repeat(np.arange(len(film), dtype=np.int32), [len(rows[frame]) for frame in like])
     store.round(number).save_scores(replace(scores.take(taken), frames=frames))
-    for kind in ("label_maps", "certainty"):
+    for kind in ("label_maps", "certainty", "origins"):
         folder = store.path("rounds", number, kind)
         for frame in range(predicted, len(film)):
             (folder / f"{names[frame]}.png").hardlink_to(folder / f"{names[like[frame]]}.png")

@@ -50,7 +50,7 @@ def write_everything(files: RoundFiles) -> None:
     """One of each file that a round may have."""
     answers = Answers((FrameAnnotation(0, (0,), MAP),))
     with files.new_masks(3) as keep:
-        keep("a", MAP, MAP)
+        keep("a", MAP, MAP, MAP > 0)
     files.save_scores(
         Pool(*(np.zeros(1, np.int32),) * 2, np.ones(1, np.float32), np.ones((1, 2), np.float32))
     )
@@ -72,6 +72,7 @@ def write_everything(files: RoundFiles) -> None:
 READ: dict[str, Callable[[RoundFiles], object]] = {
     "label_maps/a.png": lambda files: files.label_map("a"),
     "certainty/a.png": lambda files: files.certainty_levels("a"),
+    "origins/a.png": lambda files: files.carried_pixels("a"),
     "certainty/counts.npy": lambda files: files.level_counts(),
     "scores.npz": lambda files: files.scores(),
     "selection.json": lambda files: files.selection(),

@@ -33,7 +33,7 @@ LAYERS = (
     {"selection", "segmentation", "propagation"},
     {"session", "report", "cvat"},
     {"simulation", "agent", "serving", "datasets"},
-    {"dashboard"},
+    {"dashboard", "export"},
     {"cli", "__main__"},
 )
 """From the bottom to the top; a module may import its own layer and those below."""

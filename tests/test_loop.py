@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from hvsa_cvat.config import CARRIED
 from hvsa_cvat.errors import ConfigError, MediaError, SessionError
 from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
 from hvsa_cvat.session import predict
@@ -99,7 +100,10 @@ def test_every_granularity_method_and_strategy(
         kept = {"agreement.json", "answers.npz", "selection.json", "metrics.json", "scores.npz"}
         if number > 1:
             kept |= {"held_out.npz", "outlook.json"}
-        assert files == {"label_maps", "certainty"} | kept | trained
+        assert files == {"label_maps", "certainty", "origins"} | kept | trained
+        kept_files = Store.peek_round(tmp_path / "out", number)
+        origins = [kept_files.carried_pixels(f"a{frame}") for frame in range(6)]
+        assert any(one is not None and one.any() for one in origins) == (method in CARRIED)
     assert [one.propagated_percent is not None for one in metrics.rounds] == [
         False,
         propagates,

@@ -15,7 +15,7 @@ import click
 from pydantic import BaseModel
 
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.settings import ServerSection, SettingsFile
+from hvsa_cvat.agent.settings import NotifySection, ServerSection, SettingsFile
 from hvsa_cvat.cli import main as program
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -33,6 +33,7 @@ _ENVIRONMENT = {
     "HVSA_WORKSPACE": "The workspace, in place of `workspace`.",
     "HVSA_WEBHOOK_SECRET": "Secret that signs webhooks, here and where they are registered.",
     "HVSA_DASHBOARD_TOKEN": "What opens the pages of `dashboard`, where others can reach them.",
+    "HVSA_NOTIFY_URLS": "Addresses for messages, as apprise writes them, with blanks between them.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
     "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "The proxy between the agent and the server.",
 }
@@ -81,8 +82,11 @@ def configuration_page() -> str:
         'annotators = ["ann", "bob"]',
         "```",
         "",
-        *_section("At the top", SettingsFile, leave_out=("server", "defaults", "projects")),
+        *_section(
+            "At the top", SettingsFile, leave_out=("server", "notify", "defaults", "projects")
+        ),
         *_section("[server]", ServerSection),
+        *_section("[notify]", NotifySection),
         *_section("[defaults] and [projects.N]", EnrollOptions),
         "## Environment",
         "",
@@ -122,6 +126,8 @@ def _wrapped(text: str) -> list[str]:
 def _shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value))
     return str(value)
 
 

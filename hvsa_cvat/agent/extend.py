@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from hvsa_cvat.agent.advice import everything_asked, extend_command, least_total
 from hvsa_cvat.agent.context import AgentContext, alone_with
+from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.start_network import check_machine, start_checkpoint
 from hvsa_cvat.agent.task_pass import read_enrolled, stored_session
@@ -51,8 +52,9 @@ class Extended:
     """The new total, as a share of the clicks of annotating every frame."""
 
 
-def extend(agent: AgentContext, task: int, asked: Extension) -> Extended:
-    """Add rounds to the session of an enrolled task, whether it is finished or not."""
+def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = None) -> Extended:
+    """Add rounds to the session of an enrolled task, whether it is finished or not. `who` asked
+    for it, for the log; None for whoever runs the command."""
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
         raise ConfigError(f"task {task} is not enrolled; enroll it: hvsa-agent enroll {task}")
@@ -75,6 +77,16 @@ def extend(agent: AgentContext, task: int, asked: Extension) -> Extended:
                 config.model_dump(mode="json"),
                 predict_again=kinds[0] != _last_kind(before),
             )
+        )
+        agent.workspace.events.add(
+            task,
+            Event.EXTENDED,
+            enrollment=enrollment.key,
+            who=who,
+            rounds=len(config.budgets),
+            rounds_before=len(before.budgets),
+            budget=budgets[-1],
+            granularity=config.granularity,
         )
     first = len(before.budgets) + 1
     return Extended(

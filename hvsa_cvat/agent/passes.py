@@ -7,8 +7,10 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from hvsa_cvat.agent.carry_out import carry_out_wishes
 from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
+from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.task_pass import TaskPass
 from hvsa_cvat.agent.unchanged import Unchanged
@@ -16,6 +18,7 @@ from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
+from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
 
 
@@ -37,7 +40,8 @@ def sync(
     if only is None:
         for project, options in agent.workspace.projects().items():
             yield from enroll_new_tasks(agent, project, options)
-    server = _Server(agent)
+    yield from carry_out_wishes(agent, only)
+    server, paused = _Server(agent), agent.workspace.pauses.all()
     unchanged = unchanged or Unchanged(agent)
     if server.failure is None:
         unchanged.begin(server.now())
@@ -45,6 +49,9 @@ def sync(
         if stopping():
             return
         if only not in (None, enrollment.task):
+            continue
+        if enrollment.task in paused:
+            yield TaskReport(enrollment.task, "", paused=True)
             continue
         report = None
         if server.failure is None and not ask_again:
@@ -67,6 +74,21 @@ def companion_projects(agent: AgentContext) -> list[int]:
         requests = read_requests(agent.workspace.folder(enrollment) / "cvat")
         found.update(request.project for request in requests)
     return sorted(found)
+
+
+_NOTED = {
+    Phase.REQUEST: Event.ASKED,
+    Phase.ANNOTATE: Event.TAKEN,
+    Phase.PUBLISH: Event.PUBLISHED,
+}
+
+
+def _note(agent: AgentContext, enrollment: Enrollment, number: int, phase: Phase) -> None:
+    """Note that a phase of a round is finished, where people see something of it."""
+    if phase in _NOTED:
+        agent.workspace.events.add(
+            enrollment.task, _NOTED[phase], enrollment=enrollment.key, round_number=number
+        )
 
 
 class _Server:
@@ -128,9 +150,13 @@ def _pass_over(
             report = replace(report, name=work.session.video)
             if ask_again:
                 work.ask_again()
-            while not (stopping() or lease.lost) and (moved := work.step()) is not None:
+            while not (stopping() or lease.lost):
+                due = work.session.current
+                if (moved := work.step()) is None:
+                    break
                 report = replace(report, moved=(*report.moved, moved))
                 agent.log(f"task {enrollment.task}: {moved} done")
+                _note(agent, enrollment, due.number, due.phase)
             unpublished = not lease.lost and work.publish_pending()
             return replace(
                 report,

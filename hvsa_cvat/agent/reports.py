@@ -30,6 +30,8 @@ class TaskReport:
     """Whether this pass enrolled it, as a new task of an enrolled project."""
     unpublished: bool = False
     """Whether masks wait for jobs that somebody is at work on."""
+    paused: bool = False
+    """Whether it was left out, because people paused it."""
     held_by: str | None = None
     """Another agent that works on the task."""
     error: str | None = None

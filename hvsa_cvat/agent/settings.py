@@ -6,13 +6,16 @@ Secrets come from the environment, or from files that it names. They are stored 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
@@ -23,6 +26,7 @@ FILE = "hvsa.toml"
 
 WEBHOOK_SECRET = "HVSA_WEBHOOK_SECRET"
 DASHBOARD_TOKEN = "HVSA_DASHBOARD_TOKEN"
+NOTIFY_URLS = "HVSA_NOTIFY_URLS"
 
 ENVIRONMENT = {
     "CVAT_HOST": "Address of the server, instead of `url` in the settings file.",
@@ -35,6 +39,8 @@ ENVIRONMENT = {
     f"{WEBHOOK_SECRET}_FILE": "File that holds this secret in one line.",
     DASHBOARD_TOKEN: "Token that opens the pages of `dashboard`.",
     f"{DASHBOARD_TOKEN}_FILE": "File that holds this token in one line.",
+    NOTIFY_URLS: "Addresses for messages, as apprise writes them, with blanks between them.",
+    f"{NOTIFY_URLS}_FILE": "File that holds these addresses in one line.",
     "HVSA_CONFIG": f"Settings file, instead of `{FILE}` in the current folder.",
     "HVSA_WORKSPACE": "Folder of everything that the agent remembers.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
@@ -42,6 +48,7 @@ ENVIRONMENT = {
 """Every environment variable that is read, and its meaning."""
 
 _SECRET_KEYS = ("token", "access_token", "password", "secret")
+_SPAN = re.compile("([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 _FILE_OPTIONS = ("checkpoint", "weights", "flow_weights")
 
 
@@ -66,6 +73,57 @@ class ServerSection(_Section):
     )
 
 
+class NoticeKind(StrEnum):
+    """What people are told."""
+
+    ASSIGNED = "assigned"
+    """People were asked."""
+    SENT_BACK = "sent back"
+    """A job went back to its annotator."""
+    READY = "round ready"
+    """The masks of a round are published."""
+    BUDGET = "budget reached"
+    """All rounds are done."""
+    STUCK = "stuck"
+    """Nothing has happened for long."""
+
+
+class NotifySection(_Section):
+    """`[notify]`: the messages that `sync` sends to the addresses in HVSA_NOTIFY_URLS."""
+
+    events: tuple[NoticeKind, ...] = Field(
+        tuple(NoticeKind),
+        description="What people are told.",
+    )
+    stuck_hours: float = Field(
+        24.0, gt=0, description="Hours without anything new after which a task is stuck."
+    )
+    digest_minutes: float = Field(
+        0.0, ge=0, description="Minutes for which news are gathered into one message."
+    )
+    quiet: str | None = Field(
+        None,
+        description="Hours without messages, such as 19:00-07:30, in the time zone of the agent's "
+        "machine. What is new then is sent afterwards.",
+    )
+
+    @field_validator("quiet")
+    @classmethod
+    def _is_span(cls, text: str | None) -> str | None:
+        if text is not None and not _SPAN.fullmatch(text):
+            raise ValueError("write hours as 19:00-07:30")
+        return text
+
+    def is_quiet(self, at: datetime) -> bool:
+        """Whether no message may be sent at this time of day."""
+        match = _SPAN.fullmatch(self.quiet or "")
+        if match is None:
+            return False
+        begin, end = (60 * int(match[k]) + int(match[k + 1]) for k in (1, 3))
+        minute = 60 * at.hour + at.minute
+        return begin <= minute < end if begin <= end else not end <= minute < begin
+
+
 class SettingsFile(_Section):
     """`hvsa.toml`. Paths in it are relative to the folder of the file."""
 
@@ -75,6 +133,7 @@ class SettingsFile(_Section):
     )
     interval: float = Field(30.0, gt=0, description="Seconds between two passes of `sync --watch`.")
     server: ServerSection = Field(ServerSection(), description="The CVAT server.")
+    notify: NotifySection = Field(NotifySection(), description="Messages about what is new.")
     defaults: dict[str, Any] = Field({}, description="Options of `enroll` for all tasks.")
     projects: dict[str, dict[str, Any]] = Field(
         {}, description="Options of `enroll` for the tasks of one project, over the defaults."
@@ -93,6 +152,8 @@ class LocalSettings:
     defaults: Mapping[str, Any]
     projects: Mapping[str, Mapping[str, Any]]
     """Options by project id, over the defaults."""
+    notify: NotifySection
+    """What people are told, and when."""
 
     def enroll_options(self, project: int | None, given: Mapping[str, Any]) -> EnrollOptions:
         """The options for a task of a project; values of `given` that are None were not given."""
@@ -155,6 +216,7 @@ def load_local_settings(
         interval=content.interval,
         defaults=content.defaults,
         projects=content.projects,
+        notify=content.notify,
     )
     for project in (None, *map(int, content.projects)):
         settings.enroll_options(project, {})

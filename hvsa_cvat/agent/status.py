@@ -31,6 +31,8 @@ class TaskStatus:
     """The agent that works on the task now."""
     error: str | None
     """Why the last pass stopped, or why nothing more can be told."""
+    paused: bool = False
+    """Whether passes leave the task out, because people said so."""
     name: str = ""
     round: int = 0
     rounds: int = 0
@@ -62,10 +64,11 @@ def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[Tas
 
     Without a client, or while the server does not answer, the open jobs are unknown.
     """
-    people = _OpenJobs(client)
+    people, paused = _OpenJobs(client), workspace.pauses.all()
     for enrollment in workspace.enrollments():
         link = f"{client.address.url}/tasks/{enrollment.task}" if client is not None else ""
-        yield _status(workspace, enrollment, link, people)
+        status = _status(workspace, enrollment, link, people)
+        yield replace(status, paused=enrollment.task in paused)
 
 
 class _OpenJobs:

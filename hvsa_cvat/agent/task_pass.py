@@ -117,6 +117,9 @@ class TaskPass:
         colours = [label.color for label in task.classes]
         if colours != self.state.facts.class_colours():
             self.state.facts.set_class_colours(colours)
+        files = list(task.media.files)
+        if files != (self.state.facts.frame_files() or []):
+            self.state.facts.set_frame_files(files)
         if deleted := task.media.deleted.intersection(task.media.numbers):
             self._log(
                 f"{len(deleted)} frames were deleted since the task was enrolled, and still "

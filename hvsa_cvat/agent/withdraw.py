@@ -21,15 +21,20 @@ from hvsa_cvat.session.store import Store
 
 
 def withdraw(
-    agent: AgentContext, task: int, *, children: bool, keep_masks: bool = False
+    agent: AgentContext,
+    task: int,
+    *,
+    children: bool,
+    keep_masks: bool = False,
+    who: str | None = None,
 ) -> Retracted | None:
     """Remove the shapes that we pushed and still own, and with `children` our child tasks.
 
     Everything that people drew stays, and so does the folder of the session. A task in which
     people are at work beside our shapes stays enrolled. `children` works for a task that was
     withdrawn without it, too. `keep_masks`: our shapes stay, as a result that is good enough; from
-    then on they are people's. None where nothing was to be removed: the server has no such task, it
-    was withdrawn before, or the masks are kept.
+    then on they are people's. `who` asked for it, for the log. None where nothing was to be
+    removed: the server has no such task, it was withdrawn before, or the masks are kept.
     """
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
@@ -52,7 +57,12 @@ def withdraw(
         _leave_requests(agent, state, state.requests.all(), children=children)
         if children:
             _delete_earlier_children(agent, task)
-        agent.workspace.remove_task(task)
+        agent.workspace.remove_task(
+            task,
+            who=who,
+            masks="kept" if keep else "removed",
+            child_tasks="deleted" if children else "kept",
+        )
         if row is not None and row["project_id"] is not None:
             agent.workspace.set_withdrawn(row["project_id"], task)
     return retracted

@@ -17,49 +17,21 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hvsa_cvat.agent import tables
+from hvsa_cvat.agent.events import Event, Events
 from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.outbox import Outbox
+from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
 from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
 
-SCHEMA_VERSION = 1
-
-_FILE = "workspace.db"
 _TASKS = "tasks"
-_HOLDS = "a workspace"
 
 LEASE_SECONDS = 60.0
 """An agent that gives no sign of life for this long loses its task."""
 
-_metadata = sa.MetaData()
-
-_tasks = sa.Table(
-    "tasks",
-    _metadata,
-    sa.Column("server", sa.String(200), primary_key=True),
-    sa.Column("task", sa.Integer, primary_key=True),
-    sa.Column("care", sa.String(20), key="enrollment", nullable=False),
-    sa.Column("classes", sa.JSON, nullable=False),
-    sa.Column("options", sa.JSON, nullable=False),
-    sa.Column("error", sa.Text),
-)
-
-_projects = sa.Table(
-    "projects",
-    _metadata,
-    sa.Column("server", sa.String(200), primary_key=True),
-    sa.Column("project", sa.Integer, primary_key=True),
-    sa.Column("options", sa.JSON, nullable=False),
-    sa.Column("withdrawn", sa.JSON, nullable=False),
-)
-
-_leases = sa.Table(
-    "leases",
-    _metadata,
-    sa.Column("server", sa.String(200), primary_key=True),
-    sa.Column("task", sa.Integer, primary_key=True),
-    sa.Column("owner", sa.String(200), nullable=False),
-    sa.Column("expires", sa.Float, nullable=False),
-)
+_tasks, _projects, _leases = tables.tasks, tables.projects, tables.leases
 
 
 @dataclass(frozen=True)
@@ -105,16 +77,22 @@ class Workspace:
     """The enrolled tasks of one server. Safe to use from several processes."""
 
     def __init__(self, root: Path, server: str, owner: str, clock: Callable[[], float]) -> None:
-        """`server` is the key of the server, `owner` the name of this agent.
+        """`server` is the key of the server, `owner` the name of this agent; what comes before
+        its first colon stands in the log of what was done.
 
         `clock` gives seconds since 1970; the agents of a workspace share it.
         """
         self.root = root
         self.server = server
         self.owner = owner
-        self.database = root / _FILE
+        self.database = root / tables.FILE
         self._clock = clock
-        self._database = Database(self.database, _metadata, SCHEMA_VERSION, _HOLDS)
+        self._database = Database(self.database, tables.metadata, tables.VERSION, tables.HOLDS)
+        self.events = Events(self._database, server, owner.partition(":")[0], clock)
+        """What was done with the tasks."""
+        self.pauses = Pauses(self._database, server, self.events, clock)
+        self.wishes = Wishes(self._database, server, self.events, clock)
+        self.outbox = Outbox(self._database, server, clock)
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""
@@ -124,15 +102,8 @@ class Workspace:
         """The folders of those enrollments of a task that have ended."""
         enrollment = self.enrollment(task)
         present = None if enrollment is None else self.folder(enrollment)
-        found = sorted(self._tasks.glob(f"{glob.escape(self._prefix(task))}*"))
+        found = enrollment_folders(self.root, self.server, task)
         return [folder for folder in found if folder != present]
-
-    @property
-    def _tasks(self) -> Path:
-        return self.root / _TASKS
-
-    def _prefix(self, task: int) -> str:
-        return _prefix(self.server, task)
 
     # -- tasks
 
@@ -166,17 +137,34 @@ class Workspace:
                     f"first: `hvsa-agent withdraw {task}`"
                 )
             connection.execute(sa.insert(_tasks), row)
+            detail = {"options": options.model_dump(mode="json", exclude_defaults=True)}
+            event = self.events.row(task, Event.ENROLLED, key, detail=detail)
+            connection.execute(sa.insert(tables.events), event)
         return Enrollment(task, key, tuple((i, n) for i, n in classes), options, None)
 
-    def remove_task(self, task: int) -> None:
-        """Forget that a task is enrolled; its folder stays."""
+    def remove_task(self, task: int, who: str | None = None, **detail: Any) -> None:
+        """Forget that a task is enrolled; its folder stays. `detail` is kept in the log."""
         with self._database.transaction() as connection:
-            connection.execute(sa.delete(_tasks).where(self._is(_tasks, task)))
+            mine = self._is(_tasks, task)
+            key = connection.scalar(sa.select(_tasks.c.enrollment).where(mine))
+            for table in (_tasks, tables.pauses, tables.wishes):
+                connection.execute(sa.delete(table).where(self._is(table, task)))
+            event = self.events.row(task, Event.WITHDRAWN, key, who=who, detail=detail)
+            connection.execute(sa.insert(tables.events), event)
 
     def set_error(self, task: int, error: str | None) -> None:
-        """Remember why the last pass over a task stopped."""
+        """Remember why the last pass over a task stopped; None where it did not."""
+        mine = self._is(_tasks, task)
         with self._database.transaction() as connection:
-            connection.execute(sa.update(_tasks).where(self._is(_tasks, task)).values(error=error))
+            columns = (_tasks.c.enrollment, _tasks.c.error)
+            row = connection.execute(sa.select(*columns).where(mine)).first()
+            if row is None or row.error == error:
+                return
+            connection.execute(sa.update(_tasks).where(mine).values(error=error))
+            what = Event.GOES_ON if error is None else Event.STOPPED
+            detail = {} if error is None else {"error": error}
+            event = self.events.row(task, what, row.enrollment, detail=detail)
+            connection.execute(sa.insert(tables.events), event)
 
     # -- projects whose new tasks are enrolled by themselves
 
@@ -304,6 +292,9 @@ class Look:
     """By number of the task."""
     owners: Mapping[int, str] = field(default_factory=dict)
     """The agent that works on a task now, by task."""
+    paused: frozenset[int] = frozenset()
+    wishes: Mapping[int, Wish] = field(default_factory=dict)
+    """What the next pass is asked to do, by task."""
 
 
 def look_into(root: Path, server: str, now: float) -> Look:
@@ -311,26 +302,36 @@ def look_into(root: Path, server: str, now: float) -> Look:
 
     `now`: seconds since 1970. `SessionError` where a newer hvsa-agent made the workspace.
     """
-    if not (root / _FILE).exists():
+    if not (root / tables.FILE).exists():
         return Look()
-    with read_only(root / _FILE, _HOLDS) as connection:
+    with read_only(root / tables.FILE, tables.HOLDS) as connection:
         version = connection.scalar(sa.text("SELECT version FROM version")) or 1
-        if version > SCHEMA_VERSION:
+        if version > tables.VERSION:
             raise SessionError(
-                f"{root / _FILE} has schema version {version}, this hvsa-agent knows up to "
-                f"{SCHEMA_VERSION}; install the newer hvsa-agent that made it"
+                f"{root / tables.FILE} has schema version {version}, this hvsa-agent knows up to "
+                f"{tables.VERSION}; install the newer hvsa-agent that made it"
             )
         tasks = sa.select(_tasks).where(_tasks.c.server == server).order_by(_tasks.c.task)
         leases = sa.select(_leases).where(_leases.c.server == server)
+        pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
+        wishes = sa.select(tables.wishes).where(tables.wishes.c.server == server)
+        young = version > 1
         return Look(
             tuple(_enrollment(row) for row in connection.execute(tasks)),
             {row.task: row.owner for row in connection.execute(leases) if _runs(row.expires, now)},
+            frozenset(row.task for row in connection.execute(pauses)) if young else frozenset(),
+            {row.task: wish_of(row) for row in connection.execute(wishes)} if young else {},
         )
 
 
 def enrollment_folder(root: Path, server: str, enrollment: Enrollment) -> Path:
     """Where the session and the files of an enrollment are, in the workspace `root`."""
     return root / _TASKS / f"{_prefix(server, enrollment.task)}{enrollment.key}"
+
+
+def enrollment_folders(root: Path, server: str, task: int) -> list[Path]:
+    """The folders of all enrollments of a task, those that have ended, too."""
+    return sorted((root / _TASKS).glob(f"{glob.escape(_prefix(server, task))}*"))
 
 
 def _prefix(server: str, task: int) -> str:

@@ -23,8 +23,12 @@ from hvsa_cvat.cli.dataset import dataset
 from hvsa_cvat.cli.demo import demo
 from hvsa_cvat.cli.doctor import doctor
 from hvsa_cvat.cli.enroll import enroll
+from hvsa_cvat.cli.export import export
 from hvsa_cvat.cli.extend import extend
+from hvsa_cvat.cli.log import log
 from hvsa_cvat.cli.networks import networks
+from hvsa_cvat.cli.notify import notify
+from hvsa_cvat.cli.pause import pause, resume
 from hvsa_cvat.cli.pretrain import pretrain_command
 from hvsa_cvat.cli.report import report
 from hvsa_cvat.cli.serverless import serverless
@@ -113,9 +117,14 @@ for _command in (
     status,
     dashboard,
     report,
+    export,
+    log,
     extend,
+    pause,
+    resume,
     withdraw,
     webhook,
+    notify,
     demo,
     simulate,
     dataset,

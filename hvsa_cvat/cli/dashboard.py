@@ -47,11 +47,8 @@ def dashboard(listen: str, subpath: str, read_only: bool, **options: Any) -> Non
     from hvsa_cvat.dashboard.serve import check_token, parse_address, parse_prefix, serve
     from hvsa_cvat.dashboard.site import Site, SiteOptions
 
-    address, prefix, token = (
-        parse_address(listen),
-        parse_prefix(subpath),
-        read_secret(DASHBOARD_TOKEN),
-    )
+    address, prefix = parse_address(listen), parse_prefix(subpath)
+    token = read_secret(DASHBOARD_TOKEN)
     check_token(address[0], token)
     site = Site(settings, SiteOptions(prefix, token, read_only), time.time)
     with closing(site):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import random
 import secrets
@@ -58,13 +59,21 @@ def open_client(
         yield client
 
 
-def open_workspace(settings: AgentSettings) -> Workspace:
+def open_workspace(settings: LocalSettings) -> Workspace:
     """The workspace, for an agent whose name no other has."""
     from hvsa_cvat.agent.workspace import Workspace
     from hvsa_cvat.cvat.keys import server_key
 
-    owner = f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     return Workspace(settings.workspace, server_key(settings.address.url), owner, time.time)
+
+
+def _user() -> str:
+    """Who runs the command; a container may have no name for its user."""
+    try:
+        return getpass.getuser().replace(":", "_")
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 @contextmanager

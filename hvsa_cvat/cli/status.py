@@ -56,6 +56,8 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
     OUT.print(_table(found))
     for one in found:
         say(f"task {one.task}: {one.link}")
+        if one.paused:
+            say(f"  is paused; to go on: hvsa-agent resume {one.task}")
         for job in one.open_jobs:
             say(f"  {job_line(job)}")
         if one.budget_clicks is not None and one.budget_from is not None:

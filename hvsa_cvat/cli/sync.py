@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
@@ -21,6 +22,7 @@ from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
+    from hvsa_cvat.agent.notify import Notifier
     from hvsa_cvat.agent.watch import Watch
 
 
@@ -80,27 +82,55 @@ def sync(
     with ExitStack() as stack:
         stack.enter_context(_stopping_by_signal(passes.stop))
         agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat, watch=passes))
+        notifier = _notifier(agent)
         if listen:
             stack.enter_context(_webhooks(agent, listen, passes))
         if watch:
-            _pass_after_pass(agent, passes, task, ask_again)
+            _pass_after_pass(agent, passes, task, ask_again, notifier)
         else:
-            _one_pass(agent, passes, task, ask_again)
+            _one_pass(agent, passes, task, ask_again, notifier)
 
 
-def _one_pass(agent: AgentContext, passes: Watch, task: int | None, ask_again: bool) -> None:
+def _notifier(agent: AgentContext) -> Notifier | None:
+    """Who tells people what is new; None where nobody is to be told."""
+    from hvsa_cvat.agent.notify import Notifier, open_services
+
+    services = open_services(os.environ)
+    url = agent.settings.address.url
+    return Notifier(services, agent.settings.notify, url, agent.log) if services else None
+
+
+def _tell(agent: AgentContext, notifier: Notifier | None) -> None:
+    if notifier is not None:
+        notifier.tell(agent.workspace, agent.clock())
+
+
+def _one_pass(
+    agent: AgentContext,
+    passes: Watch,
+    task: int | None,
+    ask_again: bool,
+    notifier: Notifier | None,
+) -> None:
     from hvsa_cvat.agent.passes import has_work, sync
 
     printer = ReportPrinter(agent.settings.address.url)
     reports = sync(agent, task, ask_again=ask_again, stopping=lambda: passes.stopped)
     failed = printer.print(reports)
+    _tell(agent, notifier)
     if not has_work(agent):
         say(NOTHING_ENROLLED)
     if failed:
         raise HvsaError(f"{plural(failed, 'task')} could not go on; the lines above say why")
 
 
-def _pass_after_pass(agent: AgentContext, passes: Watch, task: int | None, ask_again: bool) -> None:
+def _pass_after_pass(
+    agent: AgentContext,
+    passes: Watch,
+    task: int | None,
+    ask_again: bool,
+    notifier: Notifier | None,
+) -> None:
     from hvsa_cvat.agent.passes import has_work, sync
     from hvsa_cvat.agent.unchanged import Unchanged
 
@@ -119,6 +149,7 @@ def _pass_after_pass(agent: AgentContext, passes: Watch, task: int | None, ask_a
                     unchanged=unchanged,
                 )
             )
+            _tell(agent, notifier)
         except HvsaError as error:
             agent.log(" ".join(str(error).split()))
     agent.log("stopped")

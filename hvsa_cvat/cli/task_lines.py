@@ -42,6 +42,8 @@ def report_lines(report: TaskReport, url: str) -> Iterator[str]:
     name = f"task {report.task}" + (f" ({report.name})" if report.name else "")
     if report.error is not None:
         yield f"{name}: {report.error}"
+    elif report.paused:
+        yield f"{name}: is paused; to go on: hvsa-agent resume {report.task}"
     elif report.held_by is not None:
         yield f"{name}: {report.held_by} works on it"
     elif report.open_jobs:

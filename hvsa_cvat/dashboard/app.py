@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
@@ -17,9 +17,11 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hvsa_cvat.agent.reports import one_line, told
-from hvsa_cvat.dashboard import pages
+from hvsa_cvat.dashboard import action_pages, pages
 from hvsa_cvat.dashboard.access import FORM_FIELD, HEADERS, sender_of
+from hvsa_cvat.dashboard.people_page import people
 from hvsa_cvat.dashboard.site import Site
+from hvsa_cvat.dashboard.task_log import log
 from hvsa_cvat.errors import ConfigError, HvsaError
 
 _LARGEST_FORM = 2**13
@@ -39,12 +41,15 @@ def application(site: Site) -> ASGIApp:
         Route("/tasks/{task:int}/frames/{frame:int}", shown(site, pages.frame)),
         Route("/tasks/{task:int}/review", shown(site, pages.review)),
         Route("/tasks/{task:int}/report.{form}", shown(site, pages.report)),
+        Route("/tasks/{task:int}/log.{form}", shown(site, log)),
         Route(
             "/tasks/{task:int}/pictures/{round:int}/{frame:int}/{kind}",
             shown(site, pages.picture),
         ),
         Route("/tasks/{task:int}/seen", done(site, pages.mark_seen), methods=["POST"]),
+        *_action_routes(site),
         Route("/review", shown(site, pages.reviews)),
+        Route("/people", shown(site, people)),
         Route("/system", shown(site, pages.system)),
         Route("/login", partial(_login_page, site)),
         Route("/login", partial(_login, site), methods=["POST"]),
@@ -57,6 +62,13 @@ def application(site: Site) -> ASGIApp:
         exception_handlers={HTTPException: partial(_refused, site)},
     )
     return _Frame(app, site)
+
+
+def _action_routes(site: Site) -> Iterator[Route]:
+    for what in action_pages.ACTIONS:
+        path = f"/tasks/{{task:int}}/{what}"
+        yield Route(path, shown(site, partial(action_pages.ask, what)))
+        yield Route(path, done(site, partial(action_pages.act, what)), methods=["POST"])
 
 
 class _Frame:
@@ -147,7 +159,8 @@ def done(site: Site, action: Action) -> Callable[[Request], object]:
         try:
             goal = action(site, request, form, sender_of(request))
         except HvsaError as problem:
-            return _error_page(site, request, one_line(problem), 500)
+            status = 400 if isinstance(problem, ConfigError) else 500
+            return _error_page(site, request, one_line(problem), status)
         return RedirectResponse(site.path(goal), status_code=303)
 
     return endpoint

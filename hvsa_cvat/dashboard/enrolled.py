@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvsa_cvat.agent.wishes import Wish
 from hvsa_cvat.agent.workspace import Enrollment, enrollment_folder, look_into
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.errors import ConfigError
@@ -20,6 +21,10 @@ class EnrolledTask:
     """Of its session."""
     owner: str | None
     """The agent that works on it now."""
+    paused: bool = False
+    """Whether passes leave it out, because people said so."""
+    wish: Wish | None = None
+    """What the next pass is asked to do."""
 
     @property
     def number(self) -> int:
@@ -44,6 +49,8 @@ class EnrolledTasks:
                 one,
                 enrollment_folder(self.root, self._server, one),
                 look.owners.get(one.task),
+                one.task in look.paused,
+                look.wishes.get(one.task),
             )
             for one in look.enrollments
         }

@@ -21,6 +21,7 @@ from hvsa_cvat.dashboard.live_report import live_report
 from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import State, summarise, totals, with_enrollment
+from hvsa_cvat.dashboard.task_log import done_and_to_do
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.report import FORMS
 
@@ -107,6 +108,7 @@ def task(site: Site, request: Request) -> Response:
         task_link=links.task_link(site.url, enrolled.number),
         job_link=lambda job: links.job_link(site.url, job.task, job.id),
         forms=list(FORMS),
+        **done_and_to_do(site, enrolled),
     )
 
 

@@ -67,18 +67,23 @@ def serve(app: ASGIApp, address: tuple[str, int], ready: Callable[[str], None]) 
     with listening:
         shown = f"[{host}]" if ":" in host else host
         ready(f"http://{shown}:{listening.getsockname()[1]}")
-        config = uvicorn.Config(
-            app,
-            ws="none",
-            lifespan="off",
-            limit_concurrency=_CONNECTIONS,
-            timeout_keep_alive=20,
-            timeout_graceful_shutdown=3,
-            h11_max_incomplete_event_size=2**15,
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            proxy_headers=False,
-            server_header=False,
-        )
-        uvicorn.Server(config).run(sockets=[listening])
+        http_server(app).run(sockets=[listening])
+
+
+def http_server(app: ASGIApp) -> uvicorn.Server:
+    """Serves the pages over sockets that are listening already."""
+    config = uvicorn.Config(
+        app,
+        ws="none",
+        lifespan="off",
+        limit_concurrency=_CONNECTIONS,
+        timeout_keep_alive=20,
+        timeout_graceful_shutdown=3,
+        h11_max_incomplete_event_size=2**15,
+        log_config=None,
+        log_level="critical",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+    )
+    return uvicorn.Server(config)

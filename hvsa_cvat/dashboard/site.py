@@ -16,6 +16,8 @@ from starlette.responses import HTMLResponse
 
 from hvsa_cvat import __version__
 from hvsa_cvat.agent.settings import LocalSettings
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.dashboard.access import FORM_FIELD, Guard
 from hvsa_cvat.dashboard.doubtful import Rankings
 from hvsa_cvat.dashboard.encoded import PictureCache
@@ -61,6 +63,17 @@ class Site:
         self.findings = Findings(settings, clock)
         self._templates = _environment(options.prefix)
 
+    @property
+    def may_act(self) -> bool:
+        """Whether the pages may change what the agents do. Without a token, any program on this
+        machine could."""
+        return self.guard.asks and not self.options.read_only
+
+    def workspace(self) -> Workspace:
+        """The workspace, to change something in it."""
+        server = server_key(self.url)
+        return Workspace(self.settings.workspace, server, "dashboard", self.clock)
+
     def close(self) -> None:
         """End the threads of the site."""
         self.rankings.close()
@@ -89,6 +102,7 @@ class Site:
             admitted=visitor.admitted,
             asks=self.guard.asks,
             read_only=self.options.read_only,
+            may_act=self.may_act,
             csrf=self.guard.form_value(cookie) if cookie is not None else "",
             form_field=FORM_FIELD,
             **values,

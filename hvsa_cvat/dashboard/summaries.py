@@ -24,6 +24,7 @@ class State(StrEnum):
     """What a task waits for."""
 
     STOPPED = "stopped"
+    PAUSED = "paused"
     PEOPLE = "waits for people"
     AGENT = "waits for the agent"
     WORKING = "agent at work"
@@ -157,7 +158,9 @@ def with_enrollment(summary: TaskSummary, enrolled: EnrolledTask) -> TaskSummary
     """The row with what the workspace says of the task: who works on it, and why it stopped."""
     error = summary.error or enrolled.enrollment.error
     state = summary.state
-    if error is not None:
+    if enrolled.paused:
+        state = State.PAUSED
+    elif error is not None:
         state = State.STOPPED
     elif enrolled.owner is not None and state is State.AGENT:
         state = State.WORKING

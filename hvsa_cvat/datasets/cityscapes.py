@@ -22,7 +22,7 @@ _TRAIN_IDS_ENDING = "_gtFine_labelTrainIds"
 _TEST = "test_"
 """Begins the names of the test frames, whose labels are not published."""
 
-_IDS = {
+IDS = {
     "road": 7,
     "sidewalk": 8,
     "building": 11,
@@ -60,7 +60,7 @@ def open_cityscapes(folder: Path) -> Dataset:
     pairs = pair_up(_without_tests(images), _without_tests(labels), f"{_IDS_ENDING}.png")
     remark = f"{tests} test frames are left out, because their labels are not published"
     return Dataset(
-        tuple(_IDS),
+        tuple(IDS),
         pair_names(pairs),
         pair_reader(pairs, _read),
         remarks=(remark,) if tests else (),
@@ -98,9 +98,9 @@ def _without_tests(files: dict[str, Path]) -> dict[str, Path]:
 def _read(path: Path) -> IndexMap:
     values = read_index_map(path)
     if path.stem.endswith(_TRAIN_IDS_ENDING):
-        table, largest = _table(range(len(_IDS))), len(_IDS) - 1
+        table, largest = _table(range(len(IDS))), len(IDS) - 1
     else:
-        table, largest = _table(_IDS.values()), _LARGEST_ID
+        table, largest = _table(IDS.values()), _LARGEST_ID
     wrong = values[(values > largest) & (values != IGNORE)]
     if wrong.size:
         raise MediaError(
@@ -113,5 +113,5 @@ def _read(path: Path) -> IndexMap:
 def _table(ids: Iterable[int]) -> NDArray[np.int32]:
     """Class indices by id."""
     table = np.full(IGNORE + 1, UNKNOWN, np.int32)
-    table[list(ids)] = np.arange(len(_IDS))
+    table[list(ids)] = np.arange(len(IDS))
     return table

@@ -28,7 +28,7 @@ from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
 from hvsa_cvat.session.records import Agreement, Propagation, Selection
-from hvsa_cvat.types import Answers, LabelMap
+from hvsa_cvat.types import Answers, LabelMap, Mask
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -48,8 +48,9 @@ _UNREADABLE = (
 _COUNTS = "counts.npy"
 _POOL_COLUMNS = ("frames", "segments", "uncertainty", "features")
 
-KeepMasks = Callable[[str, LabelMap, NDArray[np.uint8]], None]
-"""Takes (name of the frame, what is shown, the level of certainty of each pixel)."""
+KeepMasks = Callable[[str, LabelMap, NDArray[np.uint8], Mask | None], None]
+"""Takes (name of the frame, what is shown, the level of certainty of each pixel, where it shows
+carried labels; None where nothing was carried)."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,15 @@ class RoundFiles:
         """uint8 (H, W): how certain each pixel of a predicted label map is, 0..LEVELS-1."""
         return self._image(self._certainty / f"{name}.png")
 
+    def carried_pixels(self, name: str) -> Mask | None:
+        """Where the predicted label map of a frame shows the label that was carried there, whether
+        the network agrees or not; the network's classes are elsewhere. None where nobody noted it,
+        as in rounds of version 0.1."""
+        path = self._origins / f"{name}.png"
+        if not path.exists() and not self.checksums.knows(path):
+            return None
+        return self._image(path) > 0
+
     def level_counts(self) -> NDArray[np.int64]:
         """int64 (C, LEVELS): pixels of the round's masks by class and level of certainty."""
         path = self.checksums.check(self._certainty / _COUNTS)
@@ -99,13 +109,21 @@ class RoundFiles:
     def new_masks(self, classes: int) -> Iterator[KeepMasks]:
         """Keeps the masks of the round and how certain they are, all of them or none."""
         counts = np.zeros((classes, LEVELS), np.int64)
-        folders = self.label_map_path("").parent, self._certainty
-        with atomic_directory(folders[0]) as maps, atomic_directory(folders[1]) as certainty:
+        folders = self.label_map_path("").parent, self._certainty, self._origins
+        with (
+            atomic_directory(folders[0]) as maps,
+            atomic_directory(folders[1]) as certainty,
+            atomic_directory(folders[2]) as origins,
+        ):
 
-            def keep(name: str, label_map: LabelMap, levels: NDArray[np.uint8]) -> None:
+            def keep(
+                name: str, label_map: LabelMap, levels: NDArray[np.uint8], carried: Mask | None
+            ) -> None:
                 counts[:] += count_levels(label_map, levels, classes)
+                origin = np.zeros(levels.shape, np.bool_) if carried is None else carried
+                images = label_map, levels, origin
                 for folder, final, image in zip(
-                    (maps, certainty), folders, (label_map, levels), strict=True
+                    (maps, certainty, origins), folders, images, strict=True
                 ):
                     path = folder / f"{name}.png"
                     PillowImage.fromarray(image).save(path)
@@ -260,6 +278,10 @@ class RoundFiles:
     @property
     def _certainty(self) -> Path:
         return self.folder / "certainty"
+
+    @property
+    def _origins(self) -> Path:
+        return self.folder / "origins"
 
     @contextmanager
     def _written(self, path: Path) -> Iterator[Path]:

@@ -3,19 +3,21 @@ by the carried labels and smoothed over time."""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.propagation.fusion import Fused, fuse, remember, remember_refined
+from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.propagation.smoothing import Smoother
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.refine import refine
 from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.context import CarryingInputs, RunContext
-from hvsa_cvat.types import FrameAnnotation
+from hvsa_cvat.types import FrameAnnotation, LabelMap, Mask
 
 
 class Fusing:
@@ -37,18 +39,24 @@ class Fusing:
         self._head = context.load_head(number) if context.config.carrying.refined else None
         if self._head is not None:
             self._head.to(context.inputs.device)
+        self._waiting: deque[LabelMap] = deque()
         self._smoother = None
         if inputs.smoothing is not None:
             self._smoother = Smoother(inputs.flow, inputs.smoothing, len(context.frames))
 
-    def add(self, prediction: DensePrediction) -> Iterator[Fused]:
-        """Add the next frame. Gives the masks that are finished: with smoothing, a frame waits for
-        the two after it."""
-        probabilities = self._evidence(prediction)
+    def add(self, prediction: DensePrediction) -> Iterator[tuple[Fused, Mask]]:
+        """Add the next frame. Gives the masks that are finished, and where they show the label that
+        was carried there: with smoothing, a frame waits for the two after it."""
+        carried, probabilities = next(self._carried), self._evidence(prediction)
+        self._waiting.append(carried.label_map)
+        for shown in self._shown(carried, probabilities):
+            yield shown, shown.label_map == self._waiting.popleft()
+
+    def _shown(self, carried: Propagated, probabilities: NDArray[np.float32]) -> Iterator[Fused]:
         if self._smoother is None:
-            yield fuse(next(self._carried), probabilities)
+            yield fuse(carried, probabilities)
         else:
-            yield from self._smoother.add(next(self._carried), probabilities)
+            yield from self._smoother.add(carried, probabilities)
 
     def _evidence(self, prediction: DensePrediction) -> NDArray[np.float32]:
         """float32 (C, H, W): the network's probabilities, refined; for classes that no answer shows

@@ -65,10 +65,11 @@ def _keep_network_masks(
         )
         for prediction in dense:
             if fusing is None:
-                keep(next(names), prediction.label_map, _levels(prediction.uncertainty))
+                keep(next(names), prediction.label_map, _levels(prediction.uncertainty), None)
             else:
-                for shown in fusing.add(prediction):
-                    keep(next(names), shown.label_map, certainty_levels(shown.certainty))
+                for shown, is_carried in fusing.add(prediction):
+                    levels = certainty_levels(shown.certainty)
+                    keep(next(names), shown.label_map, levels, is_carried)
             yield _scored(prediction, number + 1, context)
 
     with files.new_masks(len(context.labels)) as keep:
@@ -113,7 +114,7 @@ def _keep_propagated_masks(
             reached.append(one.reached)
             guess = first.label_map(names[one.frame])
             levels = certainty_levels(np.sqrt(np.sqrt(one.confidence)))
-            keep(names[one.frame], fill(one, guess), levels)
+            keep(names[one.frame], fill(one, guess), levels, one.label_map != IGNORE)
             context.progress("reading carried labels", one.frame + 1, len(carried))
     files.save_propagation(Propagation(reached_percent=100 * float(np.mean(reached))))
     files.save_scores(_scores_without_training(number, context))

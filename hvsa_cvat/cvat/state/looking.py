@@ -7,7 +7,8 @@ then.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class JobFrames:
     """CVAT's number of the first frame."""
     last: int
     """The last one, inclusive."""
+    shapes: int
+    """How many shapes of ours are there."""
 
 
 @dataclass(frozen=True)
@@ -39,12 +42,18 @@ class TaskMemory:
     """Jobs of requests whose answers were taken."""
     sent_back: frozenset[int] = frozenset()
     """Jobs of requests that are with their annotators again, because of gaps."""
+    answered_at: Mapping[int, str] = field(default_factory=dict)
+    """The server's date of each job when its answers were taken last."""
+    sent_back_at: Mapping[int, str] = field(default_factory=dict)
+    """The server's date of each job that ever went back, when it did."""
     numbers: tuple[int, ...] = ()
     """CVAT's numbers of the frames that the session counts, ascending."""
     jobs: tuple[JobFrames, ...] = ()
     """The jobs of the watched task that hold shapes of ours."""
     colours: tuple[str, ...] = ()
     """The colour of each class on the server, as `#rrggbb`; empty where it was never read."""
+    files: tuple[str, ...] = ()
+    """The name of each image as it was uploaded; empty for a video."""
 
 
 def read_memory(folder: Path) -> TaskMemory:
@@ -64,15 +73,19 @@ def read_memory(folder: Path) -> TaskMemory:
         numbers = rows(sa.select(tables.frames_in_use.c.number), tables.frames_in_use)
         jobs = rows(_job_frames(), tables.pushed)
         colours = rows(_colours(), tables.class_colours)
+        files = rows(_files(), tables.frame_files)
     # a job that goes back is read as of the same date; once it is finished again, the date differs
     sent_back = {row.job for row in begun if readings.get(row.job) in (None, row.updated_date)}
     return TaskMemory(
         tuple(requests),
         frozenset(readings.keys() - sent_back),
         frozenset(sent_back),
+        {job: date for job, date in readings.items() if job not in sent_back},
+        {row.job: row.updated_date for row in begun},
         tuple(sorted(row.number for row in numbers)),
-        tuple(JobFrames(row.job, row.first, row.last) for row in jobs),
+        tuple(JobFrames(row.job, row.first, row.last, row.shapes) for row in jobs),
         tuple(row.colour for row in colours),
+        tuple(row.name for row in files),
     )
 
 
@@ -85,9 +98,15 @@ def _job_frames() -> sa.Select[Any]:
     column = tables.pushed.c
     first = sa.func.min(column.frame).label("first")
     last = sa.func.max(column.frame).label("last")
-    return sa.select(column.job, first, last).group_by(column.job).order_by(first)
+    shapes = sa.func.count(column.shape).label("shapes")  # NULLs do not count
+    return sa.select(column.job, first, last, shapes).group_by(column.job).order_by(first)
 
 
 def _colours() -> sa.Select[Any]:
     column = tables.class_colours.c
     return sa.select(column.colour).order_by(column.class_index)
+
+
+def _files() -> sa.Select[Any]:
+    column = tables.frame_files.c
+    return sa.select(column.name).order_by(column.position)

@@ -105,6 +105,13 @@ class_colours = sa.Table(
     sa.Column("colour", sa.String(20), nullable=False),  # as the server has it: #rrggbb
 )
 
+frame_files = sa.Table(
+    "frame_files",
+    metadata,
+    sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text, nullable=False),  # as it was uploaded
+)
+
 
 def upgrade_from_1(connection: sa.Connection) -> None:
     """Version 1 kept seven kinds of facts in one table of JSON values, by an English name."""

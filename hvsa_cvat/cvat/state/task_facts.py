@@ -54,6 +54,17 @@ class TaskFacts:
         ]
         self._replace(tables.class_colours, rows)
 
+    def frame_files(self) -> list[str] | None:
+        """Names of the images as they were uploaded, of those in use; None for a video."""
+        table = tables.frame_files
+        return self._column(table.c.name, table.c.position)
+
+    def set_frame_files(self, names: Sequence[str]) -> None:
+        rows: list[dict[str, int | str | None]] = [
+            {"position": position, "name": name} for position, name in enumerate(names)
+        ]
+        self._replace(tables.frame_files, rows)
+
     def _column(self, column: sa.Column[Any], order: sa.Column[Any]) -> list[Any] | None:
         with self._database.transaction() as connection:
             return list(connection.scalars(sa.select(column).order_by(order))) or None

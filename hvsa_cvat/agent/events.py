@@ -1,0 +1,115 @@
+"""What was done with the enrolled tasks, by whom and when, as far as nothing else keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+
+from hvsa_cvat.agent import tables
+from hvsa_cvat.database import Database, read_only
+
+_events = tables.events
+
+
+class Event(StrEnum):
+    """What was done."""
+
+    ENROLLED = "enrolled"
+    ASKED = "asked"
+    ANSWERED = "answered"
+    SENT_BACK = "sent back"
+    TAKEN = "answers taken"
+    PUBLISHED = "published"
+    STOPPED = "stopped"
+    GOES_ON = "goes on"
+    EXTENDED = "extended"
+    WITHDRAWN = "withdrawn"
+    WISHED = "asked the agent"
+    REFUSED = "refused"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One event."""
+
+    time: float
+    """Seconds since 1970."""
+    who: str
+    what: Event
+    round: int | None
+    detail: Mapping[str, Any]
+    enrollment: str | None
+    """Key of the enrollment that it is about."""
+
+
+class Events:
+    """The events of the tasks of one server. Nothing is ever removed."""
+
+    def __init__(
+        self, database: Database, server: str, who: str, clock: Callable[[], float]
+    ) -> None:
+        """`who` is noted where nobody else is named."""
+        self._database = database
+        self._server = server
+        self._who = who
+        self._clock = clock
+
+    def add(
+        self,
+        task: int,
+        what: Event,
+        *,
+        enrollment: str | None,
+        round_number: int | None = None,
+        who: str | None = None,
+        **detail: Any,
+    ) -> None:
+        """Note an event that happened now."""
+        row = self.row(task, what, enrollment, round_number, who, detail)
+        with self._database.transaction() as connection:
+            connection.execute(sa.insert(_events), row)
+
+    def row(
+        self,
+        task: int,
+        what: Event,
+        enrollment: str | None,
+        round_number: int | None = None,
+        who: str | None = None,
+        detail: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """The row of an event, for a transaction that changes something else as well."""
+        return {
+            "server": self._server,
+            "task": task,
+            "enrollment": enrollment,
+            "time": self._clock(),
+            "who": (who or self._who)[:200],
+            "what": what.value,
+            "round": round_number,
+            "detail": dict(detail or {}),
+        }
+
+
+def read_events(root: Path, server: str, task: int) -> list[Recorded]:
+    """The events of a task in the workspace `root`, the oldest first; for processes that only
+    look. Empty in a workspace of version 1."""
+    path = root / tables.FILE
+    if not path.exists():
+        return []
+    mine = (_events.c.server == server) & (_events.c.task == task)
+    query = sa.select(_events).where(mine).order_by(_events.c.time, _events.c.entry)
+    with read_only(path, tables.HOLDS) as connection:
+        if not sa.inspect(connection).has_table(_events.name):
+            return []
+        return [
+            Recorded(row.time, row.who, Event(row.what), row.round, row.detail, row.enrollment)
+            for row in connection.execute(query)
+        ]

@@ -1,0 +1,135 @@
+"""What people may want to be told of a task, read from the workspace after a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hvsa_cvat.agent.advice import next_command
+from hvsa_cvat.agent.events import read_events
+from hvsa_cvat.agent.outbox import Notice
+from hvsa_cvat.agent.settings import NoticeKind
+from hvsa_cvat.agent.workspace import Enrollment, Workspace
+from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.session.rounds import Phase, Session
+from hvsa_cvat.session.store import Store
+
+
+@dataclass(frozen=True)
+class TaskNews:
+    """What is known of one task now."""
+
+    url: str
+    """Address of the server."""
+    enrollment: Enrollment
+    folder: Path
+    session: Session
+    memory: TaskMemory
+    last: float | None
+    """Seconds since 1970 when anything happened last; None where it is not known."""
+    paused: bool
+
+    @property
+    def title(self) -> str:
+        """The task, in one line whatever its name."""
+        name = " ".join(self.session.video.split())
+        return f"task {self.enrollment.task} ({name})"
+
+    @property
+    def request(self) -> Request | None:
+        """What people are asked now."""
+        current = self.session.current
+        if current.phase is not Phase.ANNOTATE:
+            return None
+        return next((one for one in self.memory.requests if one.key == current.request), None)
+
+
+def read_news(workspace: Workspace, enrollment: Enrollment, url: str) -> TaskNews:
+    """`SessionError` where the folder of the task cannot be read."""
+    folder = workspace.folder(enrollment)
+    session = Store.peek(folder)
+    if session is None:
+        raise SessionError(f"{folder} holds no session")
+    memory = read_memory(folder / "cvat")
+    events = read_events(workspace.root, workspace.server, enrollment.task)
+    times = [one.time for one in events if one.enrollment == enrollment.key]
+    times += [datetime.fromisoformat(text).timestamp() for text in memory.answered_at.values()]
+    paused = enrollment.task in workspace.pauses.all()
+    last = max(times, default=None)
+    return TaskNews(url, enrollment, folder, session, memory, last, paused)
+
+
+def notices(news: TaskNews, stuck_hours: float, now: float) -> Iterator[tuple[NoticeKind, Notice]]:
+    """Each kind of news that there is now, with the notice of it."""
+    makers: Mapping[NoticeKind, Iterator[tuple[str, str]]] = {
+        NoticeKind.ASSIGNED: _assigned(news),
+        NoticeKind.SENT_BACK: _sent_back(news),
+        NoticeKind.READY: _ready(news),
+        NoticeKind.BUDGET: _budget(news),
+        NoticeKind.STUCK: _stuck(news, stuck_hours, now),
+    }
+    task, key = news.enrollment.task, news.enrollment.key
+    for kind, lines in makers.items():
+        for what, text in lines:
+            name = f"{task} {key} {kind.value} {what}"
+            yield kind, Notice(name, task, f"{news.title}: {text}")
+
+
+def _assigned(news: TaskNews) -> Iterator[tuple[str, str]]:
+    request = news.request
+    if request is not None:
+        people = dict.fromkeys(job.assignee or "anyone" for job in request.jobs)
+        clicks = sum(job.expected_clicks for job in request.jobs)
+        yield (
+            f"{request.key} {request.task}",
+            f"round {news.session.current.number} asks {', '.join(people)}: "
+            f"{len(request.jobs)} jobs, about {clicks:.0f} clicks: "
+            f"{news.url}/tasks/{request.task}",
+        )
+
+
+def _sent_back(news: TaskNews) -> Iterator[tuple[str, str]]:
+    request = news.request
+    for job in request.jobs if request is not None else ():
+        if request is not None and job.id in news.memory.sent_back:
+            yield (
+                f"{job.id} {news.memory.sent_back_at[job.id]}",
+                f"job {job.id} went back to {job.assignee or 'its annotator'}, because parts of it "
+                f"have no class: {news.url}/tasks/{request.task}/jobs/{job.id}",
+            )
+
+
+def _ready(news: TaskNews) -> Iterator[tuple[str, str]]:
+    finished = [one.number for one in news.session.rounds if one.phase is Phase.DONE]
+    if finished and finished[-1] > 0:
+        outlook = Store.peek_round(news.folder, finished[-1]).outlook()
+        worth = ""
+        if outlook is not None:
+            worth = (
+                f", mIoU {100 * outlook.expected_miou:.1f} % expected "
+                f"({100 * outlook.low:.1f} to {100 * outlook.high:.1f})"
+            )
+        where = f"{news.url}/tasks/{news.enrollment.task}"
+        yield str(finished[-1]), f"the masks of round {finished[-1]} are ready{worth}: {where}"
+
+
+def _budget(news: TaskNews) -> Iterator[tuple[str, str]]:
+    session = news.session
+    if session.done:
+        files = Store.peek_round(news.folder, session.current.number)
+        command = next_command(news.enrollment.task, session, files)
+        text = f"all {session.rounds_total} rounds are done, {session.clicks} clicks are spent"
+        yield str(session.rounds_total), text + (f"; to go on: {command}" if command else "")
+
+
+def _stuck(news: TaskNews, hours: float, now: float) -> Iterator[tuple[str, str]]:
+    if news.session.done or news.paused or news.last is None or now - news.last < 3600 * hours:
+        return
+    error = news.enrollment.error
+    why = f"; {error}" if error is not None else ""
+    waits = "; it waits for people" if error is None and news.request is not None else ""
+    passed = (now - news.last) / 3600
+    yield f"{news.last:.0f}", f"nothing has happened for {passed:.0f} hours{why}{waits}"

@@ -1,0 +1,106 @@
+"""Telling people what is new with the tasks, by e-mail, chat or whatever apprise knows."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from hvsa_cvat.agent.news import notices, read_news
+from hvsa_cvat.agent.outbox import Notice
+from hvsa_cvat.agent.settings import NOTIFY_URLS, NotifySection, read_secret
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.errors import ConfigError, HvsaError
+
+_MOST_LINES = 40
+"""Of one message."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """One place to which messages go."""
+
+    name: str
+    """Kind of the service; its address is a secret."""
+    sender: Any
+    """An `apprise.Apprise`."""
+
+    def send(self, title: str, text: str) -> bool:
+        """Whether the service took the message."""
+        try:
+            return bool(self.sender.notify(body=text, title=title, body_format="text"))
+        except Exception:  # a plug-in of apprise may raise nearly anything
+            return False
+
+
+def open_services(environment: Mapping[str, str]) -> list[Service]:
+    """The services that the environment names; none where it names none."""
+    urls = (read_secret(NOTIFY_URLS, environment) or "").split()
+    if not urls:
+        return []
+    try:
+        import apprise
+    except ImportError as error:
+        raise ConfigError(
+            "sending notifications needs apprise; install it by: pip install 'hvsa-cvat[notify]'"
+        ) from error
+    # what it logs may hold the addresses, which are secrets
+    logger = logging.getLogger("apprise")
+    logger.addHandler(logging.NullHandler())
+    logger.propagate = False
+    services = []
+    for place, url in enumerate(urls, 1):
+        sender = apprise.Apprise()
+        if not sender.add(url):
+            raise ConfigError(
+                f"{NOTIFY_URLS}: address {place} of {len(urls)} is none that apprise knows; write "
+                "it as https://github.com/caronc/apprise shows, with blanks between addresses"
+            )
+        services.append(Service(str(sender[0].service_name or "service"), sender))
+    return services
+
+
+@dataclass(frozen=True)
+class Notifier:
+    """Tells what is new, after each pass."""
+
+    services: Sequence[Service]
+    options: NotifySection
+    url: str
+    """Address of the server."""
+    log: Callable[[str], None]
+    local: Callable[[float], datetime] = datetime.fromtimestamp
+    """The time of day where people are, for seconds since 1970."""
+
+    def tell(self, workspace: Workspace, now: float) -> None:
+        """Note what is new, and send what may be sent now."""
+        for enrollment in workspace.enrollments():
+            with suppress(HvsaError):  # the pass has told of it
+                news = read_news(workspace, enrollment, self.url)
+                found = notices(news, self.options.stuck_hours, now)
+                wanted = [one for kind, one in found if kind in self.options.events]
+                workspace.outbox.add(wanted)
+        waiting = workspace.outbox.waiting()
+        if not waiting or self.options.is_quiet(self.local(now)):
+            return
+        if now - waiting[0].time >= 60 * self.options.digest_minutes:
+            taken = workspace.outbox.take(waiting)
+            if taken and not self._send(taken):
+                workspace.outbox.give_back(taken)
+
+    def _send(self, taken: Sequence[Notice]) -> bool:
+        """Whether any service took the message. Where some did, nobody gets it twice."""
+        tasks = len({one.task for one in taken})
+        title = f"hvsa-agent: news of {tasks} task{'' if tasks == 1 else 's'}"
+        lines = [one.line for one in taken[:_MOST_LINES]]
+        if len(taken) > _MOST_LINES:
+            lines.append(f"and {len(taken) - _MOST_LINES} more; see `hvsa-agent status`")
+        text = "\n".join(lines)
+        failed = [one.name for one in self.services if not one.send(title, text)]
+        if failed:
+            again = "; the next pass tries again" if len(failed) == len(self.services) else ""
+            self.log(f"notifications: {', '.join(failed)} took no message{again}")
+        return len(failed) < len(self.services)

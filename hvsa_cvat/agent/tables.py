@@ -1,0 +1,90 @@
+"""The tables in `workspace.db`."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+
+VERSION = 2
+"""1 had no events, pauses, wishes and notices. An agent that knows nothing of pauses must not work
+with the tables."""
+
+FILE = "workspace.db"
+HOLDS = "a workspace"
+"""What the file is, for messages about a file that is something else."""
+
+metadata = sa.MetaData()
+
+tasks = sa.Table(
+    "tasks",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("care", sa.String(20), key="enrollment", nullable=False),
+    sa.Column("classes", sa.JSON, nullable=False),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("error", sa.Text),
+)
+
+projects = sa.Table(
+    "projects",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("project", sa.Integer, primary_key=True),
+    sa.Column("options", sa.JSON, nullable=False),
+    sa.Column("withdrawn", sa.JSON, nullable=False),
+)
+
+leases = sa.Table(
+    "leases",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("owner", sa.String(200), nullable=False),
+    sa.Column("expires", sa.Float, nullable=False),
+)
+
+events = sa.Table(
+    "events",
+    metadata,
+    sa.Column("entry", sa.Integer, primary_key=True),
+    sa.Column("server", sa.String(200), nullable=False),
+    sa.Column("task", sa.Integer, nullable=False),
+    sa.Column("enrollment", sa.String(20)),  # its key; NULL: the task was not enrolled
+    sa.Column("time", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("what", sa.String(20), nullable=False),
+    sa.Column("round", sa.Integer),
+    sa.Column("detail", sa.JSON, nullable=False),
+    sa.Index("events_of_task", "server", "task"),
+)
+
+pauses = sa.Table(
+    "pauses",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("since", sa.Float, nullable=False),  # seconds since 1970
+)
+
+wishes = sa.Table(
+    "wishes",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("enrollment", sa.String(20), nullable=False),
+    sa.Column("kind", sa.String(20), nullable=False),
+    sa.Column("arguments", sa.JSON, nullable=False),
+    sa.Column("who", sa.String(200), nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+)
+
+notices = sa.Table(
+    "notices",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("name", sa.String(300), primary_key=True),  # tells that two notices are the same
+    sa.Column("task", sa.Integer, nullable=False),
+    sa.Column("line", sa.Text, nullable=False),
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Column("sent", sa.Float),  # NULL: it waits
+)

@@ -1,0 +1,153 @@
+"""What was done with a task, by whom and when: from the log of the workspace, and from what the
+sessions and the memory of their requests keep."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hvsa_cvat.agent.events import Event, Recorded, read_events
+from hvsa_cvat.agent.workspace import enrollment_folders
+from hvsa_cvat.cvat.keys import server_key
+from hvsa_cvat.dashboard.runs import RoundFacts, Run, read_run
+from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.session.rounds import Phase
+
+COLUMNS = ("time", "who", "what", "round", "job", "enrollment", "detail")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that was done."""
+
+    time: datetime
+    """UTC. Of answers it is the server's clock, else that of the agent's machine."""
+    who: str
+    what: Event
+    enrollment: str
+    """Key of the enrollment; it ends the name of the folder of its session."""
+    round: int | None = None
+    job: int | None = None
+    detail: Mapping[str, Any] | None = None
+
+    @property
+    def text(self) -> str:
+        """The details, for people."""
+        pairs = (self.detail or {}).items()
+        return ", ".join(f"{name.replace('_', ' ')}: {_shown(one)}" for name, one in pairs)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "time": self.time.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "who": self.who,
+            "what": self.what.value,
+            "round": self.round,
+            "job": self.job,
+            "enrollment": self.enrollment,
+            "detail": dict(self.detail or {}),
+        }
+
+
+def read_timeline(root: Path, url: str, task: int) -> list[Entry]:
+    """Everything that is known of a task of the server at `url`, the oldest first; also where the
+    task is withdrawn. `ConfigError` where the workspace `root` knows nothing of it."""
+    server = server_key(url)
+    recorded = read_events(root, server, task)
+    folders = enrollment_folders(root, server, task)
+    if not folders and not recorded:
+        raise ConfigError(
+            f"task {task} of {url} was never enrolled in {root}; see `hvsa-agent status`"
+        )
+    entries = [_of_log(one) for one in recorded]
+    for folder in folders:
+        with suppress(HvsaError):  # what the log has is told all the same
+            entries += _of_session(read_run(folder), entries)
+    return sorted(entries, key=lambda one: one.time)
+
+
+def _of_log(one: Recorded) -> Entry:
+    time = datetime.fromtimestamp(one.time, UTC)
+    return Entry(time, one.who, one.what, one.enrollment or "", one.round, detail=one.detail)
+
+
+def _of_session(run: Run, known: Sequence[Entry]) -> Iterator[Entry]:
+    """What people answered; and what the agent did, where the log does not have it: it is younger
+    than some workspaces, and a process may end right before it writes there."""
+    key = run.root.name.rpartition("-")[2]
+    logged = {(one.what, one.round) for one in known if one.enrollment == key}
+    for one in run.rounds:
+        for what, time in _phases(one):
+            if time is not None and (what, one.number) not in logged:
+                yield Entry(time, "agent", what, key, one.number)
+    yield from _of_jobs(run, key)
+
+
+def _phases(one: RoundFacts) -> Iterator[tuple[Event, datetime | None]]:
+    if one.round.request is not None:
+        yield Event.ASKED, one.asked
+    if one.round.clicks is not None:
+        yield Event.TAKEN, one.answered
+    if one.round.phase is Phase.DONE:
+        yield Event.PUBLISHED, one.shown
+
+
+def _of_jobs(run: Run, key: str) -> Iterator[Entry]:
+    memory = run.memory
+    numbers = {one.request: one.number for one in run.session.rounds if one.request is not None}
+    for request in memory.requests:
+        for job in request.jobs:
+            detail = {"child_task": request.task, "expected_clicks": round(job.expected_clicks)}
+            for what, dates in (
+                (Event.SENT_BACK, memory.sent_back_at),
+                (Event.ANSWERED, memory.answered_at),
+            ):
+                time = _date(dates.get(job.id))
+                if time is not None:
+                    who = job.assignee or "anyone"
+                    number = numbers.get(request.key)
+                    yield Entry(time, who, what, key, number, job.id, detail)
+
+
+def _date(text: str | None) -> datetime | None:
+    """The server's date; None for one that cannot be read."""
+    if text is None:
+        return None
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC)
+
+
+def _as_csv(entries: Sequence[Entry]) -> str:
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for one in entries:
+        writer.writerow({**one.to_json(), "who": _safe(one.who), "detail": _safe(one.text)})
+    return file.getvalue()
+
+
+def _safe(text: str) -> str:
+    """Text that no spreadsheet takes for a formula."""
+    return f"'{text}" if text[:1] in ("=", "+", "-", "@", "\t", "\r") else text
+
+
+def _as_json(entries: Sequence[Entry]) -> str:
+    return json.dumps([one.to_json() for one in entries], indent=1, ensure_ascii=False) + "\n"
+
+
+FORMS: Mapping[str, Callable[[Sequence[Entry]], str]] = {"csv": _as_csv, "json": _as_json}
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{name}={_shown(one)}" for name, one in value.items()) or "default"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

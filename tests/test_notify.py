@@ -1,0 +1,318 @@
+"""What people are told, when, and that nothing is told twice."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.news import notices, read_news
+from hvsa_cvat.agent.notify import Notifier, Service, open_services
+from hvsa_cvat.agent.passes import sync
+from hvsa_cvat.agent.settings import NoticeKind, NotifySection, load_local_settings
+from hvsa_cvat.cli import main
+from hvsa_cvat.cvat.state import State
+from hvsa_cvat.errors import ConfigError
+from tests.standin import StandIn
+from tests.team import Team, only, only_folder
+
+# apprise reads pictures by it
+pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")
+
+SECRET = "s3cret-part-of-the-address"
+
+
+@dataclass
+class Sender:
+    """Takes messages as apprise does; `broken` takes none."""
+
+    broken: bool = False
+    got: list[str] = field(default_factory=list)
+    then: Any = None
+
+    def notify(self, body: str, title: str, body_format: str) -> bool:
+        if self.broken:
+            return False
+        self.got.append(body)
+        if self.then is not None:
+            self.then()
+        return True
+
+
+@pytest.fixture
+def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
+    """A server with one task, which is enrolled for one round."""
+    with StandIn() as cvat:
+        team = Team(cvat, tmp_path, checkpoint)
+        enroll(team.agent(), team.task, {**team.options, "budget": "30%", "rounds": 1})
+        yield team
+
+
+def notifier(team: Team, *senders: Sender, **options: Any) -> Notifier:
+    services = [Service("test", sender) for sender in senders]
+    return Notifier(
+        services,
+        NotifySection.model_validate(options),
+        team.cvat.url,
+        team.lines.append,
+        lambda now: datetime.fromtimestamp(now, UTC),
+    )
+
+
+def pass_and_tell(team: Team, agent: AgentContext, by: Notifier) -> None:
+    assert only(sync(agent)).error is None
+    by.tell(agent.workspace, team.now)
+
+
+# -- what is told
+
+
+def test_people_are_told_once_of_each_step(team: Team) -> None:
+    agent, sender = team.agent(), Sender()
+    by = notifier(team, sender)
+    pass_and_tell(team, agent, by)
+    (message,) = sender.got
+    assert message.startswith("task 1 (clip): round 1 asks ann, bob: 2 jobs, about ")
+    assert f"{team.cvat.url}/tasks/" in message
+    pass_and_tell(team, agent, by)
+    assert len(sender.got) == 1
+    team.answer()
+    pass_and_tell(team, agent, by)
+    ready, done = sorted(sender.got[1].splitlines(), reverse=True)
+    assert f"the masks of round 1 are ready: {team.cvat.url}/tasks/1" in ready
+    assert "all 1 rounds are done" in done
+    assert "to go on: hvsa-agent extend 1" in done
+    for _ in range(2):
+        team.now += 100 * 3600
+        pass_and_tell(team, agent, by)  # what is done is not stuck
+    assert len(sender.got) == 2
+
+
+def test_only_what_is_asked_for_is_told(team: Team) -> None:
+    agent, sender = team.agent(), Sender()
+    by = notifier(team, sender, events=["budget reached"])
+    pass_and_tell(team, agent, by)
+    assert sender.got == []
+    team.answer()
+    pass_and_tell(team, agent, by)
+    assert ["all 1 rounds are done" in message for message in sender.got] == [True]
+
+
+def test_a_job_that_went_back_is_told(team: Team) -> None:
+    agent, sender = team.agent(), Sender()
+    by = notifier(team, sender, events=["sent back"])
+    pass_and_tell(team, agent, by)
+    state = State(only_folder(team, team.task) / "cvat")
+    (request,) = state.requests.all()
+    job = request.jobs[0]
+    state.readings.begin_send_back(job.id, "2026-11-27T08:00:00Z")
+    for _ in range(2):
+        by.tell(agent.workspace, team.now)
+    (message,) = sender.got
+    assert f"job {job.id} went back to {job.assignee}" in message
+    assert f"/tasks/{request.task}/jobs/{job.id}" in message
+
+
+def test_a_task_in_which_nothing_happens_is_stuck(team: Team) -> None:
+    agent, sender = team.agent(), Sender()
+    by = notifier(team, sender, events=["stuck"], stuck_hours=5)
+    pass_and_tell(team, agent, by)
+    team.now += 5 * 3600 - 1
+    by.tell(agent.workspace, team.now)
+    assert sender.got == []
+    team.now += 2
+    for _ in range(2):
+        by.tell(agent.workspace, team.now)
+    assert sender.got == [
+        "task 1 (clip): nothing has happened for 5 hours; it waits for people",
+    ]
+    agent.workspace.set_error(team.task, "the disk is full; free space")
+    team.now += 6 * 3600
+    by.tell(agent.workspace, team.now)
+    assert sender.got[1].endswith("nothing has happened for 6 hours; the disk is full; free space")
+    agent.workspace.pauses.pause(team.task)
+    team.now += 50 * 3600
+    by.tell(agent.workspace, team.now)
+    assert len(sender.got) == 2
+
+
+def test_a_name_cannot_make_a_line_of_its_own(team: Team) -> None:
+    other = team.add_task("a\nb\r\n task 9: all is lost")
+    agent = team.agent()
+    enroll(agent, other, team.options)
+    enrollment = agent.workspace.enrollment(other)
+    assert enrollment is not None
+    assert only(sync(agent, other)).error is None
+    news = read_news(agent.workspace, enrollment, team.cvat.url)
+    found = dict(notices(news, 24, team.now))
+    assert found[NoticeKind.ASSIGNED].line.splitlines() == [found[NoticeKind.ASSIGNED].line]
+
+
+# -- when
+
+
+def test_news_are_gathered_and_wait_for_the_end_of_quiet_hours(team: Team) -> None:
+    agent, sender = team.agent(), Sender()
+    # 1,000,000 s after 1970 it is 13:46
+    by = notifier(team, sender, digest_minutes=30, quiet="14:00-15:00")
+    pass_and_tell(team, agent, by)
+    team.now += 29 * 60
+    by.tell(agent.workspace, team.now)
+    assert sender.got == []
+    team.answer()
+    team.now += 60
+    pass_and_tell(team, agent, by)  # 14:16
+    assert sender.got == []
+    team.now += 45 * 60
+    by.tell(agent.workspace, team.now)
+    (message,) = sender.got
+    assert len(message.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("quiet", "hours"),
+    [
+        ("19:00-07:30", [*range(8), *range(19, 24)]),
+        ("12:00-13:00", [12]),
+        (None, []),
+        ("08:00-08:00", []),
+    ],
+)
+def test_quiet_hours_may_pass_midnight(quiet: str | None, hours: list[int]) -> None:
+    section = NotifySection(quiet=quiet)
+    day = [datetime(2026, 11, 27, hour, 15) for hour in range(24)]
+    assert [at.hour for at in day if section.is_quiet(at)] == hours
+
+
+# -- at most once
+
+
+def test_a_process_that_ends_while_it_sends_tells_nothing_twice(team: Team) -> None:
+    agent = team.agent()
+
+    def end() -> None:
+        raise KeyboardInterrupt
+
+    broken_off = Sender(then=end)
+    with pytest.raises(KeyboardInterrupt):
+        pass_and_tell(team, agent, notifier(team, broken_off))
+    assert len(broken_off.got) == 1
+    again = Sender()
+    pass_and_tell(team, team.agent(owner="next"), notifier(team, again))
+    assert again.got == []
+
+
+def test_what_nobody_took_is_sent_again(team: Team) -> None:
+    agent, sender = team.agent(), Sender(broken=True)
+    by = notifier(team, sender)
+    pass_and_tell(team, agent, by)
+    assert team.lines[-1] == "notifications: test took no message; the next pass tries again"
+    sender.broken = False
+    pass_and_tell(team, agent, by)
+    assert len(sender.got) == 1
+
+
+def test_one_broken_service_does_not_make_the_others_hear_twice(team: Team) -> None:
+    agent, good, bad = team.agent(), Sender(), Sender(broken=True)
+    by = notifier(team, bad, good)
+    for _ in range(2):
+        pass_and_tell(team, agent, by)
+    assert len(good.got) == 1
+    assert team.lines[-1] == "notifications: test took no message"
+
+
+# -- settings and services
+
+
+def test_the_settings_hold_no_addresses(tmp_path: Path) -> None:
+    path = tmp_path / "hvsa.toml"
+    head = '[server]\nurl = "https://cvat.example.com"\n[notify]\n'
+    path.write_text(head + 'events = ["stuck"]\nquiet = "19:00-07:00"\n')
+    section = load_local_settings(path, {}).notify
+    assert section.events == (NoticeKind.STUCK,)
+    for wrong, message in (
+        ('urls = "json://x"', "known are"),
+        ('quiet = "7pm"', "write hours as 19:00-07:30"),
+        ('events = ["everything"]', "notify.events"),
+    ):
+        path.write_text(head + wrong)
+        with pytest.raises(ConfigError, match=message):
+            load_local_settings(path, {})
+
+
+def test_a_wrong_address_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="address 2 of 2") as caught:
+        open_services({"HVSA_NOTIFY_URLS": f"json://127.0.0.1 nonsense://{SECRET}"})
+    assert SECRET not in str(caught.value)
+    assert open_services({}) == []
+
+
+def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "apprise", None)
+    with pytest.raises(ConfigError, match=r"pip install 'hvsa-cvat\[notify\]'"):
+        open_services({"HVSA_NOTIFY_URLS": "json://127.0.0.1"})
+
+
+@contextmanager
+def receiver(status: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A server that takes messages of the kind json://."""
+    got: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"json://127.0.0.1:{server.server_port}/{SECRET}", got
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def command(urls: str | None) -> Result:
+    environment = {
+        "CVAT_HOST": "https://cvat.example.com",
+        "HVSA_NOTIFY_URLS": urls,
+        "HVSA_CONFIG": None,
+    }
+    return CliRunner().invoke(main, ["notify", "test"], env=environment)
+
+
+def test_the_command_sends_a_message_to_every_address() -> None:
+    with receiver(200) as (good, got), receiver(500) as (bad, _):
+        result = command(good)
+        assert result.exit_code == 0, (result.output, result.exception)
+        (message,) = got
+        assert "cvat.example.com" in message["message"]
+        mixed = command(f"{good} {bad}")
+    assert mixed.exit_code == 1
+    assert "address 2 (JSON): failed" in mixed.stdout
+    assert "1 of 2 addresses failed" in mixed.stderr
+    assert SECRET not in result.output + mixed.output
+
+
+def test_without_addresses_the_command_says_where_they_go() -> None:
+    result = command(None)
+    assert result.exit_code == 2
+    assert "HVSA_NOTIFY_URLS is not set" in result.stderr
