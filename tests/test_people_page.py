@@ -28,7 +28,7 @@ def test_jobs_of_all_tasks_are_added_up_by_person() -> None:
     assert (ann.name, bob.name, anyone.name) == ("Ann", "bob", "anyone")
     assert [one.job.id for one in ann.waiting] == [9]
     assert [one.job.id for one in bob.waiting] == [5, 7]
-    assert (bob.expected_clicks, bob.frames, bob.since) == (42.5, 7, EARLY)
+    assert (bob.minutes, bob.pictures, bob.since) == (42.5, 7, EARLY)
     assert by_person([]) == ()
 
 

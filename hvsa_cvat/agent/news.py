@@ -14,6 +14,7 @@ from hvsa_cvat.agent.settings import NoticeKind
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
 from hvsa_cvat.errors import SessionError
+from hvsa_cvat.plain_text import plural
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 
@@ -82,11 +83,11 @@ def _assigned(news: TaskNews) -> Iterator[tuple[str, str]]:
     request = news.request
     if request is not None:
         people = dict.fromkeys(job.assignee or "anyone" for job in request.jobs)
-        clicks = sum(job.expected_clicks for job in request.jobs)
+        minutes = sum(job.expected_minutes for job in request.jobs)
         yield (
             f"{request.key} {request.task}",
             f"round {news.session.current.number} asks {', '.join(people)}: "
-            f"{len(request.jobs)} jobs, about {clicks:.0f} clicks: "
+            f"{plural(len(request.jobs), 'job')}, about {minutes:.0f} min: "
             f"{news.url}/tasks/{request.task}",
         )
 

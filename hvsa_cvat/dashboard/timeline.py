@@ -103,7 +103,7 @@ def _of_jobs(run: Run, key: str) -> Iterator[Entry]:
     numbers = {one.request: one.number for one in run.session.rounds if one.request is not None}
     for request in memory.requests:
         for job in request.jobs:
-            detail = {"child_task": request.task, "expected_clicks": round(job.expected_clicks)}
+            detail = {"child_task": request.task, "minutes": round(job.expected_minutes)}
             for what, dates in (
                 (Event.SENT_BACK, memory.sent_back_at),
                 (Event.ANSWERED, memory.answered_at),
