@@ -33,9 +33,9 @@ class PixelKind(IntEnum):
     COMPUTED = 3
     """The network, or a carried label: the round is of version 0.1, which did not note which."""
     CONFIRMED = 4
-    """A person saw the mask and confirmed it."""
+    """A person saw the masks of the sample and confirmed them as they were."""
     PERSON = 5
-    """A person drew it."""
+    """A person drew it, or corrected masks in the sample that it lies in."""
 
 
 @dataclass(frozen=True)
