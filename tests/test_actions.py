@@ -279,3 +279,13 @@ def test_a_dashboard_that_only_shows_does_nothing(copied: Filled) -> None:
 def test_there_are_no_other_actions(browser: TestClient) -> None:
     assert page(browser, f"/tasks/{FRESH}/delete", 404)
     assert browser.get("/tasks/99/pause").status_code == 404
+
+
+def test_a_wish_that_ends_in_a_fault_stops_nothing(team: Team) -> None:
+    agent = team.agent()
+    agent.workspace.wishes.add(team.task, WishKind.EXTEND, {"budget": "90%"}, LEAD)
+    (refused, report) = sync(agent)
+    assert "please report it" in str(refused.error)
+    assert report.error is None
+    assert report.moved
+    assert agent.workspace.wishes.all() == []

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.audit import audit, audit_frames
+from hvsa_cvat.session.demand import demand_of
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, count_held_out, count_levels
 from hvsa_cvat.video.frames import open_frames
 from hvsa_cvat.video.segments import Granularity, build_segments, granularity_by_round, with_audit
@@ -177,3 +178,33 @@ def test_the_last_round_measures_the_masks_and_teaches(
     assert found.frames == 2
     assert found.miou.estimate == pytest.approx(before.miou, abs=0.1)
     assert last.outlook.miou_before == found.miou.estimate
+
+
+def test_an_audit_after_a_round_that_asked_for_nothing(
+    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    what = tiny.experiment(
+        clip,
+        checkpoint,
+        method="label-propagation",
+        budgets=(0.4, 0.4, 0.4),
+        granularity="frame,frame,audit:2",
+    )
+    done = tiny.run(what, tmp_path / "run")
+
+    assert done.rounds[2].samples == done.rounds[1].samples
+    assert done.rounds[3].samples == done.rounds[1].samples + 2
+
+
+def test_the_first_round_is_no_audit(clip: tiny.Clip, checkpoint: Path) -> None:
+    what = tiny.experiment(clip, checkpoint, method="hvsa", granularity="audit:2,frame")
+    with pytest.raises(ConfigError, match="round 1 cannot be an audit"):
+        demand_of(
+            what.inputs.source.names,
+            what.inputs.source.size,
+            3,
+            "hrnet_w18_small",
+            what.inputs.config,
+            "dis",
+            what.inputs.device,
+        )

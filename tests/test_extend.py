@@ -256,3 +256,20 @@ def advised(team: Team, advice: Advice) -> None:
     number = session_of(team).current.number
     with Store(only_folder(team)) as store:
         store.round(number).save_outlook(outlook)
+
+
+def test_after_an_audit_it_goes_on_with_samples(team: Team) -> None:
+    to_the_end(team, budget="10%,20%", audit=2)
+    done = extend(team.agent(), team.task, Extension("30%", rounds=1))
+    assert done.granularity == "rectangle:16"
+    done = extend(team.agent(), team.task, Extension("40%", rounds=1, granularity="audit:2"))
+    assert done.granularity == "audit:2"
+
+
+@pytest.mark.parametrize("granularity", ["audit:500", "rectangle:5000", "superpixel:999999"])
+def test_samples_that_the_video_does_not_have_change_nothing(team: Team, granularity: str) -> None:
+    to_the_end(team)
+    before = session_of(team)
+    with pytest.raises(ConfigError, match="fit|pixels"):
+        extend(team.agent(), team.task, Extension("90%", rounds=1, granularity=granularity))
+    assert session_of(team) == before

@@ -139,9 +139,9 @@ def test_a_task_in_which_nothing_happens_is_stuck(team: Team) -> None:
         "task 1 (clip): nothing has happened for 5 hours; it waits for people",
     ]
     agent.workspace.set_error(team.task, "the disk is full; free space")
-    team.now += 6 * 3600
+    team.now += 6 * 3600  # a task that stops has not moved
     by.tell(agent.workspace, team.now)
-    assert sender.got[1].endswith("nothing has happened for 6 hours; the disk is full; free space")
+    assert sender.got[1].endswith("nothing has happened for 11 hours; the disk is full; free space")
     agent.workspace.pauses.pause(team.task)
     team.now += 50 * 3600
     by.tell(agent.workspace, team.now)

@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hvsa_cvat.agent.enroll import enroll
-from hvsa_cvat.agent.events import Event
+from hvsa_cvat.agent.events import Event, read_events
 from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.withdraw import withdraw
@@ -159,3 +159,13 @@ def test_the_page_of_a_task_shows_its_log(filled: Filled) -> None:
         assert answer.text == FORMS["csv"](log_of(filled, FAILED))
         assert "attachment" in answer.headers["content-disposition"]
         assert browser.get(f"/tasks/{FAILED}/log.exe").status_code == 404
+
+
+def test_another_number_of_free_bytes_is_no_news(team: Team) -> None:
+    workspace = team.agent().workspace
+    enroll(team.agent(), team.task, team.options)
+    for error in ("3 GiB are free", "2 GiB are free", None, "1 GiB is free"):
+        workspace.set_error(team.task, error)
+    found = read_events(workspace.root, workspace.server, team.task)
+    assert [one.what for one in found][-3:] == [Event.STOPPED, Event.GOES_ON, Event.STOPPED]
+    assert workspace.enrollment(team.task).error == "1 GiB is free"

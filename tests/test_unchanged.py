@@ -184,3 +184,50 @@ def test_a_server_that_cannot_list_is_asked_about_every_task(watcher: Watcher) -
     assert report.error is None
     assert any(f"/tasks/{team.task}" in path for _, path in watcher.asked)
     assert any("cannot ask what has changed" in line for line in team.lines)
+
+
+def test_a_job_that_was_finished_during_a_pause_is_seen_after_it(watcher: Watcher) -> None:
+    team = watcher.team
+    enroll(watcher.agent, team.task, team.options)
+    watcher.pass_()
+    watcher.until_idle()
+    watcher.agent.workspace.pauses.pause(team.task)
+    watcher.pass_()
+    team.answer()
+    watcher.pass_()
+    watcher.agent.workspace.pauses.resume(team.task)
+
+    assert "round 1: annotate" in only(iter(watcher.pass_())).moved
+
+
+def test_what_a_pass_did_not_come_to_is_not_forgotten(watcher: Watcher) -> None:
+    team = watcher.team
+    enroll(watcher.agent, team.task, team.options)
+    watcher.pass_()
+    watcher.until_idle()
+    team.answer()
+    watcher.clock.minutes(1)
+    list(sync(watcher.agent, stopping=lambda: True, unchanged=watcher.unchanged))
+
+    assert "round 1: annotate" in only(iter(watcher.pass_())).moved
+
+
+@pytest.mark.parametrize("what", ["withdrawn", "paused"])
+def test_a_task_that_is_left_during_a_long_pass_is_not_touched(watcher: Watcher, what: str) -> None:
+    team = watcher.team
+    second = team.add_task("second")
+    for task in (team.task, second):
+        enroll(watcher.agent, task, team.options)
+    reports = sync(watcher.agent, unchanged=watcher.unchanged)
+    assert next(reports).task == team.task
+    if what == "withdrawn":
+        withdraw(team.agent(owner="another"), second, children=False)
+    else:
+        watcher.agent.workspace.pauses.pause(second)
+    team.cvat.requests.clear()
+    rest = list(reports)
+
+    assert [(one.task, one.paused) for one in rest] == (
+        [(second, True)] if what == "paused" else []
+    )
+    assert not any(f"/tasks/{second}" in one.path for one in team.cvat.requests)

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.context import AgentContext, TaskHeld
 from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.reports import TaskReport, told
 from hvsa_cvat.agent.wishes import Wish, WishKind
 from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cvat.http.errors import Unreachable
-from hvsa_cvat.errors import HvsaError
 
 
 def carry_out_wishes(agent: AgentContext, only: int | None) -> Iterator[TaskReport]:
@@ -39,9 +38,9 @@ def _carry_out(agent: AgentContext, wish: Wish) -> str | None:
         return None  # whoever works on the task does it in its next pass
     try:
         refusal = _do(agent, wish)
-    except Unreachable:
-        return None  # the pass says so; the next one tries again
-    except HvsaError as error:
+    except (Unreachable, TaskHeld):
+        return None  # the next pass tries again
+    except Exception as error:  # the tasks go on, whatever it is
         refusal = told(error, agent.workspace.root)
     wishes.end(wish, refusal)
     return refusal

@@ -38,12 +38,16 @@ def server_clock(client: CvatClient) -> Callable[[], datetime]:
     return lambda: datetime.now(UTC) + ahead
 
 
+class TaskHeld(SessionError):
+    """Another agent works on the task."""
+
+
 @contextmanager
 def alone_with(agent: AgentContext, task: int) -> Iterator[None]:
-    """Hold the lease of a task; `SessionError` where another agent has it."""
+    """Hold the lease of a task; `TaskHeld` where another agent has it."""
     with agent.workspace.leased(task) as lease:
         if lease is None:
-            raise SessionError(
+            raise TaskHeld(
                 f"{holder(agent, task)} works on task {task} now; try again when it is done"
             )
         yield

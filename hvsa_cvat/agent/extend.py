@@ -121,7 +121,7 @@ def _kinds(
     """What each new round asks for."""
     if asked.granularity is not None:
         return granularity_by_round(asked.granularity, len(budgets))
-    last = _last_kind(before)
+    last = _last_sample(before)
     if options.granularity is not None or before.method not in CARRIED:
         return (last,) * len(budgets)
     spent_before = (before.budgets[-1], *budgets[:-1])
@@ -130,6 +130,12 @@ def _kinds(
 
 def _last_kind(config: RunConfig) -> Granularity:
     return granularity_by_round(config.granularity, len(config.budgets))[-1]
+
+
+def _last_sample(config: RunConfig) -> Granularity:
+    """What the last round asked for that was no audit."""
+    kinds = granularity_by_round(config.granularity, len(config.budgets))
+    return next((kind for kind in reversed(kinds) if kind.frames is None), Granularity("frame"))
 
 
 def _config(

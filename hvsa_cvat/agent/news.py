@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
-from hvsa_cvat.agent.events import read_events
+from hvsa_cvat.agent.events import Event, read_events
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
@@ -48,6 +48,9 @@ class TaskNews:
         return next((one for one in self.memory.requests if one.key == current.request), None)
 
 
+_NO_MOVE = (Event.STOPPED, Event.GOES_ON, Event.WISHED, Event.REFUSED)
+
+
 def read_news(workspace: Workspace, enrollment: Enrollment, url: str) -> TaskNews:
     """`SessionError` where the folder of the task cannot be read."""
     folder = workspace.folder(enrollment)
@@ -56,7 +59,9 @@ def read_news(workspace: Workspace, enrollment: Enrollment, url: str) -> TaskNew
         raise SessionError(f"{folder} holds no session")
     memory = read_memory(folder / "cvat")
     events = read_events(workspace.root, workspace.server, enrollment.task)
-    times = [one.time for one in events if one.enrollment == enrollment.key]
+    # a server that is down for a minute now and then does not move a task
+    moved = (one for one in events if one.what not in _NO_MOVE)
+    times = [one.time for one in moved if one.enrollment == enrollment.key]
     times += [datetime.fromisoformat(text).timestamp() for text in memory.answered_at.values()]
     paused = enrollment.task in workspace.pauses.all()
     last = max(times, default=None)
@@ -98,8 +103,8 @@ def _sent_back(news: TaskNews) -> Iterator[tuple[str, str]]:
         if request is not None and job.id in news.memory.sent_back:
             yield (
                 f"{job.id} {news.memory.sent_back_at[job.id]}",
-                f"job {job.id} went back to {job.assignee or 'its annotator'}, because parts of it "
-                f"have no class: {news.url}/tasks/{request.task}/jobs/{job.id}",
+                f"job {job.id} went back to {job.assignee or 'its annotator'}, because a picture "
+                f"is not checked or lacks a class: {news.url}/tasks/{request.task}/jobs/{job.id}",
             )
 
 
@@ -133,4 +138,5 @@ def _stuck(news: TaskNews, hours: float, now: float) -> Iterator[tuple[str, str]
     why = f"; {error}" if error is not None else ""
     waits = "; it waits for people" if error is None and news.request is not None else ""
     passed = (now - news.last) / 3600
-    yield f"{news.last:.0f}", f"nothing has happened for {passed:.0f} hours{why}{waits}"
+    kind = "" if error is None else " failing"
+    yield f"{news.last:.0f}{kind}", f"nothing has happened for {passed:.0f} hours{why}{waits}"

@@ -51,6 +51,7 @@ def sync(
         if only not in (None, enrollment.task):
             continue
         if enrollment.task in paused:
+            unchanged.forget(enrollment.task)
             yield TaskReport(enrollment.task, "", paused=True)
             continue
         report = None
@@ -58,7 +59,9 @@ def sync(
             report = unchanged.report(enrollment)
         if report is None:
             report = _lease_and_pass(agent, server, enrollment, ask_again, stopping)
-            unchanged.keep(agent.workspace.enrollment(enrollment.task) or enrollment, report)
+            if report is None:
+                continue  # withdrawn since the pass began
+            unchanged.keep(enrollment.task, report)
         yield report
 
 
@@ -116,11 +119,17 @@ def _lease_and_pass(
     enrollment: Enrollment,
     ask_again: bool,
     stopping: Callable[[], bool],
-) -> TaskReport:
+) -> TaskReport | None:
+    """None where the task is not enrolled so any more: a pass may be long."""
     task = enrollment.task
     with agent.workspace.leased(task) as lease:
         if lease is None:
             return TaskReport(task, "", held_by=holder(agent, task))
+        present = agent.workspace.enrollment(task)
+        if present is None or present.key != enrollment.key:
+            return None
+        if task in agent.workspace.pauses.all():
+            return TaskReport(task, "", paused=True)
         if server.failure is not None:
             report = TaskReport(task, "", error=server.failure)
         else:

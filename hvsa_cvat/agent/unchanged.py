@@ -10,7 +10,7 @@ from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.state import read_requests
-from hvsa_cvat.errors import ServerError
+from hvsa_cvat.errors import HvsaError, ServerError
 from hvsa_cvat.session.store import database_stamp
 
 _LOOK_AGAIN = 900.0
@@ -48,7 +48,6 @@ class Unchanged:
     def __init__(self, agent: AgentContext) -> None:
         self._agent = agent
         self._since: datetime | None = None
-        self._written: frozenset[int] = frozenset()
         self._seen: dict[int, _Seen] = {}
 
     def begin(self, now: datetime) -> None:
@@ -57,11 +56,14 @@ class Unchanged:
         if since is None or not self._seen:
             return
         try:
-            self._written = self._written_since(since)
+            written = self._written_since(since)
         except ServerError as error:
             # the next look at each task tells in its own words what is wrong
             self._seen.clear()
             self._agent.log(f"cannot ask what has changed, so every task is looked at: {error}")
+        else:
+            # for good, because this pass may end before it comes to the task
+            self._seen = {k: one for k, one in self._seen.items() if one.tasks.isdisjoint(written)}
 
     def report(self, enrollment: Enrollment) -> TaskReport | None:
         """What was reported of a task that waits; None where it has to be looked at."""
@@ -69,20 +71,28 @@ class Unchanged:
         if (
             seen is None
             or seen.enrollment != enrollment
-            or not seen.tasks.isdisjoint(self._written)
             or self._agent.clock() - seen.at >= _LOOK_AGAIN
             or seen.session != self._stamp(enrollment)
         ):
             return None
         return seen.report
 
-    def keep(self, enrollment: Enrollment, report: TaskReport) -> None:
-        """Keep what a look at a task has found. A task that moved, failed, is held by another agent
-        or has masks to write is looked at again in the next pass."""
-        self._seen.pop(enrollment.task, None)
-        if report.moved or report.error or report.held_by or report.unpublished:
+    def forget(self, task: int) -> None:
+        """Look at a task again in the next pass."""
+        self._seen.pop(task, None)
+
+    def keep(self, task: int, report: TaskReport) -> None:
+        """Keep what a look at a task has found. A task that moved, failed, is paused, is held by
+        another agent or has masks to write is looked at again in the next pass."""
+        self.forget(task)
+        enrollment = self._agent.workspace.enrollment(task)
+        active = report.moved or report.paused or report.held_by or report.unpublished
+        if enrollment is None or report.error or active:
             return
-        asked = read_requests(self._agent.workspace.folder(enrollment) / "cvat")
+        try:
+            asked = read_requests(self._agent.workspace.folder(enrollment) / "cvat")
+        except HvsaError:
+            return  # the next look says what is wrong
         self._seen[enrollment.task] = _Seen(
             enrollment,
             self._stamp(enrollment),

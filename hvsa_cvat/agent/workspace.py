@@ -161,6 +161,8 @@ class Workspace:
             if row is None or row.error == error:
                 return
             connection.execute(sa.update(_tasks).where(mine).values(error=error))
+            if (row.error is None) == (error is None):
+                return  # other words for what is wrong, such as another number of free bytes
             what = Event.GOES_ON if error is None else Event.STOPPED
             detail = {} if error is None else {"error": error}
             event = self.events.row(task, what, row.enrollment, detail=detail)

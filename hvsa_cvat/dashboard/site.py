@@ -38,7 +38,7 @@ class SiteOptions:
     """The path below which they are, such as `/hvsa`; without a slash at its end."""
     token: str | None = None
     read_only: bool = False
-    """Whether nothing can be marked."""
+    """Whether nothing can be marked or done."""
     patience: float = 0.25
     """Seconds for which a page waits for tasks that were never read; the next one goes on with
     them."""

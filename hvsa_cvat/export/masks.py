@@ -27,9 +27,10 @@ class PixelKind(IntEnum):
     UNLABELLED = 0
     """It has none."""
     NETWORK = 1
-    """The network says so."""
+    """The network says so, or the evidence of neighbouring frames does."""
     CARRIED = 2
-    """A person labelled a pixel of another frame, and the label was carried here."""
+    """It shows the label that a person gave to a pixel of another frame and that was carried
+    here."""
     COMPUTED = 3
     """The network, or a carried label: the round is of version 0.1, which did not note which."""
     CONFIRMED = 4

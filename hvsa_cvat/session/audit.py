@@ -2,7 +2,7 @@
 
 Answers elsewhere lie where the masks are worst, so they say little of the other pixels. The frames
 of an audit are chosen without looking at the masks. What people change there, before the network
-learns from it, measures the masks of the round before.
+learns from it, measures the masks of the round before; so no audit is the first round.
 """
 
 from __future__ import annotations

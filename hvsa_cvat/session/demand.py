@@ -9,10 +9,16 @@ from dataclasses import dataclass, replace
 import torch
 
 from hvsa_cvat.config import RunConfig
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation.device import computes_in_bfloat16
 from hvsa_cvat.segmentation.distributed import current_team
 from hvsa_cvat.types import Size
-from hvsa_cvat.video.segments import Granularity, MapFiles, granularity_by_round
+from hvsa_cvat.video.segments import (
+    Granularity,
+    MapFiles,
+    check_granularity,
+    granularity_by_round,
+)
 
 
 @dataclass(frozen=True)
@@ -58,16 +64,21 @@ def demand_of(
     video_bytes: int = 0,
 ) -> Demand:
     """What a run asks of this machine; `names` are those of the frames, `frames` is their size."""
+    kinds = granularity_by_round(config.granularity, len(config.budgets))
+    for kind in kinds:
+        check_granularity(kind, len(names), frames)
+    if kinds[0].frames is not None:
+        raise ConfigError(
+            "round 1 cannot be an audit, because the masks before it have learnt nothing of the "
+            "video; name the audit for a later round"
+        )
     team = current_team()
     return Demand(
         length=len(names),
         frames=frames,
         classes=classes,
         network=network,
-        samples=max(
-            most_samples(kind, frames, names)
-            for kind in granularity_by_round(config.granularity, len(config.budgets))
-        ),
+        samples=max(most_samples(kind, frames, names) for kind in kinds),
         config=config,
         flow=flow,
         device=device.type,

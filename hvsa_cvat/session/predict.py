@@ -155,17 +155,16 @@ def _audit(session: Session, context: RunContext) -> Audit | None:
     # masks show what people answered; what they corrected may be wrong within the tolerance
     if context.config.carries and not context.config.correcting_tolerance:
         earlier = [
-            one for done in session.rounds[:number] for one in _answers(done.number, context)
+            one
+            for done in session.rounds[:number]
+            if done.clicks is not None
+            for one in context.files(done.number).answers().annotations
         ]
         for one in merge_answers(earlier).values():
             known = one.label_map[one.label_map != IGNORE]
             answered += np.bincount(known, minlength=classes)[:classes]
     found, before = context.files(number).held_out(classes), context.files(number - 1)
     return audit(found, before.level_counts(), answered, context.rng(number))
-
-
-def _answers(number: int, context: RunContext) -> tuple[FrameAnnotation, ...]:
-    return context.files(number).answers().annotations if number > 0 else ()
 
 
 def _keep_outlook(session: Session, context: RunContext) -> None:

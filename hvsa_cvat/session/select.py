@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 
@@ -53,7 +54,10 @@ def _audited(session: Session, context: RunContext, count: int) -> list[Sample]:
     number = session.current.number
     pool, _, _ = unasked(context.files(number - 1).scores(), session, context)
     frames = sorted(set(pool.frames.tolist()))
-    return [Sample(frame, 0) for frame in audit_frames(frames, count, context.rng(number))]
+    # another offset in each session, so that errors of many sessions have no common direction
+    digest = int.from_bytes(hashlib.sha256(session.id.encode()).digest()[:4])
+    rng = np.random.default_rng([context.config.seed, number, digest])
+    return [Sample(frame, 0) for frame in audit_frames(frames, count, rng)]
 
 
 def _chosen(

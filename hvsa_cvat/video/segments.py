@@ -104,6 +104,27 @@ def with_audit(text: str, rounds: int, frames: int) -> str:
     return ",".join(map(str, (*granularity_by_round(text, rounds), f"audit:{frames}")))
 
 
+def check_granularity(granularity: Granularity, length: int, frames: Size) -> None:
+    """`ConfigError` unless a video of `length` frames has such samples."""
+    height, width = frames
+    if granularity.size is not None:
+        rows, cols = granularity.size
+        if rows > height or cols > width:
+            raise ConfigError(
+                f"rectangles of {rows}x{cols} (height x width) do not fit into frames of "
+                f"{height}x{width}; choose smaller ones or the granularity frame"
+            )
+    if granularity.number is not None and granularity.number > height * width:
+        raise ConfigError(
+            f"{granularity} asks for more superpixels than a frame of {height}x{width} "
+            "(height x width) has pixels; choose fewer"
+        )
+    if granularity.frames is not None and granularity.frames > length:
+        raise ConfigError(
+            f"an audit of {granularity.frames} frames does not fit a video of {length}; audit fewer"
+        )
+
+
 def build_segments(
     granularity: Granularity,
     source: FrameSource,
@@ -115,21 +136,11 @@ def build_segments(
     Superpixels of a frame are computed when they are first needed, and kept in `folder`, so that
     a segment number means the same pixels in every round.
     """
-    height, width = source.size
+    check_granularity(granularity, len(source), source.size)
     if granularity.size is not None:
         rows, cols = granularity.size
-        if rows > height or cols > width:
-            raise ConfigError(
-                f"rectangles of {rows}x{cols} (height x width) do not fit into frames of "
-                f"{height}x{width}; choose smaller ones or the granularity frame"
-            )
         return Rectangles(len(source), source.size, rows, cols)
     if granularity.number is not None:
-        if granularity.number > height * width:
-            raise ConfigError(
-                f"{granularity} asks for more superpixels than a frame of {height}x{width} "
-                "(height x width) has pixels; choose fewer"
-            )
         folder = folder / f"{granularity.kind}-{granularity.number}"
         if granularity.kind == "superpixel":
             return Superpixels(source, granularity.number, folder)
@@ -138,11 +149,6 @@ def build_segments(
         return MergedSuperpixels(source, granularity.number, folder, features)
     if granularity.folder is not None:
         return MapFiles(granularity.folder, source.names, source.size)
-    if granularity.frames is not None and granularity.frames > len(source):
-        raise ConfigError(
-            f"an audit of {granularity.frames} frames does not fit a video of {len(source)}; "
-            "audit fewer"
-        )
     return WholeFrames(len(source), source.size)
 
 
