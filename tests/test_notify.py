@@ -23,7 +23,7 @@ from hvsa_cvat.agent.notify import Notifier, Service, open_services
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.settings import NoticeKind, NotifySection, load_local_settings
 from hvsa_cvat.cli import main
-from hvsa_cvat.cvat.state import State
+from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.errors import ConfigError
 from tests.standin import StandIn
 from tests.team import Team, only, only_folder
@@ -146,6 +146,17 @@ def test_a_task_in_which_nothing_happens_is_stuck(team: Team) -> None:
     team.now += 50 * 3600
     by.tell(agent.workspace, team.now)
     assert len(sender.got) == 2
+
+
+def test_dates_that_cannot_be_read_stop_nothing(team: Team) -> None:
+    agent, sender = team.agent(), Sender()
+    state = State(only_folder(team, team.task) / "cvat")
+    for job, date in ((1, "soon"), (2, "1970-01-12T13:46:40")):
+        state.readings.save(job, Reading(date, sent_back=False))
+    by = notifier(team, sender, events=["stuck"], stuck_hours=5)
+    team.now += 6 * 3600
+    by.tell(agent.workspace, team.now)
+    assert "nothing has happened for 6 hours" in sender.got[0]
 
 
 def test_a_name_cannot_make_a_line_of_its_own(team: Team) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
@@ -62,10 +62,19 @@ def read_news(workspace: Workspace, enrollment: Enrollment, url: str) -> TaskNew
     # a server that is down for a minute now and then does not move a task
     moved = (one for one in events if one.what not in _NO_MOVE)
     times = [one.time for one in moved if one.enrollment == enrollment.key]
-    times += [datetime.fromisoformat(text).timestamp() for text in memory.answered_at.values()]
+    times += filter(None, map(_seconds, memory.answered_at.values()))
     paused = enrollment.task in workspace.pauses.all()
     last = max(times, default=None)
     return TaskNews(url, enrollment, folder, session, memory, last, paused)
+
+
+def _seconds(date: str) -> float | None:
+    """Since 1970; None for a date of the server that cannot be read."""
+    try:
+        found = datetime.fromisoformat(date)
+    except ValueError:
+        return None
+    return (found if found.tzinfo is not None else found.replace(tzinfo=UTC)).timestamp()
 
 
 def notices(news: TaskNews, stuck_hours: float, now: float) -> Iterator[tuple[NoticeKind, Notice]]:
