@@ -270,6 +270,6 @@ def test_after_an_audit_it_goes_on_with_samples(team: Team) -> None:
 def test_samples_that_the_video_does_not_have_change_nothing(team: Team, granularity: str) -> None:
     to_the_end(team)
     before = session_of(team)
-    with pytest.raises(ConfigError, match="fit|pixels"):
+    with pytest.raises(ConfigError, match=r"fit|pixels"):
         extend(team.agent(), team.task, Extension("90%", rounds=1, granularity=granularity))
     assert session_of(team) == before
