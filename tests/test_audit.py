@@ -187,7 +187,7 @@ def test_an_audit_after_a_round_that_asked_for_nothing(
         clip,
         checkpoint,
         method="label-propagation",
-        budgets=(0.4, 0.4, 0.4),
+        budgets=(0.4, 0.1, 0.4),  # round 2 may spend nothing
         granularity="frame,frame,audit:2",
     )
     done = tiny.run(what, tmp_path / "run")

@@ -260,9 +260,9 @@ def advised(team: Team, advice: Advice) -> None:
 
 def test_after_an_audit_it_goes_on_with_samples(team: Team) -> None:
     to_the_end(team, budget="10%,20%", audit=2)
-    done = extend(team.agent(), team.task, Extension("30%", rounds=1))
+    done = extend(team.agent(), team.task, Extension("90%", rounds=1))
     assert done.granularity == "rectangle:16"
-    done = extend(team.agent(), team.task, Extension("40%", rounds=1, granularity="audit:2"))
+    done = extend(team.agent(), team.task, Extension("95%", rounds=1, granularity="audit:2"))
     assert done.granularity == "audit:2"
 
 
