@@ -29,7 +29,7 @@ from hvsa_cvat.cvat.shapes import fill_shape
 from hvsa_cvat.cvat.state import Request as Asked
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
-from hvsa_cvat.errors import ServerError, SessionError
+from hvsa_cvat.errors import HvsaError, ServerError, SessionError
 from hvsa_cvat.ports import SegmentMaps, Shown, silent
 from hvsa_cvat.types import Image, LabelMap, Mask, Sample
 from hvsa_cvat.video.segments import Rectangles, WholeFrames
@@ -555,6 +555,45 @@ def test_an_annotator_who_may_not_be_assigned(place: Place) -> None:
     assert [task.id for task in place.children()] == [request.task]
 
 
+def test_what_an_annotator_did_stays_while_a_request_is_not_saved(place: Place) -> None:
+    """Ann has her job and begins; then the pass ends with an error, as Bob may not be assigned."""
+    roles = place.cvat.world.organizations[1].roles
+    bob = next(u for u in place.cvat.world.users.values() if u.username == "bob")
+
+    def leaves(request: Request) -> None:
+        if request.method == "POST" and request.path == "/api/tasks":
+            roles.pop(bob.id, None)
+
+    place.cvat.after_request = leaves
+    with pytest.raises(ServerError, match="cannot be given to 'bob'"):
+        place.ask()
+    place.cvat.after_request = None
+    (child,) = place.children()
+    job, other = child.jobs
+    assert job.assignee.username == "ann"
+    ann = place.cvat.person("ann")
+    deleted = place.cvat.shapes(job)[0]
+    ann.remove_tag(job, 1)
+    ann.delete(job, deleted["id"])
+    before = place.cvat.shapes(job), dict(job.tags), place.cvat.shapes(other), dict(other.tags)
+    roles[bob.id] = "worker"
+    request = place.ask()
+    after = place.cvat.shapes(job), dict(job.tags), place.cvat.shapes(other), dict(other.tags)
+    assert after == before
+    assert request.task == child.id
+    lost = [part for part in request.parts if part.shape is None]
+    assert [(part.card, part.number) for part in lost] == [(deleted["frame"], deleted["group"])]
+
+
+def test_nobody_has_a_job_where_the_contents_cannot_be_saved(place: Place) -> None:
+    (place.folder / "state").mkdir()
+    (place.folder / "state" / "requests").write_text("a file in place of the folder")
+    with pytest.raises(HvsaError, match="cannot write"):
+        place.ask()
+    (child,) = place.children()
+    assert [job.assignee for job in child.jobs] == [None, None]
+
+
 def test_a_job_that_somebody_was_given_meanwhile_stays_with_them(place: Place) -> None:
     first = place.ask()
     place.forget()
@@ -657,7 +696,7 @@ def test_other_samples_or_masks_than_before_make_the_task_anew(place: Place) -> 
     assert place.ask(others, right=0.1).task == third.task
 
 
-@pytest.mark.parametrize("what", ["class", "shape", "state"])
+@pytest.mark.parametrize("what", ["class", "shape", "tag", "state"])
 def test_a_task_in_which_people_worked_is_never_deleted(place: Place, what: str) -> None:
     first = place.ask()
     place.forget()
@@ -668,6 +707,10 @@ def test_a_task_in_which_people_worked_is_never_deleted(place: Place, what: str)
         bob.relabel(job, next(iter(place.cvat.job(job).shapes)), car)
     elif what == "shape":
         bob.draw(job, {"frame": 2, "label_id": car, "points": [0, 0, 4, 0, 4, 4]})
+    elif what == "tag":
+        bob.remove_tag(job, first.jobs[1].start)
+        # the page saves the state by a request of its own, which may fail
+        place.cvat.job(job).state = "new"
     else:
         bob.finish(job)
     before = place.cvat.shapes(job)
@@ -675,6 +718,21 @@ def test_a_task_in_which_people_worked_is_never_deleted(place: Place, what: str)
         place.ask(annotators=("ann",))
     assert place.cvat.shapes(job) == before
     assert place.ask().task == first.task
+
+
+def test_a_task_whose_tags_are_lost_is_not_taken_for_checked(place: Place) -> None:
+    """The request is asked again after somebody deleted the label of the tag."""
+    first = place.ask()
+    place.cvat.person("ann").finish(first.jobs[0].id)
+    project = place.cvat.project(first.project)
+    label = {"id": place.cvat.label(project, "to check"), "deleted": True}
+    place.cvat.person("admin").call("PATCH", f"projects/{project.id}", {"labels": [label]})
+    place.forget()
+    with pytest.raises(ServerError, match=r"other .* or tags .* and people have worked in it"):
+        place.ask()
+    place.cvat.person("admin").call("DELETE", f"tasks/{first.task}")
+    second = place.ask()
+    assert second.tag == place.cvat.label(project, "to check") != first.tag
 
 
 def test_a_task_with_another_key_is_not_ours(place: Place) -> None:
@@ -848,6 +906,33 @@ def test_any_request_may_fail_once(
         place.cvat.requests.clear()
         place.cvat.faults = {number: fault}
         assert content(place, by_passes(place)) == quiet.content, number
+
+
+def test_a_job_that_somebody_took_before_its_masks_were_made_gets_them(place: Place) -> None:
+    world = place.cvat.snapshot()
+    quiet = undisturbed(place, lambda request: request.path.endswith("/annotations"))
+    place.cvat.restore(world)
+    place.forget()
+    with pytest.raises(ProcessDied), place.cvat.process_dies(quiet.disturbed[0], "before"):
+        place.ask()
+    ann = next(u for u in place.cvat.world.users.values() if u.username == "ann")
+    place.children()[0].jobs[0].assignee = ann
+    assert content(place, place.ask()) == quiet.content
+
+
+def test_a_card_with_masks_is_never_without_a_tag(place: Place) -> None:
+    """Whoever takes a job while it is being made finds no card that looks as if it was checked."""
+    seen = []
+
+    def look(request: Request) -> None:
+        for job in (job for child in place.children() for job in child.jobs):
+            masked = {shape["frame"] for shape in place.cvat.shapes(job)}
+            seen.append(masked - {tag["frame"] for tag in job.tags.values()})
+
+    place.cvat.after_request = look
+    place.ask()
+    assert seen
+    assert set().union(*seen) == set()
 
 
 def test_a_server_that_forgets_shapes_is_named(place: Place) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,93 @@ LAST = "\n".join(["....1111"] * 4 + ["....0000"] * 4)
 def finish_all(asking: Asking) -> None:
     asking.check(0, 1, 2)
     asking.finish()
+
+
+# -- the label of the tag
+
+
+def edit_tag_label(asking: Asking, **edit: Any) -> None:
+    """What the administrator does to the label `to check` of the companion project."""
+    label = {"id": asking.label("to check"), **edit}
+    path = f"projects/{asking.request.project}"
+    asking.person("admin").call("PATCH", path, {"labels": [label]})
+
+
+def add_tag_label(asking: Asking) -> None:
+    """What the next request about a task of the same project does where the label is missing."""
+    path = f"projects/{asking.request.project}"
+    label = {"name": "to check", "type": "tag"}
+    asking.person("admin").call("PATCH", path, {"labels": [label]})
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_a_renamed_label_is_still_that_of_the_tags(asking: Asking, added: bool) -> None:
+    asking.check(2)
+    asking.finish()
+    edit_tag_label(asking, name="to look at")
+    if added:
+        add_tag_label(asking)
+    assert asking.collect() is None, "nobody has looked at the pictures of Ann"
+    asking.finish(asking.jobs[0])
+    answers = asking.collect()
+    assert pictures(answers) == ["\n".join(["........"] * 8), LAST]
+    assert answers is not None
+    assert answers.clicks == {LEFT: Clicks(), RIGHT: Clicks(), LATER: Clicks(0, 1)}
+
+
+@pytest.mark.parametrize("added", [False, True])
+def test_without_the_label_of_the_tag_nothing_is_confirmed(asking: Asking, added: bool) -> None:
+    asking.finish()
+    edit_tag_label(asking, deleted=True)
+    if added:
+        add_tag_label(asking)
+    project, child, parent = asking.request.project, asking.request.task, asking.task.id
+    with pytest.raises(ServerError) as caught:
+        asking.collect(gap_threshold=1.0)
+    assert str(caught.value) == (
+        f"the label 'to check' of project {project} is gone, and CVAT deletes a label's tags with "
+        f"it, so nobody can tell which pictures of task {child} people have checked; delete that "
+        f"task and ask again: hvsa-agent sync --task {parent} --ask-again"
+    )
+
+
+def test_a_label_that_is_deleted_while_a_job_is_read_confirms_nothing(asking: Asking) -> None:
+    asking.finish()
+
+    def delete(request: Request) -> None:
+        # before the annotations of Bob, after everything about Ann
+        if request.path == f"/api/jobs/{asking.jobs[1]}/annotations":
+            asking.cvat.before_request = None
+            edit_tag_label(asking, deleted=True)
+
+    asking.cvat.before_request = delete
+    with pytest.raises(ServerError, match="the label 'to check' of project"):
+        asking.collect(gap_threshold=1.0)
+
+
+def test_a_request_that_does_not_know_the_label_finds_it_by_its_name(asking: Asking) -> None:
+    asking.request = replace(asking.request, tag=None)
+    asking.check(2)
+    asking.finish()
+    edit_tag_label(asking, name="to look at")
+    with pytest.raises(ServerError, match="if it was renamed, name it 'to check' again; else"):
+        asking.collect()
+    label = {"id": asking.label("to look at"), "name": "to check"}
+    path = f"projects/{asking.request.project}"
+    asking.person("admin").call("PATCH", path, {"labels": [label]})
+    assert pictures(answered(asking)) == ["\n".join(["........"] * 8), LAST]
+
+
+def test_what_was_collected_outlives_the_label(asking: Asking) -> None:
+    finish_all(asking)
+    asking.collect()
+    asking.relabel(2, ROAD, "car")
+    edit_tag_label(asking, deleted=True)
+    said = len(asking.log)
+    assert [asking.revised(), asking.revised()] == [None, None]
+    assert asking.log[said:] == [
+        f"task {asking.request.task} has lost its red tags; what was collected of it holds"
+    ]
 
 
 # -- when

@@ -151,6 +151,23 @@ def test_removed_masks_and_tags_are_back_when_the_job_is(asking: Asking) -> None
     assert rows == [*["00011111"] * 4, *["00000000"] * 4]
 
 
+def test_a_tag_that_is_still_there_gets_no_second_one(asking: Asking) -> None:
+    ann, _ = asking.jobs
+    before = masks_of(asking, ann)
+    asking.worker(ann).delete(ann, asking.mask(0, CAR))
+    asking.check(1, 2)
+    asking.finish()
+    assert asking.collect() is None
+    assert masks_of(asking, ann) == before
+    assert [tag["frame"] for tag in asking.cvat.job(ann).tags.values()] == [0]
+    asking.check(0)
+    asking.finish(ann)
+    answers = asking.collect()
+    assert answers is not None
+    rows = picture(answers.annotations[0].label_map).split()
+    assert rows == [*["00011111"] * 4, *["00000000"] * 4]
+
+
 def masks_of(asking: Asking, job: int) -> list[tuple[int, int, list[float]]]:
     ours = [s for s in asking.cvat.shapes(job) if s["group"]]
     return sorted((s["frame"], s["group"], s["points"]) for s in ours)

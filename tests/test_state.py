@@ -1,6 +1,7 @@
 import json
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def request_of(key: str, task: int) -> Request:
     whole = Card(Sample(5, 0), 0, 0, 90, 120, factor=1, suggests=False)
     parts = (Part(1, 0, 2, shape=77), Part(2, 0, 0))
     jobs = (ChildJob(9, 0, 0, "ann", 4.5), ChildJob(10, 1, 1, None, 20.0))
-    return Request(key, 2, task, (region, whole), parts, jobs)
+    return Request(key, 2, task, (region, whole), parts, jobs, tag=31)
 
 
 def test_a_request_of_version_0_1_has_no_cards() -> None:
@@ -39,6 +40,13 @@ def test_a_request_of_version_0_1_has_no_cards() -> None:
     del content["cards"], content["parts"]
     read = Request.from_json(content)
     assert (read.cards, read.parts, read.jobs) == ((), (), request_of("k", 7).jobs)
+
+
+def test_a_request_may_not_know_the_label_of_the_tag() -> None:
+    """An older version saved it so."""
+    content = request_of("k", 7).to_json()
+    del content["tag"]
+    assert Request.from_json(content) == replace(request_of("k", 7), tag=None)
 
 
 def test_facts_about_the_task(state: State) -> None:

@@ -7,6 +7,11 @@ from dataclasses import dataclass
 
 from hvsa_cvat.cvat.request.guide import tag_name
 from hvsa_cvat.cvat.shapes import Json
+from hvsa_cvat.errors import ServerError
+
+
+class TagLost(ServerError):
+    """The label of the tag is gone from a child task: nobody can tell which cards were checked."""
 
 
 @dataclass(frozen=True)
@@ -17,20 +22,29 @@ class ChildLabels:
     """Label id -> class index of the parent task."""
     names: dict[int, str]
     """Label id -> name, of all labels."""
-    tag: int | None
-    """The label of the tag that a card has until somebody has checked it; None where somebody has
-    deleted it."""
+    tag: int
+    """The label of the tag that a card has until somebody has checked it."""
 
     @classmethod
-    def of(cls, labels: Iterable[Json], names: Sequence[str]) -> ChildLabels:
-        """`labels` are the server's, `names` the classes of the parent task."""
-        rows = [label for label in labels if not label.get("has_parent")]
+    def of(
+        cls, labels: Iterable[Json], names: Sequence[str], tag: int | None
+    ) -> ChildLabels | None:
+        """None where the label of the tag is gone.
+
+        `labels` are the server's, `names` the classes of the parent task. `tag` is that of the
+        request: a label that people rename keeps its id, and its tags mean what they meant.
+        """
+        rows = {label["id"]: label for label in labels if not label.get("has_parent")}
         index = {name: i for i, name in enumerate(names)}
-        wanted = tag_name(names)
+        if tag is None:
+            wanted = tag_name(names)
+            tag = next((number for number, row in rows.items() if row["name"] == wanted), None)
+        if tag is None or tag not in rows:
+            return None
         return cls(
-            {row["id"]: index[row["name"]] for row in rows if row["name"] in index},
-            {row["id"]: row["name"] for row in rows},
-            next((row["id"] for row in rows if row["name"] == wanted), None),
+            {number: index[row["name"]] for number, row in rows.items() if row["name"] in index},
+            {number: row["name"] for number, row in rows.items()},
+            tag,
         )
 
     def name(self, label_id: int) -> str:

@@ -6,6 +6,7 @@ is compared later.
 
 from __future__ import annotations
 
+from hvsa_cvat.cvat.answers.child_labels import TagLost
 from hvsa_cvat.cvat.answers.finished import CollectPolicy, assignee_of
 from hvsa_cvat.cvat.answers.merge import digest_of, merge
 from hvsa_cvat.cvat.answers.read_request import ReadJob, RequestReader, name_jobs
@@ -21,8 +22,8 @@ def collect(connection: TaskConnection, request: Request, policy: CollectPolicy)
     """The answers once all jobs of the request are finished, else None.
 
     A finished job with gaps goes back to its annotator, once: with an issue on each frame that has
-    gaps, and in the state `rejected`. `ServerError` where somebody has deleted the jobs, and where
-    version 0.1 made the request.
+    gaps, and in the state `rejected`. `ServerError` where somebody has deleted the jobs or the
+    label of the tag, and where version 0.1 made the request.
     """
     if not request.cards:
         raise ServerError(_asked_by_old_version(connection, request))
@@ -52,7 +53,8 @@ def revised(connection: TaskConnection, request: Request, policy: CollectPolicy)
     """The answers as they are now, if people have changed them after they were collected.
 
     Once changed they are given at every call, because only the caller knows which ones it has kept.
-    None while a job is at work again, and where jobs are deleted: what was collected still holds.
+    None while a job is at work again, and where jobs or the label of the tag are deleted: what was
+    collected still holds.
     """
     requests = connection.state.requests
     collected = requests.collected(request.task)
@@ -60,13 +62,16 @@ def revised(connection: TaskConnection, request: Request, policy: CollectPolicy)
         return None
     reader = RequestReader(connection, request, policy)
     rows = reader.rows()
-    if not _all_finished(connection, request, reader, rows):
-        return None
-    if not collected.revised and all(reader.was_read(row) for row in rows.values()):
-        return None
-    found = [reader.read(job, rows[job.id]) for job in request.jobs]
+    news = _obstacle(request, reader, rows)
+    found: list[ReadJob | None] = []
+    if news is None and (collected.revised or not all(map(reader.was_read, rows.values()))):
+        try:
+            found = [reader.read(job, rows[job.id]) for job in request.jobs]
+        except TagLost:
+            news = f"task {request.task} has lost its red tags; what was collected of it holds"
+    _tell_once(connection, request, news)
     complete = [read for read in found if read is not None]
-    if len(complete) < len(found):
+    if len(complete) < len(request.jobs):
         return None
     answers = merge([read.answers for read in complete])
     digest = digest_of(answers)
@@ -105,7 +110,7 @@ def _take_or_send_back(
     if not reader.was_read(read.row):
         reader.log_reading(read)
     if read.answers.gaps and not was_sent_back(connection.state, row):
-        if send_back(connection, read.row, reader.cards(job), read.answers, reader.labels):
+        if send_back(connection, read.row, reader.cards(job), read.answers, reader.labels()):
             who = assignee_of(row) or "its annotator"
             reader.log(job.id, f"goes back to {who} because of the gaps; it goes back only once")
         return None
@@ -113,21 +118,21 @@ def _take_or_send_back(
     return read
 
 
-def _all_finished(
-    connection: TaskConnection, request: Request, reader: RequestReader, rows: dict[int, Json]
-) -> bool:
-    """Whether all jobs are there and finished; the log is told when that changes."""
+def _obstacle(request: Request, reader: RequestReader, rows: dict[int, Json]) -> str | None:
+    """Why the jobs cannot be read now; None where all are there and finished."""
     at_work = [job for job, row in rows.items() if not reader.is_finished(row)]
     if len(rows) < len(request.jobs):
-        news = f"task {request.task} has lost jobs; what was collected of them holds"
-    elif at_work:
+        return f"task {request.task} has lost jobs; what was collected of them holds"
+    if at_work:
         jobs = name_jobs(at_work)
-        news = f"{jobs}: at work again; what was collected holds until that is finished"
-    else:
-        news = None
+        return f"{jobs}: at work again; what was collected holds until that is finished"
+    return None
+
+
+def _tell_once(connection: TaskConnection, request: Request, news: str | None) -> None:
+    """Tell the log when something is new."""
     requests = connection.state.requests
     if news != requests.told(request.task):
         requests.set_told(request.task, news)
         if news:
             connection.log(news)
-    return news is None

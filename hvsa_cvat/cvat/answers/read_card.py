@@ -53,7 +53,8 @@ class CardAnswer:
     clicks: Clicks
     kind: AnswerKind
     said: bool
-    """Whether somebody removed the tag or changed anything."""
+    """Whether somebody removed the tag, relabelled a mask or painted. A deletion alone does not
+    count."""
     checked: bool
     """Whether the tag is gone."""
     uncovered: float

@@ -46,8 +46,10 @@ class JobAnswers:
     gaps: tuple[Gap, ...]
     lost: tuple[Part, ...]
     """Parts whose masks are gone, and whose pixels have no class."""
+    checked: frozenset[int]
+    """The cards, by their frames of the child task, whose tags are gone."""
     is_empty: bool
-    """Whether no tag was removed and nothing changed."""
+    """Whether no tag was removed, and nothing relabelled or painted."""
     remarks: tuple[Remark, ...]
     """What was left out, or decided, and why."""
 
@@ -97,6 +99,7 @@ def read_answers(
             if one.gap is not None and one.uncovered > gap_threshold
         ),
         tuple(part for one in read.values() for part in one.lost),
+        checked=frozenset(number for number, one in read.items() if one.checked),
         is_empty=not any(one.said for one in read.values()),
         remarks=tuple(remarks),
     )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
-from hvsa_cvat.cvat.answers.child_labels import ChildLabels
+from hvsa_cvat.cvat.answers.child_labels import ChildLabels, TagLost
 from hvsa_cvat.cvat.answers.finished import (
     CollectPolicy,
     assignee_of,
@@ -21,6 +20,7 @@ from hvsa_cvat.cvat.answers.send_back import percent, was_sent_back
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.request.guide import tag_name
 from hvsa_cvat.cvat.state import ChildJob, Reading, Request
 from hvsa_cvat.errors import ServerError
 
@@ -53,15 +53,22 @@ class RequestReader:
         return is_finished(row, self._policy)
 
     def read(self, job: ChildJob, row: Json) -> ReadJob | None:
-        """A finished job; None if it is at work again or does not stop changing."""
+        """A finished job; None if it is at work again or does not stop changing.
+
+        `TagLost` where the label of the tag is deleted.
+        """
         try:
             found = read_unchanged(self._connection.client, row, self._policy, self._annotations)
+            # after the annotations: where the label is deleted in between, its tags were still read
+            labels = self.labels()
         except NotFound as error:
             raise self.deleted([job.id]) from error
         if found is None:
             return None
         row, annotations = found
-        return ReadJob(row, self._read(self.cards(job), annotations))
+        size, threshold = self._connection.task.size, self._policy.gap_threshold
+        answers = read_answers(self.cards(job), annotations, labels, size, threshold)
+        return ReadJob(row, answers)
 
     def cards(self, job: ChildJob) -> list[AskedCard]:
         """The cards of a job as they were asked."""
@@ -75,10 +82,6 @@ class RequestReader:
             )
             for number in range(job.start, job.stop + 1)
         ]
-
-    def _read(self, cards: Sequence[AskedCard], annotations: Json) -> JobAnswers:
-        size, threshold = self._connection.task.size, self._policy.gap_threshold
-        return read_answers(cards, annotations, self.labels, size, threshold)
 
     def was_read(self, row: Json) -> bool:
         """Whether the job has been read as it is now."""
@@ -118,15 +121,29 @@ class RequestReader:
             f"gone from the server; ask again: hvsa-agent sync --task {task} --ask-again"
         )
 
+    def labels(self) -> ChildLabels:
+        """The labels of the child task as they are now; `TagLost` without that of the tag."""
+        request, task = self._request, self._connection.task
+        rows = self._connection.client.rows("labels", task_id=request.task)
+        labels = ChildLabels.of(rows, task.labels.names, request.tag)
+        if labels is None:
+            raise self._tag_lost()
+        return labels
+
+    def _tag_lost(self) -> TagLost:
+        request, task = self._request, self._connection.task
+        name = tag_name(task.labels.names)
+        mend = f"if it was renamed, name it {name!r} again; else " if request.tag is None else ""
+        return TagLost(
+            f"the label {name!r} of project {request.project} is gone, and CVAT deletes a label's "
+            f"tags with it, so nobody can tell which pictures of task {request.task} people have "
+            f"checked; {mend}delete that task and ask again: hvsa-agent sync --task {task.id} "
+            "--ask-again"
+        )
+
     def _annotations(self, row: Json) -> Json:
         annotations: Json = self._connection.client.get(f"jobs/{row['id']}/annotations")
         return annotations
-
-    @cached_property
-    def labels(self) -> ChildLabels:
-        """The labels of the child task."""
-        labels = self._connection.client.rows("labels", task_id=self._request.task)
-        return ChildLabels.of(labels, self._connection.task.labels.names)
 
 
 def name_jobs(jobs: Sequence[int]) -> str:

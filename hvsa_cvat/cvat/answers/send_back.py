@@ -18,7 +18,7 @@ from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.make_masks import tag_of
 from hvsa_cvat.cvat.request.parts import part_shapes
-from hvsa_cvat.cvat.state import Part, Reading, State
+from hvsa_cvat.cvat.state import Reading, State
 
 _MARK = "HVSA: "
 
@@ -38,13 +38,13 @@ def send_back(
     """Make an issue on each picture with a gap and set the state of the job, `row`, to `rejected`.
 
     Masks that the annotator has removed, and that nothing replaces, are put back, and the tags of
-    their pictures. False where the job is not completed any more.
+    their pictures where these are gone. False where the job is not completed any more.
     """
     job, client = row["id"], connection.client
     for frame, box, message in _messages(answers):
         body = {"job": job, "frame": frame, "position": list(box), "message": message}
         client.create("issues", body, partial(_find_issue, client, job, frame))
-    _put_back(connection, job, cards, answers.lost, labels)
+    _put_back(connection, job, cards, answers, labels)
     row = client.get(f"jobs/{job}")
     if row["state"] != "completed":
         return False
@@ -78,18 +78,19 @@ def _put_back(
     connection: TaskConnection,
     job: int,
     cards: Sequence[AskedCard],
-    lost: Sequence[Part],
+    answers: JobAnswers,
     labels: ChildLabels,
 ) -> None:
     """Safe to repeat: the reading before it finds masks that were put back by their groups."""
     ids = labels.ids()
     shapes: list[Json] = []
     for asked in cards:
-        mine = {p.number: p for p in lost if p.card == asked.number and p.label in ids}
+        mine = {p.number: p for p in answers.lost if p.card == asked.number and p.label in ids}
         shapes += part_shapes(asked.card, asked.content, mine, ids)
-    if not shapes or labels.tag is None:
+    if not shapes:
         return
-    pictures = sorted({shape["frame"] for shape in shapes})
+    # a second tag would look like the first: people click one away, and the picture has one still
+    pictures = sorted({shape["frame"] for shape in shapes} & answers.checked)
     tags = [tag_of(frame, labels.tag) for frame in pictures]
     content = {"version": 0, "shapes": shapes, "tags": tags, "tracks": []}
     connection.client.send("PATCH", f"jobs/{job}/annotations", content, action="create")

@@ -48,10 +48,11 @@ def ask(
     shapes: dict[int, int] = {}
     for job in jobs:
         shapes |= make_masks(connection, wanted, job)
-    assigned = assign_jobs(connection, wanted, jobs, people)
+    # before anybody has a job: where the disk is full, nobody works in vain
     state.requests.save_contents(question.key, (one.array for one in plan.contents))
-    parts = tuple(replace(part, shape=shapes[part.number]) for part in plan.parts)
-    request = Request(question.key, project.id, number, plan.cards, parts, assigned)
+    assigned = assign_jobs(connection, wanted, jobs, people)
+    parts = tuple(replace(part, shape=shapes.get(part.number)) for part in plan.parts)
+    request = Request(question.key, project.id, number, plan.cards, parts, assigned, project.tag)
     state.requests.save(request)
     _tell(connection, request)
     return request

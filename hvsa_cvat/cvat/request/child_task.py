@@ -43,7 +43,7 @@ def describe_child(task: WatchedTask, key: str, plan: Plan, project: CompanionPr
     for part in plan.parts:
         labels[part.card].append(part.label)
     files = tuple(
-        _file_name(task, card, _digest(card, content, shown))
+        _file_name(task, card, _digest(card, content, shown, project.tag))
         for card, content, shown in zip(plan.cards, plan.contents, labels, strict=True)
     )
     return ChildTask(key, name, project, plan, files)
@@ -56,9 +56,13 @@ def _file_name(task: WatchedTask, card: Card, digest: str) -> str:
     return f"p{task.id}_f{number:06d}_{place}_{digest}.png"
 
 
-def _digest(card: Card, content: Packed, labels: Sequence[int]) -> str:
+def _digest(card: Card, content: Packed, labels: Sequence[int], tag: int) -> str:
     """Differs between cards that show something else: a session that began anew uses the keys of
-    the one before, and may ask for other samples."""
-    digest = hashlib.sha256(repr((card, labels)).encode())
+    the one before, and may ask for other samples.
+
+    It differs, too, where the label of the tag is another one: if somebody deleted the old one, the
+    tags of an older child task are gone, and its cards would look as if people had checked them.
+    """
+    digest = hashlib.sha256(repr((card, labels, tag)).encode())
     digest.update(content.array.tobytes())
     return digest.hexdigest()[:8]

@@ -94,8 +94,8 @@ def _remove(
         client.change("DELETE", f"tasks/{task}")
     elif needed:
         raise ServerError(
-            f"task {task} is the child task of {wanted.key}, but has other frames, jobs or "
-            "samples than are asked for now, and people have worked in it; set the annotators as "
+            f"task {task} is the child task of {wanted.key}, but has other frames, jobs, samples "
+            "or tags than are asked for now, and people have worked in it; set the annotators as "
             "they were, or delete it in CVAT"
         )
 
@@ -119,6 +119,7 @@ def _is_untouched(client: CvatClient, wanted: ChildTask, jobs: Sequence[Json]) -
     for job in jobs:
         if job["type"] != "annotation" or job["state"] != "new":
             return False
-        if not is_untouched(client.get(f"jobs/{job['id']}/annotations"), wanted.project.tag):
+        content = client.get(f"jobs/{job['id']}/annotations")
+        if not is_untouched(content, job, wanted.project.tag):
             return False
     return True

@@ -19,13 +19,19 @@ _BATCH = 200
 
 
 def make_masks(connection: TaskConnection, wanted: ChildTask, job: Json) -> dict[int, int]:
-    """Make the masks and tags that a job lacks; number of a part -> id of its shape."""
-    frames = range(job["start_frame"], job["stop_frame"] + 1)
+    """Make the masks and tags that a job lacks; number of a part -> id of its shape.
+
+    In a job that people have begun nothing is made, because what it lacks they have removed: the
+    parts of the masks that they deleted are missing in what is returned.
+    """
+    frames = _frames(job)
     parts = [part for part in wanted.plan.parts if part.card in frames]
     path = f"jobs/{job['id']}/annotations"
+    found = connection.client.get(path)
+    if _is_begun(job, found):
+        return match_masks(parts, found["shapes"])
     doubt: Uncertain | None = None
     for _ in range(_ATTEMPTS):
-        found = connection.client.get(path)
         present = match_masks(parts, found["shapes"])
         tagged = {tag["frame"] for tag in found["tags"] if tag["label_id"] == wanted.project.tag}
         lacking = [part for part in parts if part.number not in present]
@@ -33,11 +39,13 @@ def make_masks(connection: TaskConnection, wanted: ChildTask, job: Json) -> dict
         if not lacking and not untagged:
             return present
         try:
-            _create(connection, path, _shapes(wanted, lacking), "shapes")
+            # tags first: a card with masks and without its tag would look as if it was checked
             _create(connection, path, [tag_of(f, wanted.project.tag) for f in untagged], "tags")
+            _create(connection, path, _shapes(wanted, lacking), "shapes")
         except Uncertain as error:
             connection.log(f"{error}; looking whether it was")
             doubt = error
+        found = connection.client.get(path)
     raise doubt or ServerError(
         f"{connection.client.address.url} does not keep the masks of job {job['id']}; check the "
         "server's version with `hvsa-agent doctor`"
@@ -64,13 +72,35 @@ def tag_of(frame: int, label: int) -> Json:
     return {"frame": frame, "label_id": label, "source": "auto", "group": 0, "attributes": []}
 
 
-def is_untouched(content: Json, tag: int) -> bool:
-    """Whether the annotations of a job are only what we make."""
+def is_untouched(content: Json, job: Json, tag: int) -> bool:
+    """Whether the annotations of a job are only what we make: nothing yet, or a tag on each card
+    and masks."""
+    if _is_empty(content):
+        return True
     return (
         not content["tracks"]
         and all(one["label_id"] == tag for one in content["tags"])
+        and sorted(one["frame"] for one in content["tags"]) == list(_frames(job))
         and all(s["type"] == "mask" and s.get("source") == "auto" for s in content["shapes"])
     )
+
+
+def _is_begun(job: Json, content: Json) -> bool:
+    """Whether people may have worked in a job.
+
+    We give jobs to people when all masks are made. Somebody can take a job before, but then nothing
+    lies in it.
+    """
+    taken = job["assignee"] is not None and not _is_empty(content)
+    return taken or job["state"] != "new"
+
+
+def _is_empty(content: Json) -> bool:
+    return not (content["shapes"] or content["tags"] or content["tracks"])
+
+
+def _frames(job: Json) -> range:
+    return range(job["start_frame"], job["stop_frame"] + 1)
 
 
 def _shapes(wanted: ChildTask, parts: Sequence[Part]) -> list[Json]:

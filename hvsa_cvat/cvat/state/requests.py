@@ -29,7 +29,7 @@ class Card:
     """A frame of the child task: a frame of the video, or an enlarged part of one."""
 
     sample: Sample
-    """The card asks for this sample, or for one connected part of it."""
+    """What the card asks for."""
     top: int
     """Of the part of the frame that is shown, in pixels of the frame; `left` likewise."""
     left: int
@@ -66,7 +66,8 @@ class Part:
     label: int
     """Class index."""
     shape: int | None = None
-    """The id that the server gave the shape."""
+    """The id that the server gave the shape; None where people deleted it before the request was
+    saved."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,9 @@ class Request:
     another form."""
     parts: tuple[Part, ...]
     jobs: tuple[ChildJob, ...]
+    tag: int | None = None
+    """The label of the tag that a card has until somebody has checked it; None in a request that an
+    older version saved."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -120,6 +124,7 @@ class Request:
             ),
             parts=tuple(Part(**part) for part in data.get("parts", ())),
             jobs=tuple(ChildJob(**job) for job in data["jobs"]),
+            tag=data.get("tag"),
         )
 
 
