@@ -205,6 +205,7 @@ def test_a_task_is_paused_and_resumed_on_its_pages(browser: TestClient) -> None:
     assert post(browser, f"/tasks/{WAITING}/pause") == 303
     text = page(browser, f"/tasks/{WAITING}")
     assert ">paused</span>" in text
+    assert f"<code>hvsa-agent resume {WAITING}</code>" in text
     assert f'href="/tasks/{WAITING}/resume"' in text
     assert "dashboard, from testclient" in text
     assert "paused already" in page(browser, f"/tasks/{WAITING}/pause")
@@ -234,12 +235,22 @@ def test_extending_checks_what_it_can_at_once(browser: TestClient) -> None:
     path = f"/tasks/{DONE}/extend"
     for wrong in (
         {"budget": "much", "rounds": "1"},
+        {"budget": "60%", "rounds": "1"},  # both rounds were given as much
         {"budget": "90%", "rounds": "0"},
         {"budget": "90%", "rounds": "1", "granularity": "crumbs"},
     ):
         assert post(browser, path, **wrong) == 400
     assert post(browser, path, budget="90%", rounds="2", granularity="frame") == 303
     assert "asked the agent to extend this task" in page(browser, f"/tasks/{DONE}")
+
+
+def test_what_was_asked_of_the_agent_is_told_without_what_was_not_given(
+    browser: TestClient,
+) -> None:
+    assert post(browser, f"/tasks/{DONE}/extend", budget="90%", rounds="1") == 303
+    assert post(browser, f"/tasks/{WAITING}/withdraw", masks="remove") == 303
+    assert "to: extend, budget: 90%, rounds: 1</td>" in page(browser, f"/tasks/{DONE}")
+    assert "to: withdraw, keep masks: no</td>" in page(browser, f"/tasks/{WAITING}")
 
 
 def test_a_form_of_another_page_changes_nothing(browser: TestClient) -> None:

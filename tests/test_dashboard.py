@@ -189,6 +189,10 @@ def test_what_was_asked_for_opens_in_the_job_that_asked(
             assert link in review
 
 
+def test_one_stopped_task_needs_a_person(browser: TestClient) -> None:
+    assert ">needs a person<" in page(browser, "/")
+
+
 def test_pictures_show_what_the_files_hold(browser: TestClient, filled: Filled) -> None:
     run = run_of(filled, DONE)
     masks = browser.get(f"/tasks/{DONE}/pictures/2/1/masks")

@@ -152,6 +152,16 @@ def test_layers_lie_over_the_frame(browser: Browser, address: str) -> None:
         expect(page.locator("img.layer:visible")).to_have_count(0)
 
 
+def test_what_each_round_asked_for_has_a_line_of_its_own(browser: Browser, address: str) -> None:
+    with tab(browser) as page:
+        page.goto(f"{address}/tasks/{DONE}/review?all=1")
+        settled(page)
+        lines = [text for text in page.locator(".card p").all_inner_texts() if "round 2" in text]
+        assert lines
+        for text in lines:
+            assert all(line.count("asked for") <= 1 for line in text.splitlines())
+
+
 def test_the_list_is_used_by_keyboard_alone(browser: Browser, address: str) -> None:
     with tab(browser) as page:
         page.goto(address)

@@ -54,10 +54,15 @@ def test_the_report_tells_what_the_session_has(filled: Filled) -> None:
 
 
 def test_a_round_that_people_are_asked_in_now_is_there_without_masks(filled: Filled) -> None:
-    report = live_report(WAITING, run_of(filled, WAITING))
+    run = run_of(filled, WAITING)
+    report = live_report(WAITING, run)
     assert [r.finished for r in report.rounds] == [True, True, False]
     assert report.rounds[-1].chosen.any()
-    assert any("People are asked for" in note for note in report.notes)
+    (asked,) = [note for note in report.notes if "People are asked for" in note]
+    request = run.request_of(2)
+    assert request is not None
+    # the same as for each job, which may show masks already
+    assert f"about {sum(job.expected_minutes for job in request.jobs):.0f} min" in asked
 
 
 @pytest.mark.parametrize("task", [DONE, WAITING, FRESH, FAILED])

@@ -63,6 +63,9 @@ def test_the_log_of_a_finished_task(filled: Filled) -> None:
     assert {one.job for one in answered} == set(jobs)
     assert all(one.who == jobs[one.job or 0].assignee for one in answered)
     assert {one.round for one in answered} == {1, 2}
+    # what a job should take is not what it took
+    assert all("expected minutes: " in one.text for one in answered)
+    assert "annotators=ann,bob" in entries[0].text
 
 
 def test_a_task_that_stopped_says_why_once(filled: Filled) -> None:

@@ -104,14 +104,17 @@ def act(what: str, site: Site, request: Request, form: dict[str, str], sender: s
     """Do it, or ask the agent to; the path of the page to go to afterwards."""
     if not site.may_act:
         raise ConfigError(f"this dashboard changes nothing; {_HOW}")
-    task = site.tasks.one(request.path_params["task"]).number
+    enrolled = site.tasks.one(request.path_params["task"])
+    task = enrolled.number
     who = f"dashboard, from {sender}"
     if what == "pause":
         site.workspace().pauses.pause(task, who)
     elif what == "resume":
         site.workspace().pauses.resume(task, who)
     elif what == "extend":
-        site.workspace().wishes.add(task, WishKind.EXTEND, _asked_extension(form), who)
+        asked = _asked_extension(form)
+        _check_total(asked, _run(enrolled))
+        site.workspace().wishes.add(task, WishKind.EXTEND, asked, who)
     else:
         arguments = {"keep_masks": form.get("masks") == "keep"}
         site.workspace().wishes.add(task, WishKind.WITHDRAW, arguments, who)
@@ -129,3 +132,12 @@ def _asked_extension(form: dict[str, str]) -> dict[str, Any]:
     if granularity is not None:
         granularity_by_round(granularity, number)
     return {"budget": budget, "rounds": number, "granularity": granularity}
+
+
+def _check_total(asked: dict[str, Any], run: Run | None) -> None:
+    spent = _extension(run)["spent_percent"]
+    if 100 * parse_budgets(asked["budget"], asked["rounds"])[-1] <= spent:
+        raise ConfigError(
+            f"budget {asked['budget']!r} is the new total, and this task has been given or has "
+            f"spent {spent:.3g} % of the clicks of annotating every frame; name a larger total"
+        )

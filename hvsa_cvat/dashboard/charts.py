@@ -13,7 +13,7 @@ from hvsa_cvat.dashboard.runs import Run
 WIDTH, HEIGHT = 640, 280
 """Of the curve, in units of the SVG."""
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 32, 26, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 32, 34, 40
 _BARS = 240
 """At most as many bars in a row of the strip; a long video gets one for several frames."""
 

@@ -9,7 +9,6 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.annotation.effort import PUBLISHED
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.dashboard import pictures
 from hvsa_cvat.dashboard.asked import asked_pixels
@@ -73,9 +72,11 @@ def _notes(run: Run) -> Iterator[str]:
         yield f"All {session.rounds_total} rounds are done."
     else:
         yield f"Round {current.number} of {session.rounds_total}; next: {current.phase}."
-    if current.expected_clicks is not None and current.clicks is None:
+    request = run.request_of(current.number)
+    if request is not None and current.clicks is None:
         samples = len(current.queried)
-        minutes = PUBLISHED.minutes(samples, current.expected_clicks)
+        # by what the pictures show already, as on the page of the task
+        minutes = sum(job.expected_minutes for job in request.jobs)
         yield f"People are asked for {plural(samples, 'sample')} now, about {minutes:.0f} min."
     selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
     if selection is not None and selection.basis is not None:

@@ -164,7 +164,8 @@ def with_enrollment(summary: TaskSummary, enrolled: EnrolledTask) -> TaskSummary
         state = State.STOPPED
     elif enrolled.owner is not None and state is State.AGENT:
         state = State.WORKING
-    return replace(summary, error=error, owner=enrolled.owner, state=state)
+    command = f"hvsa-agent resume {enrolled.number}" if enrolled.paused else summary.next_command
+    return replace(summary, error=error, owner=enrolled.owner, state=state, next_command=command)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ class Entry:
     @property
     def text(self) -> str:
         """The details, for people."""
-        pairs = (self.detail or {}).items()
+        pairs = [(name, one) for name, one in (self.detail or {}).items() if one is not None]
         return ", ".join(f"{name.replace('_', ' ')}: {_shown(one)}" for name, one in pairs)
 
     def to_json(self) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def _of_jobs(run: Run, key: str) -> Iterator[Entry]:
     numbers = {one.request: one.number for one in run.session.rounds if one.request is not None}
     for request in memory.requests:
         for job in request.jobs:
-            detail = {"child_task": request.task, "minutes": round(job.expected_minutes)}
+            detail = {"child_task": request.task, "expected_minutes": round(job.expected_minutes)}
             for what, dates in (
                 (Event.SENT_BACK, memory.sent_back_at),
                 (Event.ANSWERED, memory.answered_at),
@@ -150,4 +150,8 @@ FORMS: Mapping[str, Callable[[Sequence[Entry]], str]] = {"csv": _as_csv, "json":
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(f"{name}={_shown(one)}" for name, one in value.items()) or "default"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ",".join(map(_shown, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
