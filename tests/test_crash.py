@@ -168,6 +168,7 @@ def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
         assert not list(tmp_path.glob(".flow*"))
 
 
+@pytest.mark.slow
 def test_killed_while_carried_labels_lie_in_the_folder(
     clip: tiny.Clip, checkpoint: Path, tmp_path: Path
 ) -> None:

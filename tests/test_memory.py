@@ -261,6 +261,7 @@ def test_this_machine(tmp_path: Path) -> None:
     assert this_machine(tmp_path / "not/yet", torch.device("cpu")).disk > 0
 
 
+@pytest.mark.slow
 def test_a_run_stays_below_what_was_told() -> None:
     program = [sys.executable, "-m", "benchmarks.memory", "--frames", "8", "--steps", "2"]
     sizes = ["--frame-size", "360x640", "--size", "128x224", "--device", "cpu"]

@@ -81,6 +81,7 @@ def test_ascii_is_enough_for_a_run_and_its_report(
     assert "küche" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("setting", [OLD])
 def test_arguments_beyond_ascii_are_understood(
     setting: dict[str, str], clip: tiny.Clip, checkpoint: Path, tmp_path: Path

@@ -101,6 +101,7 @@ def test_a_run_is_kept_and_not_repeated(clips: Path, tmp_path: Path) -> None:
     assert written.endswith("after\n")
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_the_others_are_kept(clips: Path, tmp_path: Path) -> None:
     text = clips.read_text()
     clips.write_text(text + text.replace("stripes", "broken").replace("48x64", "nonsense"))
