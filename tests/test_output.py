@@ -104,7 +104,14 @@ def test_arguments_beyond_ascii_are_understood(
 
 
 @needs_full
-@pytest.mark.parametrize("command", [("--help",), ("status",), ("doctor",)])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--help",),
+        pytest.param(("status",), marks=pytest.mark.slow),
+        pytest.param(("doctor",), marks=pytest.mark.slow),
+    ],
+)
 def test_a_full_device_is_one_line(
     command: tuple[str, ...], server: StandIn, tmp_path: Path
 ) -> None:
