@@ -177,9 +177,10 @@ def test_a_newer_drawing_lies_over_an_older_one_and_over_what_was_relabelled() -
     page.paint(1, box(0, 0, 2, 2))
     page.relabel(101, 2)
     page.check()
-    page.expect("""
+    answer = page.expect("""
         11331111 11331111 33331111 33331111 22221111 22222222 22222222 ........
     """)
+    assert answer.kind is AnswerKind.CORRECTED
 
 
 def test_a_deletion_that_was_undone_is_the_same_mask() -> None:
@@ -204,7 +205,9 @@ def test_a_copy_is_a_drawing() -> None:
     page = Page()
     copy = {**page.shapes[101], "id": 150, "source": "manual", "label_id": 3}
     page.shapes[150] = copy
-    page.expect("3333.... " * 5 + NOTHING[: 3 * 9])
+    answer = page.expect("3333.... " * 5 + NOTHING[: 3 * 9])
+    assert answer.said
+    assert not answer.checked
 
 
 def test_what_lies_outside_the_sample_does_not_count() -> None:

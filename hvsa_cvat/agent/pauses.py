@@ -11,7 +11,7 @@ from hvsa_cvat.agent.events import Event, Events
 from hvsa_cvat.database import Database
 from hvsa_cvat.errors import ConfigError
 
-_tasks, _pauses = tables.tasks, tables.pauses
+_pauses = tables.pauses
 
 
 class Pauses:
@@ -35,7 +35,7 @@ class Pauses:
     def pause(self, task: int, who: str | None = None) -> None:
         """`ConfigError` for a task that is not enrolled, or is paused already."""
         with self._database.transaction() as connection:
-            key = self._enrollment(connection, task)
+            key = tables.enrollment_key(connection, self._server, task)
             if self._is_paused(connection, task):
                 raise ConfigError(f"task {task} is paused already; hvsa-agent resume {task}")
             row = {"server": self._server, "task": task, "since": self._clock()}
@@ -46,23 +46,15 @@ class Pauses:
     def resume(self, task: int, who: str | None = None) -> None:
         """`ConfigError` for a task that is not enrolled, or is not paused."""
         with self._database.transaction() as connection:
-            key = self._enrollment(connection, task)
+            key = tables.enrollment_key(connection, self._server, task)
             if not self._is_paused(connection, task):
                 raise ConfigError(f"task {task} is not paused; see `hvsa-agent status`")
-            connection.execute(sa.delete(_pauses).where(self._is(_pauses, task)))
+            connection.execute(
+                sa.delete(_pauses).where(tables.of_task(_pauses, self._server, task))
+            )
             event = self._events.row(task, Event.RESUMED, key, who=who)
             connection.execute(sa.insert(tables.events), event)
 
-    def _enrollment(self, connection: sa.Connection, task: int) -> str:
-        query = sa.select(_tasks.c.enrollment).where(self._is(_tasks, task))
-        key: str | None = connection.scalar(query)
-        if key is None:
-            raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
-        return key
-
     def _is_paused(self, connection: sa.Connection, task: int) -> bool:
-        query = sa.select(_pauses.c.task).where(self._is(_pauses, task))
+        query = sa.select(_pauses.c.task).where(tables.of_task(_pauses, self._server, task))
         return connection.execute(query).first() is not None
-
-    def _is(self, table: sa.Table, task: int) -> sa.ColumnElement[bool]:
-        return (table.c.server == self._server) & (table.c.task == task)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
+from hvsa_cvat.errors import ConfigError
+
 VERSION = 2
 """1 had no events, pauses, wishes and notices. An agent that knows nothing of pauses must not work
 with the tables."""
@@ -88,3 +90,17 @@ notices = sa.Table(
     sa.Column("time", sa.Float, nullable=False),
     sa.Column("sent", sa.Float),  # NULL: it waits
 )
+
+
+def of_task(table: sa.Table, server: str, task: int) -> sa.ColumnElement[bool]:
+    """The rows of a task of a server."""
+    return (table.c.server == server) & (table.c.task == task)
+
+
+def enrollment_key(connection: sa.Connection, server: str, task: int) -> str:
+    """The key of a task's enrollment; `ConfigError` for one that is not enrolled."""
+    query = sa.select(tasks.c.enrollment).where(of_task(tasks, server, task))
+    key: str | None = connection.scalar(query)
+    if key is None:
+        raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
+    return key

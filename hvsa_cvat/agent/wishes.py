@@ -14,7 +14,7 @@ from hvsa_cvat.agent.events import Event, Events
 from hvsa_cvat.database import Database
 from hvsa_cvat.errors import ConfigError
 
-_wishes, _tasks = tables.wishes, tables.tasks
+_wishes = tables.wishes
 
 
 class WishKind(StrEnum):
@@ -59,11 +59,9 @@ class Wishes:
     def add(self, task: int, kind: WishKind, arguments: Mapping[str, Any], who: str) -> None:
         """`ConfigError` for a task that is not enrolled, or has an open wish."""
         with self._database.transaction() as connection:
-            query = sa.select(_tasks.c.enrollment).where(self._is(_tasks, task))
-            key: str | None = connection.scalar(query)
-            if key is None:
-                raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
-            if connection.execute(sa.select(_wishes.c.kind).where(self._is(_wishes, task))).first():
+            key = tables.enrollment_key(connection, self._server, task)
+            mine = tables.of_task(_wishes, self._server, task)
+            if connection.execute(sa.select(_wishes.c.kind).where(mine)).first():
                 raise ConfigError(
                     f"something is asked for task {task} already; the next pass of the agent does "
                     "it, ask again afterwards"
@@ -85,15 +83,12 @@ class Wishes:
     def end(self, wish: Wish, refusal: str | None = None) -> None:
         """Forget a wish that was carried out, or that cannot be: `refusal` says why."""
         with self._database.transaction() as connection:
-            same = self._is(_wishes, wish.task) & (_wishes.c.time == wish.time)
+            same = tables.of_task(_wishes, self._server, wish.task) & (_wishes.c.time == wish.time)
             connection.execute(sa.delete(_wishes).where(same))
             if refusal is not None:
                 detail = {"to": wish.kind.value, "reason": refusal}
                 event = self._events.row(wish.task, Event.REFUSED, wish.enrollment, detail=detail)
                 connection.execute(sa.insert(tables.events), event)
-
-    def _is(self, table: sa.Table, task: int) -> sa.ColumnElement[bool]:
-        return (table.c.server == self._server) & (table.c.task == task)
 
 
 def wish_of(row: sa.Row[Any]) -> Wish:
