@@ -127,6 +127,12 @@ def test_no_renaming_confuses_the_classes(order, names):
     assert [(c.id, c.name) for c in followed] == known
 
 
+def test_labels_of_a_companion_project_are_no_classes(cvat, client):
+    made = cvat.add_task("clip", ["car", "hvsa:region"], FRAMES)
+    with pytest.raises(AnnotationError, match=r"'hvsa:region' of task \d+ is no class"):
+        read_task(client, made.id)
+
+
 def test_labels_that_cannot_be_used(cvat, client):
     made = cvat.add_task("clip", [label("nose", "points")], FRAMES)
     with pytest.raises(AnnotationError, match=f"task {made.id} has no label that masks can carry"):

@@ -18,6 +18,9 @@ from hvsa_cvat.types import LabelSet, Size
 _CARRIES_MASKS = ("any", "mask", "polygon")
 """The types of labels with which people can draw and correct dense masks in the web page."""
 
+_RESERVED = "hvsa:"
+"""Labels in the companion projects of earlier versions; people copy the labels of a project."""
+
 
 @dataclass(frozen=True)
 class ClassLabel:
@@ -95,6 +98,13 @@ def read_task(
         classes = follow_labels(task, known, found)
     else:
         classes = tuple(label for label in found if label.type in _CARRIES_MASKS)
+        for label in classes:
+            if label.name.startswith(_RESERVED):
+                raise AnnotationError(
+                    f"label {label.name!r} of task {task} is no class: names that begin with "
+                    f"{_RESERVED!r} are those of tasks in which hvsa-agent asks people; delete or "
+                    "rename it in CVAT"
+                )
     if not classes:
         raise AnnotationError(
             f"task {task} has no label that masks can carry; add labels of type any, mask or "
