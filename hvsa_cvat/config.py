@@ -175,6 +175,9 @@ class RunConfig(_Settings):
     tolerance: float | None = Field(None, ge=0)
     """Pixels. Where people correct masks, wrong bands along a border that are no thicker are left
     as they are. None: `epsilon`."""
+    planted: float = Field(0.0, ge=0, le=0.5)
+    """The share of the samples with masks in which an error is planted, where people correct
+    masks."""
     training: TrainingConfig | None = None
     """If not given, the entry of `TRAINING` for the method: None for label propagation."""
     freeze: Freeze = "auto"
@@ -260,6 +263,12 @@ def choose_strategy(asked: Strategy | None, method: Method, whole_frames: bool) 
         )
     return asked
 
+
+PLANTED_HELP = (
+    "In how many of a hundred samples with masks an error is planted, where people correct masks. "
+    "How many of them people mend tells how far confirmed masks can be trusted; what nobody "
+    "mends is left out of the answers. 0: none."
+)
 
 AUDIT_HELP = (
     "Audit the masks after the last round: that many whole frames, evenly spaced at random places, "

@@ -13,6 +13,7 @@ from hvsa_cvat.config import (
     CARRIED,
     FLOW_NAMES,
     FREEZE_HELP,
+    PLANTED_HELP,
     WHOLE_FROM,
     Answering,
     Freeze,
@@ -59,6 +60,7 @@ class EnrollOptions(BaseModel):
     )
     rounds: int = Field(3, ge=1, description="How many rounds ask people.")
     audit: int | None = Field(None, ge=1, description=AUDIT_HELP)
+    planted_percent: float = Field(5.0, ge=0, le=50, description=PLANTED_HELP)
     annotators: tuple[str, ...] = Field(
         (), description="User names of the annotators. Default: anyone may take the jobs."
     )
@@ -197,6 +199,7 @@ class EnrollOptions(BaseModel):
             flow=self.flow,
             epsilon=self.epsilon,
             answers=choose_answers(self.answers, self.method),
+            planted=self.planted_percent / 100,
             freeze=self.freeze,
         )
 

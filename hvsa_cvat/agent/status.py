@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
@@ -16,7 +16,7 @@ from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.artefacts import newest_records
 from hvsa_cvat.session.outlook import Outlook
-from hvsa_cvat.session.records import Agreement
+from hvsa_cvat.session.records import Agreement, Planted
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
 
@@ -55,6 +55,8 @@ class TaskStatus:
     """How the clicks of annotating every frame, to which the budget relates, are known."""
     skipped: str | None = None
     """Why the newest round asks for nothing, if so."""
+    planted: Planted = field(default_factory=Planted)
+    """What people did with planted errors so far."""
     next_command: str | None = None
     """The command that does what is advised; None where that is done, or nothing is left to ask."""
 
@@ -135,6 +137,7 @@ def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskSta
         expected_clicks=current.expected_clicks if current.clicks is None else None,
         scores=records.agreement,
         outlook=records.outlook,
+        planted=records.planted,
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
         next_command=next_command(status.task, session, files),

@@ -18,6 +18,7 @@ from hvsa_cvat.config import (
     AUDIT_HELP,
     FLOW_NAMES,
     FREEZE_HELP,
+    PLANTED_HELP,
     Answering,
     Freeze,
     Method,
@@ -121,6 +122,13 @@ run_options = together(
     ),
     click.option("--audit", type=click.IntRange(min=1), help=AUDIT_HELP),
     click.option(
+        "--planted-percent",
+        type=click.FloatRange(0, 50),
+        default=0.0,
+        show_default=True,
+        help=PLANTED_HELP,
+    ),
+    click.option(
         "--seed",
         type=click.IntRange(min=0),
         default=0,
@@ -141,6 +149,7 @@ class RunOptions:
     budget: str
     rounds: int
     audit: int | None
+    planted_percent: float
     epsilon: float
     charge_junctions: bool
     answers: Answering | None
@@ -223,6 +232,7 @@ def _open_experiment(
         charge_junctions=options.charge_junctions,
         answers=answers,
         tolerance=options.tolerance,
+        planted=options.planted_percent / 100,
         freeze=options.freeze,
     )
     checkpoint = _own_checkpoint(clip, config.size, device.type, scratch)

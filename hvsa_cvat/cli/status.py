@@ -70,6 +70,8 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
             say(f"  {_purpose(one.outlook)}: {one.next_command}")
         if one.scores is not None and one.scores.unseen:
             say(f"  no answer shows {', '.join(one.scores.unseen)} yet")
+        if one.planted.planted:
+            say(f"  {one.planted.words}")
         if one.error:
             say(f"  {one.error}")
 
@@ -77,7 +79,7 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
 def _as_json(status: TaskStatus) -> dict[str, Any]:
     models = {"scores": status.scores, "outlook": status.outlook}
     plain = {name: None if one is None else one.model_dump() for name, one in models.items()}
-    return {**asdict(status), **plain}
+    return {**asdict(status), **plain, "planted": status.planted.model_dump()}
 
 
 def _table(found: Sequence[TaskStatus]) -> Table:

@@ -78,6 +78,8 @@ def _notes(run: Run) -> Iterator[str]:
         # by what the pictures show already, as on the page of the task
         minutes = sum(job.expected_minutes for job in request.jobs)
         yield f"People are asked for {plural(samples, 'sample')} now, about {minutes:.0f} min."
+    if run.planted.planted:
+        yield f"{run.planted.words.capitalize()}."
     selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
     if selection is not None and selection.basis is not None:
         yield (

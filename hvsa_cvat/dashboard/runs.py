@@ -21,7 +21,7 @@ from hvsa_cvat.report import class_colours
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.checksums import Checksums
 from hvsa_cvat.session.outlook import Outlook
-from hvsa_cvat.session.records import Agreement, Selection
+from hvsa_cvat.session.records import Agreement, Planted, Selection
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.session.store import Store
 
@@ -40,6 +40,7 @@ class RoundFacts:
     selection: Selection | None
     outlook: Outlook | None
     agreement: Agreement | None
+    planted: Planted
     asked: datetime | None
     """When the samples were chosen, which is right before people were asked."""
     answered: datetime | None
@@ -63,6 +64,11 @@ class Run:
     colours: NDArray[np.uint8]
     """uint8 (C, 3) RGB: those of the labels in CVAT, else those of the report."""
     rounds: tuple[RoundFacts, ...]
+
+    @property
+    def planted(self) -> Planted:
+        """What people did with the planted errors of all rounds."""
+        return sum((one.planted for one in self.rounds), Planted())
 
     @property
     def current(self) -> RoundFacts:
@@ -144,6 +150,7 @@ def _rounds(root: Path, session: Session) -> Iterator[RoundFacts]:
             selection,
             files.outlook(),
             files.agreement(),
+            files.planted(),
             _written(files.folder / "selection.json"),
             _written(files.folder / "agreement.json"),
             _written(files.label_map_path("").parent),

@@ -10,6 +10,7 @@ from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.outlook import count_held_out
+from hvsa_cvat.session.planted import without_errors
 from hvsa_cvat.session.records import Agreement
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
@@ -46,13 +47,24 @@ def keep_answers(
     for done in session.rounds[:number]:
         revised = server.revised(done.request) if done.request is not None else None
         if revised is not None:
-            context.files(done.number).save_answers(revised)
+            context.files(done.number).save_answers(_judged(revised, done.number, context))
     corrections = Answers(tuple(server.corrections()))
-    files = context.files(number)
+    files, answers = context.files(number), _judged(answers, number, context)
     files.save_corrections(corrections)
     earlier = all_answers(session, context.store).values()
     _keep_agreement(number, answers, (*earlier, *corrections.annotations), context)
     files.save_answers(answers)
+
+
+def _judged(answers: Answers, number: int, context: RunContext) -> Answers:
+    """The answers of a round without the planted errors that they still show, which are counted."""
+    files = context.files(number)
+    planted = files.planted_errors()
+    if not planted:
+        return answers
+    answers, found = without_errors(answers, planted, context.segments_of(number))
+    files.save_planted(found)
+    return answers
 
 
 def all_answers(session: Session, store: Store) -> dict[int, FrameAnnotation]:

@@ -12,7 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,8 +27,8 @@ from hvsa_cvat.selection.strategy import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
-from hvsa_cvat.session.records import Agreement, Propagation, Selection
-from hvsa_cvat.types import Answers, LabelMap, Mask
+from hvsa_cvat.session.records import Agreement, Planted, Propagation, Selection
+from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Mask
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -86,6 +86,10 @@ class RoundFiles:
     def certainty_levels(self, name: str) -> NDArray[np.uint8]:
         """uint8 (H, W): how certain each pixel of a predicted label map is, 0..LEVELS-1."""
         return self._image(self._certainty / f"{name}.png")
+
+    def certainty(self, name: str) -> NDArray[np.float32]:
+        """float32 (H, W), 0 to 1: the same, as the middle of the level."""
+        return (self.certainty_levels(name).astype(np.float32) + 0.5) / LEVELS
 
     def carried_pixels(self, name: str) -> Mask | None:
         """Where the predicted label map of a frame shows the label that was carried there, whether
@@ -179,6 +183,25 @@ class RoundFiles:
         if corrections.annotations or path.exists():
             with self._written(path) as temporary:
                 write_answers(temporary, corrections)
+
+    def planted_errors(self) -> tuple[FrameAnnotation, ...] | None:
+        """The errors in the masks that people see in this round, as `plant` makes them; None before
+        somebody is asked, and where nothing may be planted."""
+        path = self.folder / "planted.npz"
+        if not path.exists() and not self.checksums.knows(path):
+            return None
+        return answers_of(self._arrays(path, ANSWER_COLUMNS)).annotations
+
+    def save_planted_errors(self, planted: Sequence[FrameAnnotation]) -> None:
+        with self._written(self.folder / "planted.npz") as path:
+            write_answers(path, Answers(tuple(planted)))
+
+    def planted(self) -> Planted:
+        """What people did with the planted errors of the round."""
+        return self._record(self.folder / "planted.json", Planted) or Planted()
+
+    def save_planted(self, planted: Planted) -> None:
+        self._save_record(self.folder / "planted.json", planted)
 
     def agreement(self) -> Agreement | None:
         """None where the round has no answers yet."""
@@ -392,6 +415,8 @@ class NewestRecords:
     selection: Selection | None = None
     agreement: Agreement | None = None
     outlook: Outlook | None = None
+    planted: Planted = field(default_factory=Planted)
+    """Of all rounds together."""
 
 
 def newest_records(files: RoundFiles) -> NewestRecords:
@@ -401,4 +426,5 @@ def newest_records(files: RoundFiles) -> NewestRecords:
         next((found for found in (one.selection() for one in rounds) if found), None),
         next((found for found in (one.agreement() for one in rounds) if found), None),
         next((found for found in (one.outlook() for one in rounds) if found), None),
+        sum((one.planted() for one in rounds), Planted()),
     )

@@ -22,6 +22,7 @@ from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.context import CarryingInputs, RunContext
 from hvsa_cvat.session.fusing import Fusing
 from hvsa_cvat.session.outlook import LEVELS, certainty_levels, outlook
+from hvsa_cvat.session.planted import planted_so_far
 from hvsa_cvat.session.records import Audit, Propagation
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import IGNORE, FrameAnnotation, FramePrediction
@@ -164,7 +165,8 @@ def _audit(session: Session, context: RunContext) -> Audit | None:
             known = one.label_map[one.label_map != IGNORE]
             answered += np.bincount(known, minlength=classes)[:classes]
     found, before = context.files(number).held_out(classes), context.files(number - 1)
-    return audit(found, before.level_counts(), answered, context.rng(number))
+    audited = audit(found, before.level_counts(), answered, context.rng(number))
+    return audited and audited.by_people_who_find(planted_so_far(session, context.store).trust)
 
 
 def _keep_outlook(session: Session, context: RunContext) -> None:

@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from hvsa_cvat.plain_text import plural
 from hvsa_cvat.types import Sample
 
+_BELIEVED = 10
+"""People are believed as if they had mended this many planted errors before."""
+
 
 class CostBasis(StrEnum):
     """How the clicks of annotating every frame are known."""
@@ -84,6 +87,32 @@ class Agreement(BaseModel):
     """Classes that no answer has shown up to this round, so that no mask can be expected to."""
 
 
+class Planted(BaseModel):
+    """How many planted errors people saw in the pictures of a round, and how many they mended. Kept
+    in `rounds/K/planted.json`; a round without planted errors has no such file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    planted: int = 0
+    mended: int = 0
+
+    def __add__(self, other: Planted) -> Planted:
+        return Planted(planted=self.planted + other.planted, mended=self.mended + other.mended)
+
+    @property
+    def trust(self) -> float:
+        """The share of errors that people are taken to find, 0 to 1.
+
+        It is drawn towards 1: few planted errors say little of people who try.
+        """
+        return (self.mended + _BELIEVED) / (self.planted + _BELIEVED)
+
+    @property
+    def words(self) -> str:
+        """What it says, for people."""
+        return f"people mended {self.mended} of {plural(self.planted, 'planted error')}"
+
+
 class Propagation(BaseModel):
     """What label propagation reached. Kept in `rounds/K/propagation.json`."""
 
@@ -113,6 +142,16 @@ class Audit(BaseModel):
     miou: Interval
     classes: tuple[Interval | None, ...]
     """The IoU of each class; None where neither the masks nor the audit show it."""
+
+    def by_people_who_find(self, trust: float) -> Audit:
+        """The same where people find `trust` of the errors: the lower bounds count those that they
+        have not found."""
+
+        def widened(one: Interval) -> Interval:
+            return one.model_copy(update={"low": max(1 - (1 - one.low) / trust, 0.0)})
+
+        classes = tuple(None if one is None else widened(one) for one in self.classes)
+        return self.model_copy(update={"miou": widened(self.miou), "classes": classes})
 
     @property
     def words(self) -> str:

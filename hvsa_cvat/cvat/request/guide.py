@@ -99,6 +99,7 @@ Good to know:
 - `Ctrl+Z` takes back what you did last. `D` goes to the picture before.
 - First paint, then choose the class: the key is for the patch that the pointer touched last.
 - Do not press `F` while you paint: what you paint is lost then.
+- A few patches may be wrong on purpose. They show whether the pictures are looked at.
 - Patches that are nearly right, with an edge off by a pixel or two, are right. In a task whose name
   says **audit** they are not: correct every edge there, because it measures the program.
 
