@@ -135,6 +135,24 @@ def test_the_next_pass_withdraws_a_task(team: Team, keep: bool) -> None:
     assert last.detail["masks"] == ("kept" if keep else "removed")
 
 
+def test_the_next_pass_asks_again(team: Team) -> None:
+    agent = team.agent()
+    assert only(sync(agent)).error is None
+    (child,) = (one for one in team.cvat.world.tasks.values() if one.id != team.task)
+    team.cvat.world.drop(child)
+    assert "ask again" in (only(sync(agent)).error or "")
+    agent.workspace.wishes.add(team.task, WishKind.ASK_AGAIN, {}, LEAD)
+    report = only(sync(agent))
+    assert report.error is None
+    assert len(report.open_jobs) == 2
+    assert agent.workspace.wishes.all() == []
+    team.answer()
+    assert only(sync(agent)).done
+    agent.workspace.wishes.add(team.task, WishKind.ASK_AGAIN, {}, LEAD)
+    (refused, _) = sync(agent)
+    assert "nobody is asked now" in (refused.error or "")
+
+
 def test_a_wish_about_an_earlier_enrollment_is_forgotten(team: Team) -> None:
     agent = team.agent()
     agent.workspace.wishes.add(team.task, WishKind.WITHDRAW, {"keep_masks": False}, LEAD)
@@ -229,6 +247,15 @@ def test_withdrawing_shows_first_what_it_would_remove(browser: TestClient, copie
     assert "asked the agent to withdraw this task" in text
     assert f'href="/tasks/{WAITING}/extend"' not in text
     assert "asked for something already" in page(browser, f"/tasks/{WAITING}/extend")
+
+
+def test_asking_again_is_offered_where_people_are_asked(browser: TestClient) -> None:
+    assert f'href="/tasks/{WAITING}/ask-again">Ask again</a>' in page(browser, f"/tasks/{WAITING}")
+    assert "/ask-again" not in page(browser, f"/tasks/{DONE}")
+    assert "nobody is asked in this task" in page(browser, f"/tasks/{DONE}/ask-again")
+    assert post(browser, f"/tasks/{WAITING}/ask-again") == 303
+    text = page(browser, f"/tasks/{WAITING}")
+    assert "asked the agent to ask again about this task" in text
 
 
 def test_extending_checks_what_it_can_at_once(browser: TestClient) -> None:

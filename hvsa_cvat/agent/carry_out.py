@@ -1,20 +1,23 @@
 """Carrying out what people asked for on the pages of the dashboard.
 
 A wish is forgotten after it was carried out. An agent that ends in between finds it once more: a
-second withdrawal finds no such enrollment, and a second extension is refused, as its budget is not
-larger than the one there is.
+second withdrawal finds no such enrollment, a second extension is refused, as its budget is not
+larger than the one there is, and what is asked again twice is asked once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hvsa_cvat.agent.context import AgentContext, TaskHeld
+from hvsa_cvat.agent.ask_again import ask_again
+from hvsa_cvat.agent.context import AgentContext, TaskHeld, alone_with
 from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.reports import TaskReport, told
 from hvsa_cvat.agent.wishes import Wish, WishKind
 from hvsa_cvat.agent.withdraw import withdraw
+from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.http.errors import Unreachable
+from hvsa_cvat.session.store import Store
 
 
 def carry_out_wishes(agent: AgentContext, only: int | None) -> Iterator[TaskReport]:
@@ -37,7 +40,7 @@ def _carry_out(agent: AgentContext, wish: Wish) -> str | None:
     if lease is not None and lease.owner != agent.workspace.owner:
         return None  # whoever works on the task does it in its next pass
     try:
-        refusal = _do(agent, wish)
+        refusal = _do(agent, wish, present)
     except (Unreachable, TaskHeld):
         return None  # the next pass tries again
     except Exception as error:  # the tasks go on, whatever it is
@@ -46,9 +49,13 @@ def _carry_out(agent: AgentContext, wish: Wish) -> str | None:
     return refusal
 
 
-def _do(agent: AgentContext, wish: Wish) -> str | None:
+def _do(agent: AgentContext, wish: Wish, enrollment: Enrollment) -> str | None:
     """Returns why it could not be done now."""
     task, arguments = wish.task, wish.arguments
+    if wish.kind is WishKind.ASK_AGAIN:
+        with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
+            ask_again(store)
+        return None
     if wish.kind is WishKind.EXTEND:
         asked = Extension(arguments["budget"], arguments["rounds"], arguments["granularity"])
         extend(agent, task, asked, who=wish.who)

@@ -8,11 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvsa_cvat.agent.advice import everything_asked, extend_command, least_total
+from hvsa_cvat.agent.ask_again import stored_session
 from hvsa_cvat.agent.context import AgentContext, alone_with
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.start_network import check_machine, start_checkpoint
-from hvsa_cvat.agent.task_pass import read_enrolled, stored_session
+from hvsa_cvat.agent.task_pass import read_enrolled
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.config import CARRIED, WHOLE_FROM, RunConfig, choose_strategy, parse_budgets
 from hvsa_cvat.cvat.state import State

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
+from hvsa_cvat.agent.ask_again import ask_again, stored_session
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.start_network import check_machine, knows_all_classes, start_checkpoint
@@ -24,7 +25,6 @@ from hvsa_cvat.cvat.request.plan import AskOptions
 from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
-from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import FrameSource
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import choose_device
@@ -32,7 +32,7 @@ from hvsa_cvat.session.advance import advance
 from hvsa_cvat.session.context import RunContext, RunInputs
 from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.publish import published_maps
-from hvsa_cvat.session.rounds import Phase, Session
+from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.video.flow_estimators import choose_flow
 
@@ -59,11 +59,7 @@ class TaskPass:
 
     def ask_again(self) -> None:
         """Make the open request anew, after its child task was deleted."""
-        request = self.session.current.request
-        self.session = self.session.ask_again()
-        if request is not None:
-            self.state.requests.forget(request)
-        self._store.save(self.session)
+        self.session = ask_again(self._store)
 
     def step(self) -> str | None:
         """Finish the phase that is due, and name it; None where no phase can be finished now."""
@@ -174,14 +170,6 @@ class TaskPass:
             device=device,
         )
         return prepare(inputs, self._store, full_clicks=None, progress=self._progress)
-
-
-def stored_session(store: Store) -> Session:
-    """The session of an enrolled task."""
-    session = store.load()
-    if session is None:
-        raise SessionError(f"{store.root} holds no session; withdraw the task and enroll it again")
-    return session
 
 
 def ask_options(options: EnrollOptions) -> AskOptions:

@@ -18,8 +18,9 @@ _wishes = tables.wishes
 
 
 class WishKind(StrEnum):
-    """What is asked for. The values of the database."""
+    """What is asked for. The values of the database, and the words of the pages."""
 
+    ASK_AGAIN = "ask again about"
     EXTEND = "extend"
     WITHDRAW = "withdraw"
 

@@ -1,4 +1,4 @@
-"""Pause, resume, extend and withdraw: each on a page of its own, which asks once more.
+"""Pause, resume, ask again, extend and withdraw: each on a page of its own, which asks once more.
 
 Pauses hold at once. What needs the server is kept as a wish, which the next pass of an agent
 carries out: this process has no login, and nothing is lost when it ends.
@@ -23,7 +23,10 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round
 
-ACTIONS = ("pause", "resume", "extend", "withdraw")
+ACTIONS = ("pause", "resume", "ask-again", "extend", "withdraw")
+_WORDS = {"ask-again": WishKind.ASK_AGAIN.value}
+"""What an action is called in a sentence, where it is not its name."""
+
 
 _MOST_ROUNDS = 20
 
@@ -45,7 +48,11 @@ def about_actions(enrolled: EnrolledTask) -> dict[str, Any]:
 
 def _offered(enrolled: EnrolledTask) -> tuple[str, ...]:
     first = "resume" if enrolled.paused else "pause"
-    return (first,) if enrolled.wish is not None else (first, "extend", "withdraw")
+    if enrolled.wish is not None:
+        return (first,)
+    run = _run(enrolled)
+    asked = run is not None and run.current.round.phase is Phase.ANNOTATE
+    return (first, *(["ask-again"] if asked else []), "extend", "withdraw")
 
 
 def ask(what: str, site: Site, request: Request) -> Response:
@@ -53,13 +60,15 @@ def ask(what: str, site: Site, request: Request) -> Response:
     enrolled = site.tasks.one(request.path_params["task"])
     run = _run(enrolled)
     name = run.session.video if run is not None else f"task {enrolled.number}"
+    words = _WORDS.get(what, what).capitalize()
     return site.page(
         request,
         f"{what}.html.j2",
-        f"{what.capitalize()} {name}",
+        f"{words} {name}",
         number=enrolled.number,
         name=name,
         what=what,
+        words=words,
         offered=what in _offered(enrolled),
         how=_HOW,
         **(_extension(run) if what == "extend" else _removal(run) if what == "withdraw" else {}),
@@ -111,6 +120,8 @@ def act(what: str, site: Site, request: Request, form: dict[str, str], sender: s
         site.workspace().pauses.pause(task, who)
     elif what == "resume":
         site.workspace().pauses.resume(task, who)
+    elif what == "ask-again":
+        site.workspace().wishes.add(task, WishKind.ASK_AGAIN, {}, who)
     elif what == "extend":
         asked = _asked_extension(form)
         _check_total(asked, _run(enrolled))
