@@ -1,4 +1,5 @@
-"""What a pass costs in which nothing has changed, against one that looks at every task.
+"""What a pass costs in which nothing has changed, against one that looks at every task; and what
+it costs to be told how the tasks stand.
 
     python -m benchmarks.idle --tasks 200
 
@@ -8,15 +9,23 @@ which waits for people. Prints Markdown. Making the tasks takes longer than the 
 
 from __future__ import annotations
 
+import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
+from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.news import NewsReader
 from hvsa_cvat.agent.passes import sync
+from hvsa_cvat.agent.status import read_status
+from hvsa_cvat.agent.task_counts import TaskCounts
 from hvsa_cvat.agent.unchanged import Unchanged
 from tests import tiny
 from tests.standin import StandIn
@@ -56,6 +65,51 @@ def main(tasks: int) -> None:
                 seconds.append(time.perf_counter() - begun)
                 requests.append(len(cvat.requests))
             click.echo(f"| {name} | {max(requests):,} | {statistics.median(seconds):.2f} |")
+        cvat.requests.clear()
+        click.echo("\n| being told of them | seconds |\n| --- | ---: |")
+        for name, told in _ways_to_be_told(agent).items():
+            click.echo(f"| {name} | {statistics.median(map(_seconds, [told] * _PASSES)):.2f} |")
+        assert not cvat.requests
+        sizes = [size_of(agent.workspace.folder(one)) for one in agent.workspace.enrollments()]
+        click.echo(
+            f"\nFiles of a task: {statistics.median(sizes):,.0f} bytes; the database of the "
+            f"workspace: {agent.workspace.database.stat().st_size:,} bytes"
+        )
+
+
+def _ways_to_be_told(agent: AgentContext) -> dict[str, Callable[[], object]]:
+    """Each is run once beforehand where it keeps what it has read."""
+    workspace, url = agent.workspace, agent.settings.address.url
+    counts = TaskCounts(workspace.root, workspace.server, agent.clock)
+    reader = NewsReader()
+    list(counts.collect())
+    reader.read(workspace, url, 24, agent.clock())
+    command = [sys.executable, "-m", "hvsa_cvat", "status", "--json"]
+    variables = {**os.environ, "CVAT_HOST": url, "HVSA_WORKSPACE": str(workspace.root)}
+    return {
+        "`hvsa-agent status --json`, the whole command": lambda: subprocess.run(
+            command, env=variables, stdout=subprocess.DEVNULL, check=True
+        ),
+        "its reading alone": lambda: list(read_status(workspace.root, url, agent.clock())),
+        "`GET /metrics`, the tasks": lambda: list(counts.collect()),
+        "news for messages, where nothing is new": lambda: reader.read(
+            workspace, url, 24, agent.clock()
+        ),
+        "news for messages, the first time": lambda: NewsReader().read(
+            workspace, url, 24, agent.clock()
+        ),
+    }
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 if __name__ == "__main__":
