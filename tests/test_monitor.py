@@ -131,7 +131,7 @@ def test_the_metrics_of_a_round(team: Team, clock: Clock) -> None:
         done = samples(text)
         assert done["hvsa_rounds_done_total", ""] == 1
         assert done["hvsa_phase_seconds_count", "finetune"] == 1
-    for name in ("clip", "second", "ann", "bob", team.cvat.admin.token):
+    for name in ("clip", "<task>", "ann", "bob", team.cvat.admin.token):
         assert name not in text.replace("annotate", "")
     phases = {label for name, label in done if name == "hvsa_tasks"}
     assert phases == {*map(str, Phase), "unreadable"}

@@ -8,7 +8,8 @@ from pathlib import Path
 from hvsa_cvat.agent.reports import one_line
 from hvsa_cvat.agent.task_pass import collect_policy
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
-from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
+from hvsa_cvat.cvat.answers.unfinished import unfinished_jobs
+from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import Request, read_requests

@@ -16,6 +16,8 @@ from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import Request
 
+__all__ = ["UnfinishedJob", "unassign", "unfinished_jobs"]
+
 
 def unfinished_jobs(
     client: CvatClient, request: Request, policy: CollectPolicy
