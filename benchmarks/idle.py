@@ -1,7 +1,7 @@
 """What a pass costs in which nothing has changed, against one that looks at every task; and what
 it costs to be told how the tasks stand.
 
-    python -m benchmarks.idle --tasks 200
+    python -m benchmarks.idle --tasks 200 --told 10,100,200,1000
 
 Runs against the server of the tests, on this machine: as many tasks of a few small frames, each of
 which waits for people. Prints Markdown. Making the tasks takes longer than the passes.
@@ -10,12 +10,14 @@ which waits for people. Prints Markdown. Making the tasks takes longer than the 
 from __future__ import annotations
 
 import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -27,16 +29,21 @@ from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.task_counts import TaskCounts
 from hvsa_cvat.agent.unchanged import Unchanged
+from hvsa_cvat.agent.workspace import Workspace, look_into
 from tests import tiny
 from tests.standin import StandIn
-from tests.team import Team
+from tests.team import LENGTH, Team
 
 _PASSES = 3
 
 
 @click.command()
 @click.option("--tasks", default=200, show_default=True)
-def main(tasks: int) -> None:
+@click.option(
+    "--told", default="10,100,200,1000", show_default=True, help="Of how many tasks to be told."
+)
+def main(tasks: int, told: str) -> None:
+    numbers = [int(one) for one in told.split(",")]
     with StandIn() as cvat, tempfile.TemporaryDirectory() as scratch:
         checkpoint = tiny.write_checkpoint(Path(scratch) / "start.safetensors")
         team = Team(cvat, Path(scratch), checkpoint)
@@ -66,15 +73,35 @@ def main(tasks: int) -> None:
                 requests.append(len(cvat.requests))
             click.echo(f"| {name} | {max(requests):,} | {statistics.median(seconds):.2f} |")
         cvat.requests.clear()
-        click.echo("\n| being told of them | seconds |\n| --- | ---: |")
-        for name, told in _ways_to_be_told(agent).items():
-            click.echo(f"| {name} | {statistics.median(map(_seconds, [told] * _PASSES)):.2f} |")
+        click.echo("\n| seconds (of processor time) to be told of as many tasks | ", nl=False)
+        click.echo(" | ".join(map(str, numbers)) + " |")
+        click.echo("| --- |" + " ---: |" * len(numbers))
+        ways = [_ways_to_be_told(_copied(agent, Path(scratch), number)) for number in numbers]
+        for name in ways[0]:
+            told_in = [min(map(_seconds, [way[name]] * _PASSES)) for way in ways]
+            cells = [f"{wall:.2f} ({processor:.2f})" for wall, processor in told_in]
+            click.echo(f"| {name} | {' | '.join(cells)} |")
         assert not cvat.requests
-        sizes = [size_of(agent.workspace.folder(one)) for one in agent.workspace.enrollments()]
+        (first, *_) = agent.workspace.enrollments()
         click.echo(
-            f"\nFiles of a task: {statistics.median(sizes):,.0f} bytes; the database of the "
-            f"workspace: {agent.workspace.database.stat().st_size:,} bytes"
+            f"\nA task of {LENGTH} frames of {tiny.SIZE[1]}x{tiny.SIZE[0]} that waits has "
+            f"{size_of(agent.workspace.folder(first)):,} bytes of files; the workspace's database "
+            f"has {agent.workspace.database.stat().st_size:,}"
         )
+
+
+def _copied(agent: AgentContext, scratch: Path, number: int) -> AgentContext:
+    """The agent with another workspace, in which the first task is enrolled `number` times. The
+    copies share the files, which nobody changes."""
+    workspace = agent.workspace
+    (first, *_) = workspace.enrollments()
+    look = look_into(workspace.root, workspace.server, agent.clock()).looks[first.task]
+    many = Workspace(scratch / f"many-{number}", workspace.server, "agent", agent.clock)
+    for task in range(1, number + 1):
+        copy = many.add_task(task, first.key, first.classes, first.options)
+        shutil.copytree(workspace.folder(first), many.folder(copy), copy_function=os.link)
+        many.looks.keep(task, first.key, look.jobs)
+    return replace(agent, workspace=many)
 
 
 def _ways_to_be_told(agent: AgentContext) -> dict[str, Callable[[], object]]:
@@ -91,20 +118,21 @@ def _ways_to_be_told(agent: AgentContext) -> dict[str, Callable[[], object]]:
             command, env=variables, stdout=subprocess.DEVNULL, check=True
         ),
         "its reading alone": lambda: list(read_status(workspace.root, url, agent.clock())),
-        "`GET /metrics`, the tasks": lambda: list(counts.collect()),
+        "the tasks of `/metrics`": lambda: list(counts.collect()),
         "news for messages, where nothing is new": lambda: reader.read(
             workspace, url, 24, agent.clock()
         ),
-        "news for messages, the first time": lambda: NewsReader().read(
+        "the same, when each task is read": lambda: NewsReader().read(
             workspace, url, 24, agent.clock()
         ),
     }
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def _seconds(work: Callable[[], object]) -> tuple[float, float]:
+    """By the clock, and of processor time with that of processes which it starts."""
+    begun, used = time.perf_counter(), sum(os.times()[:4])
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, sum(os.times()[:4]) - used
 
 
 def size_of(folder: Path) -> int:

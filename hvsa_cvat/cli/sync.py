@@ -113,10 +113,10 @@ def sync(
         if not watch:
             _once(work, ask_again)
             return
+        if place := metrics or settings.metrics:
+            stack.enter_context(sockets.metrics(agent, place, monitor))
         if listen:
             stack.enter_context(sockets.webhooks(agent, listen, passes, monitor))
-        if metrics := metrics or settings.metrics:
-            stack.enter_context(sockets.metrics(agent, metrics, monitor))
         _pass_after_pass(work, ask_again, monitor)
 
 
