@@ -66,7 +66,7 @@ WORKDIR /var/lib/hvsa
 VOLUME /var/lib/hvsa
 STOPSIGNAL SIGTERM
 # A waiting agent touches the file every minute, a working one with every frame and training step;
-# half an hour without either is no work. The port of --listen would answer for a hung agent, too.
+# half an hour without either is no work. /healthz of --metrics tells the same, where a port is open.
 HEALTHCHECK --interval=60s --timeout=10s --start-period=60s --retries=3 \
     CMD ["sh", "-c", "find \"$HVSA_HEARTBEAT\" -mmin -30 | grep -q ."]
 ENTRYPOINT ["hvsa-agent"]

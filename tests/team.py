@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.monitor import Monitor
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.settings import load_settings
+from hvsa_cvat.agent.status import TaskStatus, read_status
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.keys import server_key
@@ -51,6 +54,7 @@ class Team:
         owner: str = "agent",
         workspace: str = "workspace",
         organization: str | None = None,
+        monitor: Monitor | None = None,
     ) -> AgentContext:
         environment = {"CVAT_ACCESS_TOKEN": self.cvat.admin.token, "CVAT_HOST": self.cvat.url}
         settings = load_settings(
@@ -62,8 +66,9 @@ class Team:
             sleep=lambda seconds: None,
             rng=random.Random(0),
             log=self.lines.append,
+            count=monitor.request if monitor is not None else lambda outcome: None,
         )
-        return AgentContext(
+        agent = AgentContext(
             settings,
             Workspace(settings.workspace, server_key(self.cvat.url), owner, lambda: self.now),
             client,
@@ -71,6 +76,7 @@ class Team:
             log=self.lines.append,
             progress=silent,
         )
+        return agent if monitor is None else replace(agent, finished=monitor.phase)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -93,6 +99,10 @@ class Team:
             person = self.cvat.person(assignee.username if assignee else "admin")
             answer_job(self.cvat, person, job, tiny.truth, NAMES)
         return len(jobs)
+
+    def status(self) -> list[TaskStatus]:
+        """What the workspace tells of the tasks."""
+        return list(read_status(self.root / "workspace", self.cvat.url, self.now))
 
     def shown(self, task: int | None = None) -> list[LabelMap]:
         """What the masks of the parent task show, frame by frame; each pixel at most once."""

@@ -16,7 +16,6 @@ from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.events import Event, Recorded, read_events
 from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.wishes import WishKind
 from hvsa_cvat.cli import main
 from hvsa_cvat.dashboard.site import SiteOptions
@@ -62,7 +61,7 @@ def test_a_paused_task_is_left_out_until_it_is_resumed(team: Team) -> None:
         assert report.paused
         assert report.moved == ()
     assert session_of(team).current.phase is Phase.PREDICT
-    (status,) = read_status(agent.workspace, agent.client)
+    (status,) = team.status()
     assert status.paused
     agent.workspace.pauses.resume(team.task)
     assert not only(sync(agent)).paused

@@ -18,7 +18,7 @@ import torch
 
 from hvsa_cvat.agent.enroll import enroll, enroll_project
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.agent.status import read_status
+from hvsa_cvat.agent.refresh import refresh_open_jobs
 from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.errors import ConfigError, HvsaError
@@ -73,7 +73,7 @@ def test_the_whole_loop(team: Team) -> None:
             assert (shown[frame] == tiny.truth(frame)).mean() > 0.9
         else:
             np.testing.assert_array_equal(shown[frame], last[frame])
-    (status,) = read_status(team.agent().workspace, team.agent().client)
+    (status,) = team.status()
     assert status.phase == "done"
     assert status.scores is not None
     assert status.outlook is not None
@@ -329,7 +329,7 @@ def test_a_deleted_child_task_is_asked_again(team: Team) -> None:
     stopped = only(sync(agent))
     assert stopped.error is not None
     assert "--ask-again" in stopped.error
-    (status,) = read_status(agent.workspace, agent.client)
+    (status,) = team.status()
     assert status.error == stopped.error
     asked = only(sync(agent, team.task, ask_again=True))
     assert asked.error is None
@@ -373,7 +373,7 @@ def test_a_task_that_cannot_fit_does_not_stop_the_others(team: Team) -> None:
     assert sorted(database.parent.rglob("*")) == before
     assert fine.error is None
     assert fine.open_jobs
-    told = {one.task: one.error for one in read_status(agent.workspace, None)}
+    told = {one.task: one.error for one in team.status()}
     assert told == {team.task: large.error, other: None}
 
 
@@ -401,8 +401,8 @@ def test_a_server_that_is_down_is_asked_for_one_task_only(team: Team) -> None:
     assert first.error == second.error is not None
     assert len([line for line in team.lines if "again in" in line]) == 5
     team.lines.clear()
-    found = list(read_status(agent.workspace, agent.client))
-    assert len(found) == 2
+    failures = refresh_open_jobs(agent.workspace, agent.client)
+    assert set(failures) == {team.task + 1, team.task + 2}
     assert len([line for line in team.lines if "again in" in line]) == 5
     team.cvat.up()
     assert [report.error for report in sync(agent)] == [None, None]

@@ -247,11 +247,13 @@ def test_status_needs_no_server(
     says(enroll(checkpoint))
     says(invoke("sync"))
     cvat.down()
-    monkeypatch.setattr("hvsa_cvat.cli.opening.time.sleep", lambda seconds: None)
     (told,) = json.loads(says(invoke("status", "--json")))
-    assert told["phase"] == "annotate"
-    assert told["open_jobs"] == []
-    assert told["error"]
+    assert (told["phase"], told["error"]) == ("annotate", None)
+    (job,) = told["open_jobs"]
+    monkeypatch.setattr("hvsa_cvat.cli.opening.time.sleep", lambda seconds: None)
+    (asked,) = json.loads(says(invoke("status", "--json", "--refresh")))
+    assert asked["open_jobs"] == [job]
+    assert "check that the server runs" in asked["error"]
     cvat.up()
 
 

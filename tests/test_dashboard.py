@@ -26,7 +26,7 @@ from hvsa_cvat.dashboard.app import application, shown
 from hvsa_cvat.dashboard.doubtful import Doubt, Ranking, Rankings
 from hvsa_cvat.dashboard.encoded import Encoded, PictureCache
 from hvsa_cvat.dashboard.enrolled import EnrolledTasks
-from hvsa_cvat.dashboard.site import Site, SiteOptions
+from hvsa_cvat.dashboard.site import Site, SiteOptions, code
 from hvsa_cvat.dashboard.summaries import Overview, summarise
 from hvsa_cvat.dashboard.summaries import State as TaskState
 from hvsa_cvat.session.store import Store
@@ -415,3 +415,22 @@ def test_frames_that_are_wrong_are_found(copied: Filled) -> None:
         threading.Event().wait(0.05)
     rankings.close()
     assert ranking.worst(LENGTH, 1)[0].frame == 4
+
+
+def test_commands_in_findings_are_shown_as_code(browser: TestClient) -> None:
+    text = page(browser, "/system")
+    assert "<code>hvsa-agent pretrain</code>" in text
+    assert "`" not in text
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("run `a <b>` & `c`", "run <code>a &lt;b&gt;</code> &amp; <code>c</code>"),
+        ("one ` alone <b>", "one ` alone &lt;b&gt;"),
+        ("`a` and ` alone", "<code>a</code> and ` alone"),
+        ("", ""),
+    ],
+)
+def test_what_stands_between_backticks_is_code(text: str, html: str) -> None:
+    assert str(code(text)) == html

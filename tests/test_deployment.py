@@ -10,14 +10,17 @@ import os
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import time
 import tomllib
+import urllib.request
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import pytest
 import yaml
@@ -323,10 +326,71 @@ def test_no_privileges_anywhere() -> None:
     assert pod()["automountServiceAccountToken"] is False
 
 
-def test_kubernetes_checks_health_as_the_image_does() -> None:
+def metrics_port() -> int:
     (container,) = pod()["containers"]
-    assert container["livenessProbe"]["exec"]["command"] == HEALTH
+    (port,) = container["ports"]
+    assert port["name"] == "metrics"
+    return int(port["containerPort"])
+
+
+def test_kubernetes_asks_where_the_agent_answers() -> None:
+    (container,) = pod()["containers"]
+    arguments = container["args"]
+    assert arguments[arguments.index("--metrics") + 1] == f"0.0.0.0:{metrics_port()}"
+    for probe, path in (("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        assert container[probe]["httpGet"] == {"path": path, "port": "metrics"}
+    told = resources()["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+    assert told == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(metrics_port()),
+        "prometheus.io/path": "/metrics",
+    }
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+def test_metrics_are_for_the_monitoring_namespace_alone() -> None:
+    rules = resources()["NetworkPolicy"]["spec"]["ingress"]
+    (rule,) = [one for one in rules if one["ports"][0]["port"] in ("metrics", metrics_port())]
+    assert rule["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+    ]
+
+
+def test_the_pod_of_the_manifest_answers_its_probes(tmp_path: Path) -> None:
+    (container,) = pod()["containers"]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    place = f"0.0.0.0:{metrics_port()}"
+    arguments = [address if one == place else one for one in container["args"]]
+    with StandIn() as cvat:
+        variables = environment(tmp_path, CVAT_HOST=cvat.url, CVAT_ACCESS_TOKEN=cvat.admin.token)
+        command = [sys.executable, "-m", "hvsa_cvat", *arguments]
+        process = subprocess.Popen(command, cwd=tmp_path, env=variables, stdout=subprocess.PIPE)
+        try:
+            deadline = time.monotonic() + 60
+            for probe in ("readinessProbe", "livenessProbe"):
+                url = f"http://{address}{container[probe]['httpGet']['path']}"
+                while not answers(url):
+                    assert process.poll() is None
+                    assert time.monotonic() < deadline
+                    time.sleep(0.1)
+            process.terminate()
+            output, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.wait()
+    lines = [json.loads(line) for line in output.decode().splitlines()]
+    assert lines[-1]["message"] == "stopped"
+    assert {"time", "level", "message"} <= lines[0].keys()
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return bool(answer.status == 200)
+    except URLError:
+        return False
 
 
 def test_the_settings_of_the_manifest_can_be_read(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.reports import TaskReport
-from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.annotate import all_answers
@@ -83,7 +82,7 @@ def test_three_rounds_and_two_more(team: Team) -> None:
     assert [one.number for one in session.rounds if one.clicks] == [1, 2, 3, 4, 5]
     assert len(set(session.queried)) == len(session.queried)  # nothing is asked twice
     assert_answers_are_shown(team)
-    (told,) = read_status(team.agent().workspace, team.agent().client)
+    (told,) = team.status()
     assert (told.round, told.rounds, told.phase) == (5, 5, "done")
 
 
@@ -168,7 +167,7 @@ def test_more_must_be_allowed_than_is_spent(team: Team) -> None:
     """People may have clicked more than was promised."""
     to_the_end(team, budget="1%", rounds=1, granularity="frame")
     session = session_of(team)
-    (told,) = read_status(team.agent().workspace, team.agent().client)
+    (told,) = team.status()
     assert told.budget_clicks is not None
     assert session.clicks > 2 * told.budget_clicks
     with pytest.raises(ConfigError, match="has spent") as refused:
@@ -204,7 +203,7 @@ def test_a_task_with_nothing_left_to_ask_is_refused(team: Team) -> None:
 
 def test_advice_names_the_command(team: Team) -> None:
     report = to_the_end(team, budget="14%", rounds=2)
-    (told,) = read_status(team.agent().workspace, team.agent().client)
+    (told,) = team.status()
     assert told.outlook is not None
     assert told.outlook.advice == "go on with whole frames"
     assert told.next_command == report.next_command
@@ -223,7 +222,7 @@ def test_every_advice_names_a_command_while_rounds_are_left(team: Team, advice: 
     enroll(team.agent(), team.task, {**team.options, "budget": "30%,100%"})
     only(sync(team.agent()))
     advised(team, advice)
-    (told,) = read_status(team.agent().workspace, team.agent().client)
+    (told,) = team.status()
     assert told.next_command is not None
     assert told.next_command.startswith("hvsa-agent ")
 
@@ -233,7 +232,7 @@ def test_stopping_keeps_the_masks(team: Team) -> None:
     enroll(agent, team.task, team.options)
     only(sync(agent))
     advised(team, Advice.STOP)
-    (told,) = read_status(agent.workspace, agent.client)
+    (told,) = team.status()
     assert told.next_command == f"hvsa-agent withdraw {team.task} --keep-masks"
     job, child = team.cvat.task(team.task).jobs[0], team.cvat.task(team.task + 1)
     before = team.cvat.shapes(job)

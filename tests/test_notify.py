@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
-from hvsa_cvat.agent.news import notices, read_news
+from hvsa_cvat.agent.news import NewsReader, notices, read_news
 from hvsa_cvat.agent.notify import Notifier, Service, open_services
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.settings import NoticeKind, NotifySection, load_local_settings
@@ -146,6 +147,38 @@ def test_a_task_in_which_nothing_happens_is_stuck(team: Team) -> None:
     team.now += 50 * 3600
     by.tell(agent.workspace, team.now)
     assert len(sender.got) == 2
+
+
+def test_a_task_of_which_nothing_was_written_is_not_read_again(team: Team) -> None:
+    agent, reader = team.agent(), NewsReader()
+    other = team.add_task("other")
+    enroll(agent, other, team.options)
+    assert [report.error for report in sync(agent)] == [None, None]
+
+    def told() -> list[tuple[int, NoticeKind]]:
+        found = reader.read(agent.workspace, team.cvat.url, 5, team.now)
+        return [(notice.task, kind) for kind, notice in found]
+
+    first = told()
+    assert {task for task, _ in first} == {team.task, other}
+    # what cannot be read is told of no more, so it was not read
+    database = only_folder(team, team.task) / "session.db"
+    before = database.stat()
+    content = database.read_bytes()
+    database.write_bytes(b"x" * before.st_size)
+    os.utime(database, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert told() == []
+    team.now += 6 * 3600
+    assert told() == [(team.task, NoticeKind.STUCK), (other, NoticeKind.STUCK)]
+    # an event, an error, a pause and an answer are read
+    agent.workspace.set_error(other, "the disk is full")
+    assert (other, NoticeKind.ASSIGNED) in told()
+    agent.workspace.pauses.pause(other)
+    assert told()[1:] == [(other, kind) for task, kind in first if task == other]
+    database.write_bytes(content)
+    assert (team.task, NoticeKind.STUCK) in told()
+    reader.forget()
+    assert [one for one in told() if one[1] is not NoticeKind.STUCK] == first
 
 
 def test_dates_that_cannot_be_read_stop_nothing(team: Team) -> None:

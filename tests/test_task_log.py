@@ -68,6 +68,35 @@ def test_the_log_of_a_finished_task(filled: Filled) -> None:
     assert "annotators=ann,bob" in entries[0].text
 
 
+def test_the_log_says_what_was_asked_and_of_whom(filled: Filled) -> None:
+    run = run_of(filled, DONE)
+    asked = [one for one in log_of(filled, DONE) if one.what is Event.ASKED]
+    assert [one.round for one in asked] == [1, 2]
+    for one in asked:
+        queried = run.rounds[one.round or 0].round.queried
+        request = run.request_of(one.round or 0)
+        assert request is not None
+        assert one.detail == {
+            "regions": len(queried),
+            "frames": len({sample.frame for sample in queried}),
+            "of": ["ann", "bob"],
+            "child_task": request.task,
+            "expected_minutes": round(sum(job.expected_minutes for job in request.jobs)),
+        }
+        assert one.text.startswith(f"regions: {len(queried)}, frames: ")
+        assert ", of: ann,bob, child task: " in one.text
+
+
+def test_whole_frames_are_asked_for_as_frames(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, {**team.options, "granularity": "frame", "annotators": []})
+    assert only(sync(agent)).error is None
+    entries = read_timeline(team.root / "workspace", team.cvat.url, team.task)
+    (asked,) = [one for one in entries if one.what is Event.ASKED]
+    assert asked.text.startswith("frames: ")
+    assert ", of: anyone, " in asked.text
+
+
 def test_a_task_that_stopped_says_why_once(filled: Filled) -> None:
     (stopped,) = [one for one in log_of(filled, FAILED) if one.what is Event.STOPPED]
     assert stopped.detail == {"error": STOPPED}

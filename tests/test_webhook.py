@@ -17,7 +17,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hvsa_cvat.agent.listen import LONGEST_CONNECTION, MOST_CONNECTIONS, Seldom, listening
+from hvsa_cvat.agent.listen import (
+    LONGEST_CONNECTION,
+    MOST_CONNECTIONS,
+    Place,
+    Seldom,
+    listening,
+)
 from hvsa_cvat.agent.watch import Heartbeat, Watch
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
@@ -79,7 +85,8 @@ def at_work(
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     listener = Listener(SECRET, OWN, lambda: woken.append(1), log)
-    with listening(f"127.0.0.1:{port}", listener, log, longest):
+    place = Place("--listen", f"127.0.0.1:{port}", "webhooks")
+    with listening(place, {}, log, listener, longest):
         yield f"http://127.0.0.1:{port}/"
 
 
@@ -293,20 +300,19 @@ def test_an_empty_secret_is_refused() -> None:
 
 @pytest.mark.parametrize("address", ["8080", "host:", "host:port", "host:70000"])
 def test_where_to_listen_must_be_said(address: str) -> None:
-    listener = Listener(SECRET, OWN, lambda: None, print)
-    with pytest.raises(ConfigError, match="HOST:PORT"), listening(address, listener, print):
+    place = Place("--listen", address, "webhooks")
+    with pytest.raises(ConfigError, match=r"--listen .*HOST:PORT"), listening(place, {}, print):
         pass
 
 
 def test_a_port_in_use_is_named() -> None:
-    listener = Listener(SECRET, OWN, lambda: None, print)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        place = Place("--metrics", f"127.0.0.1:{taken.getsockname()[1]}", "metrics")
         with (
-            pytest.raises(ConfigError, match="choose another"),
-            listening(address, listener, lambda line: None),
+            pytest.raises(ConfigError, match=r"--metrics .*choose another"),
+            listening(place, {}, lambda line: None),
         ):
             pass
 

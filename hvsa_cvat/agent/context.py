@@ -12,6 +12,7 @@ from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import Progress
+from hvsa_cvat.session.rounds import Phase
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class AgentContext:
     log: Callable[[str], None]
     """Takes one line for people, without a line break."""
     progress: Progress
+    finished: Callable[[Phase, int, float], None] = lambda phase, number, seconds: None
+    """Is told of each finished phase, the number of its round, and its seconds."""
 
 
 def server_clock(client: CvatClient) -> Callable[[], datetime]:

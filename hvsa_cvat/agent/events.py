@@ -76,6 +76,14 @@ class Events:
         with self._database.transaction() as connection:
             connection.execute(sa.insert(_events), row)
 
+    def newest(self) -> Mapping[int, int]:
+        """A number for each task, another one after each of its events."""
+        newest = sa.func.max(_events.c.entry)
+        query = sa.select(_events.c.task, newest).where(_events.c.server == self._server)
+        with self._database.transaction() as connection:
+            rows = connection.execute(query.group_by(_events.c.task))
+            return {row[0]: row[1] for row in rows}
+
     def row(
         self,
         task: int,

@@ -1,4 +1,5 @@
-"""The socket at which webhooks arrive. Whoever reaches it may hold neither the agent nor its log.
+"""The sockets at which webhooks arrive and health checks ask. Whoever reaches one may hold neither
+the agent nor its log.
 
 uvicorn limits how long a connection may idle, but neither how long a request may take to arrive nor
 how many connections are open: 1,100 half requests used up the files that a process may have. Both
@@ -10,14 +11,16 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import uvicorn
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from hvsa_cvat.cvat.webhook import Listener, Receive, Scope, Send, answer
 from hvsa_cvat.errors import ConfigError
 
 MOST_CONNECTIONS = 256
@@ -53,13 +56,49 @@ class Seldom:
         self._log(f"{line}{more}")
 
 
+@dataclass(frozen=True)
+class Page:
+    """What a GET is answered with."""
+
+    status: int
+    text: str
+    kind: str = "text/plain; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a socket is, and who says so."""
+
+    option: str
+    """Of the command, with its dashes."""
+    address: str
+    """`HOST:PORT`."""
+    purpose: str
+    """In one word, for the log."""
+
+    def parsed(self) -> tuple[str, int]:
+        """Host and port; the host may be an IPv6 address in brackets."""
+        name, _, port = self.address.rpartition(":")
+        if not name or not port.isdecimal() or not 0 <= int(port) < 65536:
+            raise ConfigError(
+                f"{self.option} {self.address!r}: write HOST:PORT, for example 0.0.0.0:8080"
+            )
+        return name.strip("[]"), int(port)
+
+
 class Gate:
     """The connections that are open, the oldest first, and how many were cut."""
 
-    def __init__(self, log: Callable[[str], None]) -> None:
+    def __init__(self, purpose: str, log: Callable[[str], None]) -> None:
         self._open: dict[asyncio.Protocol, asyncio.Transport] = {}
+        self._purpose = purpose
         self._log = log
         self.cut = 0
+
+    @property
+    def open(self) -> int:
+        """How many connections are open."""
+        return len(self._open)
 
     def enter(self, connection: asyncio.Protocol, transport: asyncio.Transport) -> None:
         """Where there are too many, the oldest gives way. If new ones were refused, an attack
@@ -76,13 +115,13 @@ class Gate:
         transport = self._open.pop(connection, None)
         if transport is not None:
             self.cut += 1
-            self._log(f"webhooks: a connection is cut ({reason})")
+            self._log(f"{self._purpose}: a connection is cut ({reason})")
             transport.abort()
 
     def report(self) -> str:
         """What a health check is told."""
         return (
-            f"hvsa-agent listens; {len(self._open)} of {MOST_CONNECTIONS} connections are open, "
+            f"hvsa-agent listens; {self.open} of {MOST_CONNECTIONS} connections are open, "
             f"{self.cut} were cut because there were too many or they took too long\n"
         )
 
@@ -103,33 +142,44 @@ def _protocol(gate: Gate, longest: float) -> type[asyncio.Protocol]:
     return Guarded
 
 
+Pages = Mapping[str, Callable[[], Page]]
+"""What makes the page of each path; called in threads of their own."""
+
+
 @contextmanager
 def listening(
-    address: str,
-    listener: Listener,
+    place: Place,
+    pages: Pages,
     log: Callable[[str], None],
+    deliveries: ASGIApp | None = None,
     longest: float = LONGEST_CONNECTION,
-) -> Iterator[None]:
-    """Receive webhook deliveries at `HOST:PORT` while the block runs.
+) -> Iterator[Gate]:
+    """Answer requests while the block runs; yields what knows the connections.
 
-    `GET` and `HEAD` are answered with 200 and the state of the connections, for health checks.
-    `longest`: seconds that a connection may stay open.
+    `GET` and `HEAD` of a path in `pages` are answered with that page, others with 200 and the
+    state of the connections. All other requests go to `deliveries`. `longest`: seconds that a
+    connection may stay open.
     """
-    name, _, port = address.rpartition(":")
-    if not name or not port.isdecimal() or not 0 <= int(port) < 65536:
-        raise ConfigError(f"--listen {address!r}: write HOST:PORT, for example 0.0.0.0:8080")
-    gate = Gate(Seldom(log, time.monotonic))
+    host, port = place.parsed()
+    gate = Gate(place.purpose, Seldom(log, time.monotonic))
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] in ("GET", "HEAD"):
-            await answer(send, 200, gate.report().encode())
+        if scope["type"] != "http":
+            return
+        if scope["method"] in ("GET", "HEAD"):
+            make = pages.get(scope["path"], lambda: Page(200, gate.report()))
+            page = await asyncio.to_thread(make)
+        elif deliveries is not None:
+            await deliveries(scope, receive, send)
+            return
         else:
-            await listener(scope, receive, send)
+            page = Page(405, "only GET is answered here\n")
+        await Response(page.text, page.status, media_type=page.kind)(scope, receive, send)
 
-    server = uvicorn.Server(_config(app, name.strip("[]"), int(port), _protocol(gate, longest)))
-    with _running(server, address):
-        log(f"listening for webhooks at {address}")
-        yield
+    server = uvicorn.Server(_config(app, host, port, _protocol(gate, longest)))
+    with _running(server, place):
+        log(f"listening for {place.purpose} at {place.address}")
+        yield gate
 
 
 def _config(app: Any, host: str, port: int, protocol: type[asyncio.Protocol]) -> uvicorn.Config:
@@ -151,7 +201,7 @@ def _config(app: Any, host: str, port: int, protocol: type[asyncio.Protocol]) ->
 
 
 @contextmanager
-def _running(server: uvicorn.Server, address: str) -> Iterator[None]:
+def _running(server: uvicorn.Server, place: Place) -> Iterator[None]:
     """Run a server in a thread of its own."""
     failed = threading.Event()
 
@@ -161,12 +211,12 @@ def _running(server: uvicorn.Server, address: str) -> Iterator[None]:
         except SystemExit:  # uvicorn raises it when it cannot bind the port
             failed.set()
 
-    thread = threading.Thread(target=serve, name="webhooks", daemon=True)
+    thread = threading.Thread(target=serve, name=place.purpose, daemon=True)
     thread.start()
     while not server.started and thread.is_alive():
         thread.join(0.01)
     if failed.is_set() or not server.started:
-        raise ConfigError(f"--listen {address}: the port is not free; choose another")
+        raise ConfigError(f"{place.option} {place.address}: the port is not free; choose another")
     try:
         yield
     finally:

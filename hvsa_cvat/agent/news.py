@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,10 +14,10 @@ from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
-from hvsa_cvat.errors import SessionError
+from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.plain_text import plural
 from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import Store
+from hvsa_cvat.session.store import Store, database_stamp
 
 
 @dataclass(frozen=True)
@@ -86,11 +87,63 @@ def notices(news: TaskNews, stuck_hours: float, now: float) -> Iterator[tuple[No
         NoticeKind.BUDGET: _budget(news),
         NoticeKind.STUCK: _stuck(news, stuck_hours, now),
     }
-    task, key = news.enrollment.task, news.enrollment.key
     for kind, lines in makers.items():
-        for what, text in lines:
-            name = f"{task} {key} {kind.value} {what}"
-            yield kind, Notice(name, task, f"{news.title}: {text}")
+        yield from _as_notices(news, kind, lines)
+
+
+class NewsReader:
+    """The notices there are, pass after pass. A task is read again when something was written about
+    it; until then the only news can be that nothing happens."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[_Stamp, TaskNews]] = {}
+
+    def read(
+        self, workspace: Workspace, url: str, stuck_hours: float, now: float
+    ) -> list[tuple[NoticeKind, Notice]]:
+        """Of all tasks that can be read; of the others the pass has told. `url` is the address of
+        the server, `now` seconds since 1970."""
+        paused, newest = workspace.pauses.all(), workspace.events.newest()
+        before, self._kept = self._kept, {}
+        found: list[tuple[NoticeKind, Notice]] = []
+        for one in workspace.enrollments():
+            stamp = _stamp(workspace, one, one.task in paused, newest.get(one.task))
+            kept = before.get(one.task)
+            with suppress(HvsaError):
+                if kept is not None and kept[0] == stamp:
+                    found += _as_notices(
+                        kept[1], NoticeKind.STUCK, _stuck(kept[1], stuck_hours, now)
+                    )
+                else:
+                    kept = stamp, read_news(workspace, one, url)
+                    found += notices(kept[1], stuck_hours, now)
+                self._kept[one.task] = kept
+        return found
+
+    def forget(self) -> None:
+        """Read all tasks again, because what was found was not noted."""
+        self._kept = {}
+
+
+_Stamp = tuple[Enrollment, bool, int | None, tuple[int, ...], tuple[int, ...]]
+
+
+def _stamp(
+    workspace: Workspace, enrollment: Enrollment, paused: bool, newest: int | None
+) -> _Stamp:
+    """Changes with everything that `read_news` reads. `newest`: number of the newest event."""
+    folder = workspace.folder(enrollment)
+    memory = database_stamp(folder / "cvat", "cvat.db")
+    return enrollment, paused, newest, database_stamp(folder), memory
+
+
+def _as_notices(
+    news: TaskNews, kind: NoticeKind, lines: Iterator[tuple[str, str]]
+) -> Iterator[tuple[NoticeKind, Notice]]:
+    task, key = news.enrollment.task, news.enrollment.key
+    for what, text in lines:
+        name = f"{task} {key} {kind.value} {what}"
+        yield kind, Notice(name, task, f"{news.title}: {text}")
 
 
 def _assigned(news: TaskNews) -> Iterator[tuple[str, str]]:

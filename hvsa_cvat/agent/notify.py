@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from hvsa_cvat.agent.news import notices, read_news
+from hvsa_cvat.agent.news import NewsReader
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NOTIFY_URLS, NotifySection, read_secret
 from hvsa_cvat.agent.workspace import Workspace
@@ -74,15 +73,16 @@ class Notifier:
     log: Callable[[str], None]
     local: Callable[[float], datetime] = datetime.fromtimestamp
     """The time of day where people are, for seconds since 1970."""
+    reader: NewsReader = field(default_factory=NewsReader)
 
     def tell(self, workspace: Workspace, now: float) -> None:
         """Note what is new, and send what may be sent now."""
-        for enrollment in workspace.enrollments():
-            with suppress(HvsaError):  # the pass has told of it
-                news = read_news(workspace, enrollment, self.url)
-                found = notices(news, self.options.stuck_hours, now)
-                wanted = [one for kind, one in found if kind in self.options.events]
-                workspace.outbox.add(wanted)
+        found = self.reader.read(workspace, self.url, self.options.stuck_hours, now)
+        try:
+            workspace.outbox.add([one for kind, one in found if kind in self.options.events])
+        except HvsaError:
+            self.reader.forget()
+            raise
         waiting = workspace.outbox.waiting()
         if not waiting or self.options.is_quiet(self.local(now)):
             return

@@ -47,7 +47,9 @@ class Outbox:
 
     def add(self, notices: Iterable[Notice]) -> None:
         """Keep those that are new."""
-        mine = _notices.c.server == self._server
+        mine, notices = _notices.c.server == self._server, list(notices)
+        if not notices:
+            return
         with self._database.transaction() as connection:
             for one in notices:
                 same = sa.select(_notices.c.name).where(mine, _notices.c.name == one.name)

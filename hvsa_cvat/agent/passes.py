@@ -12,13 +12,14 @@ from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
+from hvsa_cvat.agent.subject import about
 from hvsa_cvat.agent.task_pass import TaskPass
 from hvsa_cvat.agent.unchanged import Unchanged
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
-from hvsa_cvat.session.rounds import Phase
+from hvsa_cvat.session.rounds import Phase, Round
 from hvsa_cvat.session.store import Store
 
 
@@ -58,7 +59,8 @@ def sync(
         if server.failure is None and not ask_again:
             report = unchanged.report(enrollment)
         if report is None:
-            report = _lease_and_pass(agent, server, enrollment, ask_again, stopping)
+            with about(task=enrollment.task):
+                report = _lease_and_pass(agent, server, enrollment, ask_again, stopping)
             if report is None:
                 continue  # withdrawn since the pass began
             unchanged.keep(enrollment.task, report)
@@ -86,11 +88,12 @@ _NOTED = {
 }
 
 
-def _note(agent: AgentContext, enrollment: Enrollment, number: int, phase: Phase) -> None:
+def _note(agent: AgentContext, enrollment: Enrollment, done: Round, phase: Phase) -> None:
     """Note that a phase of a round is finished, where people see something of it."""
+    agent.finished(phase, done.number, done.seconds.get(phase.value, 0.0))
     if phase in _NOTED:
         agent.workspace.events.add(
-            enrollment.task, _NOTED[phase], enrollment=enrollment.key, round_number=number
+            enrollment.task, _NOTED[phase], enrollment=enrollment.key, round_number=done.number
         )
 
 
@@ -141,6 +144,8 @@ def _lease_and_pass(
             report = replace(report, error=report.error or lost)
         with suppress(HvsaError):  # such as a full disk, which the report names
             agent.workspace.set_error(task, report.error)
+            if report.error is None:
+                agent.workspace.looks.keep(task, enrollment.key, report.open_jobs)
     return report
 
 
@@ -161,11 +166,13 @@ def _pass_over(
                 work.ask_again()
             while not (stopping() or lease.lost):
                 due = work.session.current
-                if (moved := work.step()) is None:
+                with about(round=due.number, phase=due.phase.value):
+                    moved = work.step()
+                if moved is None:
                     break
                 report = replace(report, moved=(*report.moved, moved))
                 agent.log(f"task {enrollment.task}: {moved} done")
-                _note(agent, enrollment, due.number, due.phase)
+                _note(agent, enrollment, work.session.rounds[due.number], due.phase)
             unpublished = not lease.lost and work.publish_pending()
             return replace(
                 report,

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob
+from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.errors import HvsaError
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -23,6 +23,8 @@ from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 
 FILE = "hvsa.toml"
+
+LogFormat = Literal["text", "json"]
 
 WEBHOOK_SECRET = "HVSA_WEBHOOK_SECRET"
 DASHBOARD_TOKEN = "HVSA_DASHBOARD_TOKEN"
@@ -132,6 +134,16 @@ class SettingsFile(_Section):
         description="Folder of everything that the agent remembers. HVSA_WORKSPACE replaces it.",
     )
     interval: float = Field(30.0, gt=0, description="Seconds between two passes of `sync --watch`.")
+    metrics: str | None = Field(
+        None,
+        description="HOST:PORT at which `sync --watch` tells metrics and answers health checks. "
+        "Default: nowhere.",
+    )
+    log_format: LogFormat = Field(
+        "text",
+        description="What `sync` and `dashboard` write: text for people, or one JSON object a "
+        "line for programs.",
+    )
     server: ServerSection = Field(ServerSection(), description="The CVAT server.")
     notify: NotifySection = Field(NotifySection(), description="Messages about what is new.")
     defaults: dict[str, Any] = Field({}, description="Options of `enroll` for all tasks.")
@@ -149,6 +161,9 @@ class LocalSettings:
     """Folder of everything that the agent remembers."""
     interval: float
     """Seconds between two passes of `sync --watch`."""
+    metrics: str | None
+    """`HOST:PORT` at which `sync --watch` tells metrics."""
+    log_format: LogFormat
     defaults: Mapping[str, Any]
     projects: Mapping[str, Mapping[str, Any]]
     """Options by project id, over the defaults."""
@@ -214,6 +229,8 @@ def load_local_settings(
         ),
         workspace=workspace or content.workspace,
         interval=content.interval,
+        metrics=content.metrics,
+        log_format=content.log_format,
         defaults=content.defaults,
         projects=content.projects,
         notify=content.notify,

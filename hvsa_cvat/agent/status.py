@@ -1,18 +1,16 @@
-"""How far the enrolled tasks are: read from the workspace, and from the server if it answers."""
+"""How far the enrolled tasks are, read from the workspace alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
-from hvsa_cvat.agent.task_pass import collect_policy
-from hvsa_cvat.agent.workspace import Enrollment, Workspace
-from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
-from hvsa_cvat.cvat.http.client import CvatClient
-from hvsa_cvat.cvat.http.errors import Unreachable
-from hvsa_cvat.cvat.state import read_requests
+from hvsa_cvat.agent.looks import OpenJob
+from hvsa_cvat.agent.workspace import enrollment_folder, look_into
+from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.artefacts import newest_records
 from hvsa_cvat.session.outlook import Outlook
@@ -45,8 +43,12 @@ class TaskStatus:
     """Clicks that may be spent in all, as far as known; None before the first selection."""
     expected_clicks: float | None = None
     """Clicks that the samples which people are asked about now are expected to take."""
-    open_jobs: tuple[UnfinishedJob, ...] = ()
-    """Jobs that are assigned and not finished."""
+    open_jobs: tuple[OpenJob, ...] = ()
+    """Jobs that are assigned and not finished, as the last look at the server found them."""
+    jobs_seen: datetime | None = None
+    """When that was, in UTC; None before the first look."""
+    jobs_age: float | None = None
+    """How many seconds ago that was."""
     scores: Agreement | None = None
     """How well the masks agreed with the newest answers, which they had not learned from."""
     outlook: Outlook | None = None
@@ -61,63 +63,44 @@ class TaskStatus:
     """The command that does what is advised; None where that is done, or nothing is left to ask."""
 
 
-def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
-    """The status of every enrolled task.
+def read_status(
+    root: Path, url: str, now: float, failures: Mapping[int, str] | None = None
+) -> Iterator[TaskStatus]:
+    """The status of every task of the server at `url` that is enrolled in the workspace `root`.
 
-    Without a client, or while the server does not answer, the open jobs are unknown.
+    No server is asked, no file is made, and no agent waits. `now`: seconds since 1970. `failures`:
+    why the server could not be asked for the open jobs just now, by task.
     """
-    people, paused = _OpenJobs(client), workspace.pauses.all()
-    for enrollment in workspace.enrollments():
-        link = f"{client.address.url}/tasks/{enrollment.task}" if client is not None else ""
-        status = _status(workspace, enrollment, link, people)
-        yield replace(status, paused=enrollment.task in paused)
+    server, failures = server_key(url), failures or {}
+    contents = look_into(root, server, now)
+    for enrollment in contents.enrollments:
+        task = enrollment.task
+        status = TaskStatus(
+            task,
+            f"{url}/tasks/{task}",
+            contents.owners.get(task),
+            enrollment.error or failures.get(task),
+            paused=task in contents.paused,
+        )
+        look = contents.looks.get(task)
+        if look is not None and look.enrollment == enrollment.key:
+            seen, age = datetime.fromtimestamp(look.time, UTC), max(0.0, now - look.time)
+            status = replace(status, open_jobs=look.jobs, jobs_seen=seen, jobs_age=age)
+        yield _with_folder(status, enrollment_folder(root, server, enrollment))
 
 
-class _OpenJobs:
-    """Asks the server for open jobs; after it failed to answer once it is not asked again."""
-
-    def __init__(self, client: CvatClient | None) -> None:
-        self._client = client
-        self._failure: Unreachable | None = None
-
-    def read(self, folder: Path, key: str, enrollment: Enrollment) -> tuple[UnfinishedJob, ...]:
-        request = next((one for one in read_requests(folder) if one.key == key), None)
-        if self._client is None or request is None:
-            return ()
-        if self._failure is not None:
-            raise self._failure
-        try:
-            policy = collect_policy(enrollment.options)
-            return tuple(unfinished_jobs(self._client, request, policy))
-        except Unreachable as error:
-            self._failure = error
-            raise
-
-
-def _status(
-    workspace: Workspace, enrollment: Enrollment, link: str, people: _OpenJobs
-) -> TaskStatus:
-    folder = workspace.folder(enrollment)
-    lease = workspace.lease(enrollment.task)
-    session, error = None, enrollment.error
-    jobs: tuple[UnfinishedJob, ...] = ()
+def _with_folder(status: TaskStatus, folder: Path) -> TaskStatus:
+    """The status with what the folder of the task says, as far as that can be read."""
+    session = None
     try:
         session = Store.peek(folder)
         if session is None:
-            error = error or f"{folder} holds no session; withdraw the task and enroll it again"
-        elif session.current.phase is Phase.ANNOTATE and session.current.request is not None:
-            jobs = people.read(folder / "cvat", session.current.request, enrollment)
-    except HvsaError as problem:
-        error = error or str(problem)
-    status = TaskStatus(
-        enrollment.task, link, lease.owner if lease is not None else None, error, open_jobs=jobs
-    )
-    if session is None:
-        return status
-    try:
+            lost = f"{folder} holds no session; withdraw the task and enroll it again"
+            return replace(status, error=status.error or lost)
         return _with_session(status, session, folder)
     except HvsaError as problem:
-        return replace(status, name=session.video, error=status.error or str(problem))
+        name = session.video if session is not None else ""
+        return replace(status, name=name, error=status.error or str(problem))
 
 
 def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskStatus:
@@ -135,6 +118,7 @@ def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskSta
         clicks=session.clicks,
         budget_clicks=budget * selection.full_clicks if selection is not None else None,
         expected_clicks=current.expected_clicks if current.clicks is None else None,
+        open_jobs=status.open_jobs if current.phase is Phase.ANNOTATE else (),
         scores=records.agreement,
         outlook=records.outlook,
         planted=records.planted,

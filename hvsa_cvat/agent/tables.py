@@ -6,9 +6,9 @@ import sqlalchemy as sa
 
 from hvsa_cvat.errors import ConfigError
 
-VERSION = 2
+VERSION = 3
 """1 had no events, pauses, wishes and notices. An agent that knows nothing of pauses must not work
-with the tables."""
+with the tables. 2 had no looks; an agent that keeps none would let those of others grow old."""
 
 FILE = "workspace.db"
 HOLDS = "a workspace"
@@ -78,6 +78,16 @@ wishes = sa.Table(
     sa.Column("arguments", sa.JSON, nullable=False),
     sa.Column("who", sa.String(200), nullable=False),
     sa.Column("time", sa.Float, nullable=False),
+)
+
+looks = sa.Table(
+    "looks",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("enrollment", sa.String(20), nullable=False),
+    sa.Column("time", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("jobs", sa.JSON, nullable=False),  # those that are open
 )
 
 notices = sa.Table(

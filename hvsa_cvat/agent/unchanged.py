@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -64,6 +65,8 @@ class Unchanged:
         else:
             # for good, because this pass may end before it comes to the task
             self._seen = {k: one for k, one in self._seen.items() if one.tasks.isdisjoint(written)}
+            with suppress(HvsaError):  # such as a full disk, which the tasks meet too
+                self._agent.workspace.looks.confirm(self._seen)
 
     def report(self, enrollment: Enrollment) -> TaskReport | None:
         """What was reported of a task that waits; None where it has to be looked at."""

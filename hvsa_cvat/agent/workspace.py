@@ -19,6 +19,7 @@ import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.events import Event, Events
+from hvsa_cvat.agent.looks import Look, Looks, look_of
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
@@ -93,6 +94,8 @@ class Workspace:
         self.pauses = Pauses(self._database, server, self.events, clock)
         self.wishes = Wishes(self._database, server, self.events, clock)
         self.outbox = Outbox(self._database, server, clock)
+        self.looks = Looks(self._database, server, clock)
+        """What was found of the open jobs."""
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""
@@ -147,7 +150,7 @@ class Workspace:
         with self._database.transaction() as connection:
             mine = self._is(_tasks, task)
             key = connection.scalar(sa.select(_tasks.c.enrollment).where(mine))
-            for table in (_tasks, tables.pauses, tables.wishes):
+            for table in (_tasks, tables.pauses, tables.wishes, tables.looks):
                 connection.execute(sa.delete(table).where(self._is(table, task)))
             event = self.events.row(task, Event.WITHDRAWN, key, who=who, detail=detail)
             connection.execute(sa.insert(tables.events), event)
@@ -287,7 +290,7 @@ def _enrollment(row: sa.Row[Any]) -> Enrollment:
 
 
 @dataclass(frozen=True)
-class Look:
+class Contents:
     """What a process that only looks reads of a workspace."""
 
     enrollments: tuple[Enrollment, ...] = ()
@@ -297,15 +300,22 @@ class Look:
     paused: frozenset[int] = frozenset()
     wishes: Mapping[int, Wish] = field(default_factory=dict)
     """What the next pass is asked to do, by task."""
+    looks: Mapping[int, Look] = field(default_factory=dict)
+    """What was found of the open jobs, by task."""
 
 
-def look_into(root: Path, server: str, now: float) -> Look:
+def is_workspace(root: Path) -> bool:
+    """Whether an agent has made a workspace there."""
+    return (root / tables.FILE).exists()
+
+
+def look_into(root: Path, server: str, now: float) -> Contents:
     """The enrolled tasks of a server. It makes no file, changes none and waits for no agent.
 
     `now`: seconds since 1970. `SessionError` where a newer hvsa-agent made the workspace.
     """
-    if not (root / tables.FILE).exists():
-        return Look()
+    if not is_workspace(root):
+        return Contents()
     with read_only(root / tables.FILE, tables.HOLDS) as connection:
         version = connection.scalar(sa.text("SELECT version FROM version")) or 1
         if version > tables.VERSION:
@@ -317,12 +327,14 @@ def look_into(root: Path, server: str, now: float) -> Look:
         leases = sa.select(_leases).where(_leases.c.server == server)
         pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
         wishes = sa.select(tables.wishes).where(tables.wishes.c.server == server)
+        looks = sa.select(tables.looks).where(tables.looks.c.server == server)
         young = version > 1
-        return Look(
+        return Contents(
             tuple(_enrollment(row) for row in connection.execute(tasks)),
             {row.task: row.owner for row in connection.execute(leases) if _runs(row.expires, now)},
             frozenset(row.task for row in connection.execute(pauses)) if young else frozenset(),
             {row.task: wish_of(row) for row in connection.execute(wishes)} if young else {},
+            {row.task: look_of(row) for row in connection.execute(looks)} if version > 2 else {},
         )
 
 

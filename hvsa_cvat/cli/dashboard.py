@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import time
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hvsa_cvat.cli.console import say
+from hvsa_cvat.cli.log_lines import LogLines, log_format_option
 from hvsa_cvat.cli.opening import open_local_settings
 from hvsa_cvat.cli.options import settings_options
+
+if TYPE_CHECKING:
+    from hvsa_cvat.agent.settings import LogFormat
 
 
 @click.command()
@@ -28,8 +31,11 @@ from hvsa_cvat.cli.options import settings_options
     help="The path below which a proxy shows the pages, such as /hvsa.",
 )
 @click.option("--read-only", is_flag=True, help="Nothing can be marked on the pages.")
+@log_format_option
 @settings_options
-def dashboard(listen: str, subpath: str, read_only: bool, **options: Any) -> None:
+def dashboard(
+    listen: str, subpath: str, read_only: bool, log_format: LogFormat | None, **options: Any
+) -> None:
     """Show in a browser how all tasks stand: what waits for whom, clicks, expected quality, masks,
     and the frames that are most probably wrong.
 
@@ -41,6 +47,7 @@ def dashboard(listen: str, subpath: str, read_only: bool, **options: Any) -> Non
       HVSA_DASHBOARD_TOKEN=... hvsa-agent dashboard --listen 0.0.0.0:8088 --subpath /hvsa
     """
     settings = open_local_settings(options)
+    lines = LogLines(log_format or settings.log_format)
 
     from hvsa_cvat.agent.settings import DASHBOARD_TOKEN, read_secret
     from hvsa_cvat.dashboard.app import application
@@ -55,5 +62,5 @@ def dashboard(listen: str, subpath: str, read_only: bool, **options: Any) -> Non
         serve(
             application(site),
             address,
-            lambda url: say(f"dashboard: {url}{prefix}/ (Ctrl+C ends it)"),
+            lambda url: lines.info(f"dashboard: {url}{prefix}/ (Ctrl+C ends it)"),
         )

@@ -10,12 +10,16 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hvsa_cvat.cli.console import progress_bars, say, say_with_time, warn
+from hvsa_cvat.cli.console import warn
+from hvsa_cvat.cli.log_lines import LogLines
+from hvsa_cvat.errors import ConfigError
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
+    from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.settings import AgentSettings, LocalSettings
     from hvsa_cvat.agent.watch import Watch
     from hvsa_cvat.agent.workspace import Workspace
@@ -42,10 +46,13 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def open_client(
-    settings: AgentSettings, log: Callable[[str], None] = warn, watch: Watch | None = None
+    settings: AgentSettings,
+    log: Callable[[str], None] = warn,
+    watch: Watch | None = None,
+    monitor: Monitor | None = None,
 ) -> Iterator[CvatClient]:
     """The connection to the server, which is closed afterwards. Once `watch` is stopped, nothing
-    waits for the server any longer."""
+    waits for the server any longer. `monitor` counts the requests."""
     from hvsa_cvat.cvat.http.client import CvatClient
 
     with CvatClient(
@@ -55,8 +62,13 @@ def open_client(
         rng=random.Random(),
         log=log,
         stopping=lambda: watch is not None and watch.stopped,
+        count=_ignore if monitor is None else monitor.request,
     ) as client:
         yield client
+
+
+def _ignore(outcome: object) -> None:
+    pass
 
 
 def open_workspace(settings: LocalSettings) -> Workspace:
@@ -66,6 +78,18 @@ def open_workspace(settings: LocalSettings) -> Workspace:
 
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
     return Workspace(settings.workspace, server_key(settings.address.url), owner, time.time)
+
+
+def open_present_workspace(settings: LocalSettings) -> Workspace:
+    """The workspace, for commands that have nothing to do in a new one: it makes none."""
+    from hvsa_cvat.agent.workspace import is_workspace
+
+    if not is_workspace(settings.workspace):
+        raise ConfigError(
+            f"there is no workspace at {settings.workspace}; name it by --workspace, "
+            "HVSA_WORKSPACE or hvsa.toml"
+        )
+    return open_workspace(settings)
 
 
 def _user() -> str:
@@ -80,24 +104,35 @@ def _user() -> str:
 def open_agent(
     settings: AgentSettings,
     *,
-    timed: bool = False,
+    lines: LogLines | None = None,
     beat: Callable[[], None] = lambda: None,
     watch: Watch | None = None,
+    monitor: Monitor | None = None,
 ) -> Iterator[AgentContext]:
-    """An agent whose log goes to stdout, with the time of day if `timed`.
+    """An agent whose log goes to `lines`, or to stdout.
 
     `beat` is called at each line of the log and at each step of progress. Once `watch` is
-    stopped, nothing waits for the server any longer.
+    stopped, nothing waits for the server any longer. `monitor` counts requests and phases.
     """
     from hvsa_cvat.agent.context import AgentContext
 
+    lines = lines or LogLines()
+
     def log(line: str) -> None:
         beat()
-        (say_with_time if timed else say)(line)
+        lines.info(line)
+
+    def warn_of_server(line: str) -> None:
+        beat()
+        lines.warning(line)
 
     def progress(step: str, done: int, total: int) -> None:
         beat()
         show(step, done, total)
 
-    with open_client(settings, log, watch) as client, progress_bars(log) as show:
-        yield AgentContext(settings, open_workspace(settings), client, time.time, log, progress)
+    client = open_client(settings, warn_of_server, watch, monitor)
+    with client as connected, lines.progress() as show:
+        agent = AgentContext(
+            settings, open_workspace(settings), connected, time.time, log, progress
+        )
+        yield agent if monitor is None else replace(agent, finished=monitor.phase)

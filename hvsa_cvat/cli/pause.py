@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from hvsa_cvat.cli.console import say
-from hvsa_cvat.cli.opening import open_local_settings, open_workspace
+from hvsa_cvat.cli.opening import open_local_settings, open_present_workspace
 from hvsa_cvat.cli.options import TASK, settings_options
 
 
@@ -22,7 +22,7 @@ def pause(task: int, **options: Any) -> None:
     Example:
       hvsa-agent pause 12
     """
-    open_workspace(open_local_settings(options)).pauses.pause(task)
+    open_present_workspace(open_local_settings(options)).pauses.pause(task)
     say(f"task {task} is paused; to go on: hvsa-agent resume {task}")
 
 
@@ -36,5 +36,5 @@ def resume(task: int, **options: Any) -> None:
     Example:
       hvsa-agent resume 12
     """
-    open_workspace(open_local_settings(options)).pauses.resume(task)
+    open_present_workspace(open_local_settings(options)).pauses.resume(task)
     say(f"task {task} goes on with the next pass")

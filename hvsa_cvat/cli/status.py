@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -12,11 +13,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from hvsa_cvat.cli.console import OUT, printable, say
-from hvsa_cvat.cli.opening import open_client, open_settings, open_workspace
+from hvsa_cvat.cli.opening import (
+    open_client,
+    open_local_settings,
+    open_present_workspace,
+    open_settings,
+)
 from hvsa_cvat.cli.options import settings_options
-from hvsa_cvat.cli.task_lines import NOTHING_ENROLLED, job_line
+from hvsa_cvat.cli.task_lines import NOTHING_ENROLLED, job_line, span
 
 if TYPE_CHECKING:
+    from hvsa_cvat.agent.settings import LocalSettings
     from hvsa_cvat.agent.status import TaskStatus
     from hvsa_cvat.session.outlook import Outlook
 
@@ -24,32 +31,50 @@ _COLUMNS = ("task", "name", "round", "next", "open jobs", "clicks", "mIoU on ans
 
 
 @click.command()
+@click.option(
+    "--refresh", is_flag=True, help="Ask the server for the open jobs now. Needs a login."
+)
 @click.option("--json", "as_json", is_flag=True, help="For other programs.")
 @settings_options
-def status(as_json: bool, **options: Any) -> None:
+def status(refresh: bool, as_json: bool, **options: Any) -> None:
     """Show for each task its round and phase, the open jobs, clicks, scores and links.
+
+    All of it is read from the workspace: the open jobs are those that the last pass of `sync`
+    found, with their age.
 
     \b
     Example:
+      hvsa-agent status --refresh
       hvsa-agent status --json
     """
-    settings = open_settings(options)
+    settings, failures = _refreshed(options) if refresh else (open_local_settings(options), {})
 
     from hvsa_cvat.agent.status import read_status
 
+    url, now = settings.address.url, time.time()
+    found = list(read_status(settings.workspace, url, now, failures))
+    if as_json:
+        click.echo(json.dumps([_as_json(one) for one in found], indent=2))
+        return
+    _print_status(found, now)
+    if any(one.open_jobs for one in found):
+        from hvsa_cvat.cvat.request.links import JOBS_PAGE
+
+        say(f"all open jobs: {url}{JOBS_PAGE}")
+
+
+def _refreshed(options: dict[str, Any]) -> tuple[LocalSettings, Mapping[int, str]]:
+    """Ask the server for the open jobs; returns why that failed, by task."""
+    settings = open_settings(options)
+    workspace = open_present_workspace(settings)
+
+    from hvsa_cvat.agent.refresh import refresh_open_jobs
+
     with open_client(settings) as client:
-        found = list(read_status(open_workspace(settings), client))
-        if as_json:
-            click.echo(json.dumps([_as_json(one) for one in found], indent=2))
-            return
-        _print_status(found)
-        if any(one.open_jobs for one in found):
-            from hvsa_cvat.cvat.request.links import list_link
-
-            say(f"all open jobs: {list_link(client)}")
+        return settings, refresh_open_jobs(workspace, client)
 
 
-def _print_status(found: Sequence[TaskStatus]) -> None:
+def _print_status(found: Sequence[TaskStatus], now: float) -> None:
     if not found:
         say(NOTHING_ENROLLED)
         return
@@ -58,8 +83,10 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
         say(f"task {one.task}: {one.link}")
         if one.paused:
             say(f"  is paused; to go on: hvsa-agent resume {one.task}")
+        if one.jobs_age is not None and one.open_jobs:
+            say(f"  open jobs as of {span(one.jobs_age)} ago:")
         for job in one.open_jobs:
-            say(f"  {job_line(job)}")
+            say(f"  {job_line(job, open_for=span(now - job.since))}")
         if one.budget_clicks is not None and one.budget_from is not None:
             say(f"  the clicks of annotating every frame are {one.budget_from}")
         if one.skipped is not None:
@@ -77,9 +104,10 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
 
 
 def _as_json(status: TaskStatus) -> dict[str, Any]:
-    models = {"scores": status.scores, "outlook": status.outlook}
+    models = {name: getattr(status, name) for name in ("scores", "outlook", "planted")}
     plain = {name: None if one is None else one.model_dump() for name, one in models.items()}
-    return {**asdict(status), **plain, "planted": status.planted.model_dump()}
+    seen = status.jobs_seen
+    return {**asdict(status), **plain, "jobs_seen": seen and seen.isoformat()}
 
 
 def _table(found: Sequence[TaskStatus]) -> Table:

@@ -8,12 +8,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hvsa_cvat.cli.console import say
+from hvsa_cvat.cli import sockets
+from hvsa_cvat.cli.log_lines import LogLines, log_format_option
 from hvsa_cvat.cli.opening import open_agent, open_settings
 from hvsa_cvat.cli.options import PATH, TASK, settings_options
 from hvsa_cvat.cli.task_lines import NOTHING_ENROLLED, ReportPrinter
@@ -22,7 +24,10 @@ from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
+    from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.notify import Notifier
+    from hvsa_cvat.agent.settings import LogFormat
+    from hvsa_cvat.agent.unchanged import Unchanged
     from hvsa_cvat.agent.watch import Watch
 
 
@@ -43,6 +48,12 @@ if TYPE_CHECKING:
     "secret.",
 )
 @click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="With --watch: answer GET /metrics (for Prometheus), /healthz and /readyz there. Whoever "
+    "reaches it reads how many tasks there are; keep it inside.",
+)
+@click.option(
     "--heartbeat",
     envvar="HVSA_HEARTBEAT",
     type=PATH,
@@ -53,14 +64,17 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Make the open request of --task anew, after its child task was deleted.",
 )
+@log_format_option
 @settings_options
 def sync(
     task: int | None,
     watch: bool,
     interval: float | None,
     listen: str | None,
+    metrics: str | None,
     heartbeat: Path | None,
     ask_again: bool,
+    log_format: LogFormat | None,
     **options: Any,
 ) -> None:
     """Move every enrolled task as far as it goes, and say what it waits for. Safe to repeat.
@@ -69,26 +83,69 @@ def sync(
     Example:
       hvsa-agent sync --watch
     """
-    if listen and not watch:
-        raise ConfigError("--listen goes with --watch")
+    for option, value in (("--listen", listen), ("--metrics", metrics)):
+        if value and not watch:
+            raise ConfigError(f"{option} goes with --watch")
     if ask_again and task is None:
         raise ConfigError("--ask-again needs --task")
     settings = open_settings(options)
 
+    from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.watch import Heartbeat, Watch
 
-    beat = Heartbeat(heartbeat).beat if watch and heartbeat else lambda: None
-    passes = Watch(interval or settings.interval, random.Random(), beat)
+    interval = interval or settings.interval
+    lines = LogLines(log_format or settings.log_format, timed=watch)
+    monitor = Monitor(interval, time.monotonic)
+    heart = Heartbeat(heartbeat).beat if watch and heartbeat else lambda: None
+
+    def beat() -> None:
+        heart()
+        monitor.beat()
+
+    passes = Watch(interval, random.Random(), beat)
     with ExitStack() as stack:
-        stack.enter_context(_stopping_by_signal(passes.stop))
-        agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat, watch=passes))
-        notifier = _notifier(agent)
+        stack.enter_context(_stopping_by_signal(passes.stop, lines))
+        agent = stack.enter_context(
+            open_agent(settings, lines=lines, beat=beat, watch=passes, monitor=monitor)
+        )
+        printer = ReportPrinter(settings.address.url, agent.log, lines.error)
+        work = _Work(agent, passes, task, _notifier(agent), lines, printer)
+        if not watch:
+            _once(work, ask_again)
+            return
+        if place := metrics or settings.metrics:
+            stack.enter_context(sockets.metrics(agent, place, monitor))
         if listen:
-            stack.enter_context(_webhooks(agent, listen, passes))
-        if watch:
-            _pass_after_pass(agent, passes, task, ask_again, notifier)
-        else:
-            _one_pass(agent, passes, task, ask_again, notifier)
+            stack.enter_context(sockets.webhooks(agent, listen, passes, monitor))
+        _pass_after_pass(work, ask_again, monitor)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all passes of the command share."""
+
+    agent: AgentContext
+    passes: Watch
+    task: int | None
+    notifier: Notifier | None
+    lines: LogLines
+    printer: ReportPrinter
+
+    def one_pass(self, *, ask_again: bool, unchanged: Unchanged | None = None) -> int:
+        """Returns how many tasks could not go on."""
+        from hvsa_cvat.agent.passes import sync
+
+        reports = sync(
+            self.agent,
+            self.task,
+            ask_again=ask_again,
+            stopping=lambda: self.passes.stopped,
+            unchanged=unchanged,
+        )
+        failed = self.printer.print(reports)
+        if self.notifier is not None:
+            self.notifier.tell(self.agent.workspace, self.agent.clock())
+        return failed
 
 
 def _notifier(agent: AgentContext) -> Notifier | None:
@@ -100,81 +157,39 @@ def _notifier(agent: AgentContext) -> Notifier | None:
     return Notifier(services, agent.settings.notify, url, agent.log) if services else None
 
 
-def _tell(agent: AgentContext, notifier: Notifier | None) -> None:
-    if notifier is not None:
-        notifier.tell(agent.workspace, agent.clock())
+def _once(work: _Work, ask_again: bool) -> None:
+    from hvsa_cvat.agent.passes import has_work
 
-
-def _one_pass(
-    agent: AgentContext,
-    passes: Watch,
-    task: int | None,
-    ask_again: bool,
-    notifier: Notifier | None,
-) -> None:
-    from hvsa_cvat.agent.passes import has_work, sync
-
-    printer = ReportPrinter(agent.settings.address.url)
-    reports = sync(agent, task, ask_again=ask_again, stopping=lambda: passes.stopped)
-    failed = printer.print(reports)
-    _tell(agent, notifier)
-    if not has_work(agent):
-        say(NOTHING_ENROLLED)
+    failed = work.one_pass(ask_again=ask_again)
+    if not has_work(work.agent):
+        work.lines.info(NOTHING_ENROLLED)
     if failed:
         raise HvsaError(f"{plural(failed, 'task')} could not go on; the lines above say why")
 
 
-def _pass_after_pass(
-    agent: AgentContext,
-    passes: Watch,
-    task: int | None,
-    ask_again: bool,
-    notifier: Notifier | None,
-) -> None:
-    from hvsa_cvat.agent.passes import has_work, sync
+def _pass_after_pass(work: _Work, ask_again: bool, monitor: Monitor) -> None:
+    from hvsa_cvat.agent.passes import has_work
     from hvsa_cvat.agent.unchanged import Unchanged
 
-    printer, unchanged = ReportPrinter(agent.settings.address.url, agent.log), Unchanged(agent)
+    agent, unchanged = work.agent, Unchanged(work.agent)
     if not has_work(agent):
         agent.log(NOTHING_ENROLLED)
-    for number, _ in enumerate(passes.passes()):
-        anew = ask_again and number == 0
+    for number, _ in enumerate(work.passes.passes()):
         try:
-            printer.print(
-                sync(
-                    agent,
-                    task,
-                    ask_again=anew,
-                    stopping=lambda: passes.stopped,
-                    unchanged=unchanged,
-                )
-            )
-            _tell(agent, notifier)
+            with monitor.passing():
+                work.one_pass(ask_again=ask_again and number == 0, unchanged=unchanged)
         except HvsaError as error:
-            agent.log(" ".join(str(error).split()))
+            work.lines.error(" ".join(str(error).split()))
     agent.log("stopped")
 
 
 @contextmanager
-def _webhooks(agent: AgentContext, address: str, passes: Watch) -> Iterator[None]:
-    from hvsa_cvat.agent.listen import Seldom, listening
-    from hvsa_cvat.agent.settings import WEBHOOK_SECRET, read_secret
-    from hvsa_cvat.cvat.webhook import Listener
-
-    me = int(agent.client.me()["id"])
-    odd = Seldom(agent.log, time.monotonic)
-    listener = Listener(read_secret(WEBHOOK_SECRET) or "", me, passes.wake, odd)
-    with listening(address, listener, agent.log):
-        yield
-
-
-@contextmanager
-def _stopping_by_signal(stop: Callable[[], None]) -> Iterator[None]:
+def _stopping_by_signal(stop: Callable[[], None], lines: LogLines) -> Iterator[None]:
     """The first SIGTERM or Ctrl+C ends after the current step, the second one at once."""
 
     def end(number: int, frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        say("stopping after the current step; once more to stop at once")
+        lines.info("stopping after the current step; once more to stop at once")
         stop()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from hvsa_cvat.agent.subject import about
 from hvsa_cvat.cli.console import say
 from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.reports import TaskReport
-    from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob
+    from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 
 NOTHING_ENROLLED = "no task is enrolled; begin with: hvsa-agent enroll TASK"
 
@@ -18,10 +19,16 @@ NOTHING_ENROLLED = "no task is enrolled; begin with: hvsa-agent enroll TASK"
 class ReportPrinter:
     """Prints the reports of passes, and each task's only where it differs from the pass before."""
 
-    def __init__(self, url: str, log: Callable[[str], None] = say) -> None:
-        """`url` is the address of the server."""
+    def __init__(
+        self,
+        url: str,
+        log: Callable[[str], None] = say,
+        log_error: Callable[[str], None] = say,
+    ) -> None:
+        """`url` is the address of the server; `log_error` gets the lines of tasks that stopped."""
         self._url = url
         self._log = log
+        self._log_error = log_error
         self._printed: dict[int, list[str]] = {}
 
     def print(self, reports: Iterable[TaskReport]) -> int:
@@ -31,8 +38,9 @@ class ReportPrinter:
             failed += report.error is not None
             lines = list(report_lines(report, self._url))
             if self._printed.get(report.task) != lines:
-                for line in lines:
-                    self._log(line)
+                with about(task=report.task):
+                    for line in lines:
+                        (self._log if report.error is None else self._log_error)(line)
             self._printed[report.task] = lines
         return failed
 
@@ -60,12 +68,21 @@ def report_lines(report: TaskReport, url: str) -> Iterator[str]:
         yield f"{name}: masks wait for jobs that somebody is at work on"
 
 
-def job_line(job: UnfinishedJob) -> str:
+def span(seconds: float) -> str:
+    """`12 s`, `3 min`, `5 h` or `2 days`; a clock that was set back makes it 0 s."""
+    for unit, length, least in (("days", 86400, 2), ("h", 3600, 1), ("min", 60, 1)):
+        if seconds >= least * length:
+            return f"{seconds // length:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def job_line(job: UnfinishedJob, open_for: str | None = None) -> str:
     """A job that is not finished, who has it, and its link."""
     if job.state == "deleted":
         return f"job {job.job} is gone from the server"
     assigned = f"assigned to {job.assignee}" if job.assignee else "assigned to nobody"
+    known = "" if open_for is None else f", open for {open_for}"
     return (
         f"job {job.job}: {assigned}, not finished ({job.state}, {plural(job.pictures, 'picture')}, "
-        f"about {job.expected_minutes:.0f} min): {job.link}"
+        f"about {job.expected_minutes:.0f} min{known}): {job.link}"
     )

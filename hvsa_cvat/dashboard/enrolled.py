@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvsa_cvat.agent.looks import Look
 from hvsa_cvat.agent.wishes import Wish
 from hvsa_cvat.agent.workspace import Enrollment, enrollment_folder, look_into
 from hvsa_cvat.cvat.keys import server_key
@@ -25,6 +26,8 @@ class EnrolledTask:
     """Whether passes leave it out, because people said so."""
     wish: Wish | None = None
     """What the next pass is asked to do."""
+    look: Look | None = None
+    """What the last look at the server found of its open jobs."""
 
     @property
     def number(self) -> int:
@@ -43,16 +46,17 @@ class EnrolledTasks:
 
     def all(self) -> Mapping[int, EnrolledTask]:
         """By the number of the task, ascending."""
-        look = look_into(self.root, self._server, self._clock())
+        found = look_into(self.root, self._server, self._clock())
         return {
             one.task: EnrolledTask(
                 one,
                 enrollment_folder(self.root, self._server, one),
-                look.owners.get(one.task),
-                one.task in look.paused,
-                look.wishes.get(one.task),
+                found.owners.get(one.task),
+                one.task in found.paused,
+                found.wishes.get(one.task),
+                found.looks.get(one.task),
             )
-            for one in look.enrollments
+            for one in found.enrollments
         }
 
     def one(self, task: int) -> EnrolledTask:

@@ -10,6 +10,7 @@ from typing import Any
 
 import jinja2
 import numpy as np
+from markupsafe import Markup, escape
 from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
@@ -121,10 +122,28 @@ def _environment(prefix: str) -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        percent=percent, points=points, count=count, duration=duration, ago=ago, css=css, size=size
+        percent=percent,
+        points=points,
+        count=count,
+        duration=duration,
+        ago=ago,
+        css=css,
+        size=size,
+        code=code,
     )
     environment.globals.update(NONE=NONE, root=prefix, round_css=_round_css)
     return environment
+
+
+def code(text: str) -> Markup:
+    """Text as HTML; what stands between backticks, such as a command, is shown as code."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # the last backtick has no partner
+        parts[-2:] = ["`".join(parts[-2:])]
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 else escape(part)
+        for place, part in enumerate(parts)
+    )
 
 
 def ago(then: datetime | None, now: datetime) -> str:

@@ -165,7 +165,21 @@ def with_enrollment(summary: TaskSummary, enrolled: EnrolledTask) -> TaskSummary
     elif enrolled.owner is not None and state is State.AGENT:
         state = State.WORKING
     command = f"hvsa-agent resume {enrolled.number}" if enrolled.paused else summary.next_command
-    return replace(summary, error=error, owner=enrolled.owner, state=state, next_command=command)
+    return replace(
+        summary,
+        error=error,
+        owner=enrolled.owner,
+        state=state,
+        next_command=command,
+        jobs=tuple(_as_seen(job, enrolled) for job in summary.jobs),
+    )
+
+
+def _as_seen(job: Job, enrolled: EnrolledTask) -> Job:
+    """The job with whoever has it now, which CVAT may know better than the request."""
+    seen = enrolled.look.jobs if enrolled.look is not None else ()
+    now = next((one for one in seen if one.job == job.id), None)
+    return job if now is None or now.state == "deleted" else replace(job, assignee=now.assignee)
 
 
 @dataclass(frozen=True)

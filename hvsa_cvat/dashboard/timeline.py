@@ -8,17 +8,19 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hvsa_cvat.agent.events import Event, Recorded, read_events
 from hvsa_cvat.agent.workspace import enrollment_folders
+from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.dashboard.runs import RoundFacts, Run, read_run
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
+from hvsa_cvat.video.segments import granularity_by_round
 
 COLUMNS = ("time", "who", "what", "round", "job", "enrollment", "detail")
 
@@ -68,7 +70,9 @@ def read_timeline(root: Path, url: str, task: int) -> list[Entry]:
     entries = [_of_log(one) for one in recorded]
     for folder in folders:
         with suppress(HvsaError):  # what the log has is told all the same
-            entries += _of_session(read_run(folder), entries)
+            run = read_run(folder)
+            entries += _of_session(run, entries)
+            entries = [_with_what_was_asked(one, run) for one in entries]
     return sorted(entries, key=lambda one: one.time)
 
 
@@ -80,7 +84,7 @@ def _of_log(one: Recorded) -> Entry:
 def _of_session(run: Run, known: Sequence[Entry]) -> Iterator[Entry]:
     """What people answered; and what the agent did, where the log does not have it: it is younger
     than some workspaces, and a process may end right before it writes there."""
-    key = run.root.name.rpartition("-")[2]
+    key = _key(run)
     logged = {(one.what, one.round) for one in known if one.enrollment == key}
     for one in run.rounds:
         for what, time in _phases(one):
@@ -113,6 +117,40 @@ def _of_jobs(run: Run, key: str) -> Iterator[Entry]:
                     who = job.assignee or "anyone"
                     number = numbers.get(request.key)
                     yield Entry(time, who, what, key, number, job.id, detail)
+
+
+def _with_what_was_asked(entry: Entry, run: Run) -> Entry:
+    """An entry of people being asked in a round of `run`, with how much and of whom; others as they
+    are."""
+    number = entry.round
+    if (
+        entry.what is not Event.ASKED
+        or entry.enrollment != _key(run)
+        or number is None
+        or number >= len(run.rounds)
+    ):
+        return entry
+    return replace(entry, detail={**(entry.detail or {}), **dict(_asked(run, number))})
+
+
+def _asked(run: Run, number: int) -> Iterator[tuple[str, Any]]:
+    """What people were asked in a round, and who."""
+    config = RunConfig.model_validate(run.session.config)
+    kinds = granularity_by_round(config.granularity, len(config.budgets))
+    asked = run.rounds[number].round.queried
+    if number > 0 and not kinds[number - 1].whole:
+        yield "regions", len(asked)
+    yield "frames", len({sample.frame for sample in asked})
+    request = run.request_of(number)
+    if request is not None:
+        yield "of", list(dict.fromkeys(job.assignee or "anyone" for job in request.jobs))
+        yield "child_task", request.task
+        yield "expected_minutes", round(sum(job.expected_minutes for job in request.jobs))
+
+
+def _key(run: Run) -> str:
+    """Of the enrollment."""
+    return run.root.name.rpartition("-")[2]
 
 
 def _date(text: str | None) -> datetime | None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +23,14 @@ from pydantic import BaseModel, ValidationError
 
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write
-from hvsa_cvat.selection.strategy import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
 from hvsa_cvat.session.records import Agreement, Planted, Propagation, Selection
 from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Mask
+
+if TYPE_CHECKING:
+    from hvsa_cvat.selection.strategy import Pool
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -141,6 +143,9 @@ class RoundFiles:
 
     def scores(self) -> Pool:
         """What the network of the round says of the samples that may be asked for next."""
+        # its module needs PyTorch, which takes seconds to import
+        from hvsa_cvat.selection.strategy import Pool
+
         return Pool(*self._arrays(self.folder / "scores.npz", _POOL_COLUMNS))
 
     def save_scores(self, scores: Pool) -> None:

@@ -173,13 +173,13 @@ class Store:
             connection.execute(sa.insert(_artefacts), row)
 
 
-def database_stamp(root: Path) -> tuple[int, ...]:
-    """Sizes and times of the database of a session; another tuple after each change. It reads
-    nothing, so it is cheap for many sessions."""
+def database_stamp(root: Path, name: str = "session.db") -> tuple[int, ...]:
+    """Sizes and times of a database in the folder of a session; another tuple after each change.
+    It reads nothing, so it is cheap for many sessions."""
     found: list[int] = []
-    for name in ("session.db", "session.db-wal"):
+    for file in (name, f"{name}-wal"):
         try:
-            told = (root / name).stat()
+            told = (root / file).stat()
         except OSError:
             continue
         if told.st_size:

@@ -14,8 +14,6 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from skimage.segmentation import slic
-from sklearn.cluster import AgglomerativeClustering
 
 from hvsa_cvat.errors import ConfigError, MediaError
 from hvsa_cvat.files import atomic_write
@@ -247,6 +245,9 @@ class Superpixels(_MapsOnDemand):
         return self._slic(frame, self._number)
 
     def _slic(self, frame: int, number: int) -> SegmentMap:
+        # takes a second to import, and commands that only tell of tasks need none of it
+        from skimage.segmentation import slic
+
         return _renumbered(slic(self._source[frame], n_segments=number, start_label=0))
 
 
@@ -262,6 +263,8 @@ class MergedSuperpixels(Superpixels):
         self._features = features
 
     def _compute(self, frame: int) -> SegmentMap:
+        from sklearn.cluster import AgglomerativeClustering
+
         height, width = self._source.size
         fine = self._slic(frame, min(_OVERSEGMENTATION * self._number, height * width))
         if fine.max() < self._number:

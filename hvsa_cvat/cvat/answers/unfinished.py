@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 
 from hvsa_cvat.cvat.answers.finished import (
     CollectPolicy,
@@ -11,26 +10,13 @@ from hvsa_cvat.cvat.answers.finished import (
     child_job_rows,
     is_finished,
 )
+from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import Request
 
-
-@dataclass(frozen=True)
-class UnfinishedJob:
-    """A job of a request that somebody has still to finish."""
-
-    job: int
-    assignee: str | None
-    """User name of whoever has it now."""
-    state: str
-    """As the server calls it, or `deleted`."""
-    stage: str
-    pictures: int
-    expected_clicks: float
-    expected_minutes: float
-    link: str
+__all__ = ["UnfinishedJob", "unassign", "unfinished_jobs"]
 
 
 def unfinished_jobs(

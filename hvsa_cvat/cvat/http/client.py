@@ -22,6 +22,7 @@ from hvsa_cvat.cvat.http.errors import (
 from hvsa_cvat.cvat.http.exchange import Json, Policy, Request, encode
 from hvsa_cvat.cvat.http.forms import check_answer, check_page
 from hvsa_cvat.cvat.http.limits import LARGEST_FILE, LONGEST_CALL, MOST_PAGES, Patience
+from hvsa_cvat.cvat.http.outcome import Outcome
 from hvsa_cvat.cvat.http.response import date_of, read_blocks, read_headers, read_json
 from hvsa_cvat.cvat.http.transport import Transport
 from hvsa_cvat.cvat.http.upload import Upload
@@ -66,11 +67,12 @@ class CvatClient:
         timeouts: tuple[float, float] = (10, 300),
         longest: float = LONGEST_CALL,
         stopping: Callable[[], bool] = lambda: False,
+        count: Callable[[Outcome], None] = lambda outcome: None,
     ) -> None:
         """`timeouts`: seconds to connect, and to wait for the next byte. `longest`: seconds of one
         call with all its repetitions. `log` gets one line for every repetition and warning.
         `stopping` tells whether the agent was asked to stop: then nothing is repeated, and calls
-        end within seconds."""
+        end within seconds. `count` is told what came of each exchange."""
         patience = Patience(*timeouts, call=longest)
         self.address = address
         self._sleep = sleep
@@ -78,7 +80,7 @@ class CvatClient:
         self._me: Json | None = None
         self._version: tuple[int, int] | None = None
         self._transport = Transport(
-            address, credentials, sleep, rng or random.Random(), log, patience, stopping
+            address, credentials, sleep, rng or random.Random(), log, patience, stopping, count
         )
 
     def __enter__(self) -> CvatClient:

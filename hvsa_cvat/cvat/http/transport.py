@@ -24,6 +24,7 @@ from hvsa_cvat.cvat.http.deadline import Deadline
 from hvsa_cvat.cvat.http.errors import Forbidden, Refused, Unauthorized, Uncertain, Unreachable
 from hvsa_cvat.cvat.http.exchange import Failure, Policy, Request, encode, query_text
 from hvsa_cvat.cvat.http.limits import Patience
+from hvsa_cvat.cvat.http.outcome import Outcome, outcome_of
 from hvsa_cvat.cvat.http.proxy import use_proxy
 from hvsa_cvat.cvat.http.response import check_status, failure_of, read_headers
 
@@ -50,12 +51,14 @@ class Transport:
         log: Callable[[str], None],
         patience: Patience,
         stopping: Callable[[], bool],
+        count: Callable[[Outcome], None],
     ) -> None:
         self.address = address
         self._credentials = credentials
         self._sleep = sleep
         self._rng = rng
         self._log = log
+        self._count = count
         self._patience = patience
         self._timeout = urllib3.Timeout(connect=patience.connect, read=patience.read)
         configuration = Configuration(
@@ -143,6 +146,7 @@ class Transport:
             return obeyed + self._rng.uniform(0, backoff)
 
         def tell(state: RetryCallState) -> None:
+            self._count(Outcome.RETRIED)
             self._log(
                 f"{name}: {_failure(state)}; again in {state.upcoming_sleep:.1f} s "
                 f"({state.attempt_number} of {_ATTEMPTS})"
@@ -174,8 +178,14 @@ class Transport:
         self, request: Request, take: Callable[[urllib3.BaseHTTPResponse], _Answer], end: float
     ) -> _Answer:
         """One attempt, until `end` by the monotonic clock."""
-        with self._deadline.until(end):
-            return self._send(request, take)
+        try:
+            with self._deadline.until(end):
+                answer = self._send(request, take)
+        except Exception as error:
+            self._count(outcome_of(error))
+            raise
+        self._count(Outcome.ANSWERED)
+        return answer
 
     def _send(
         self, request: Request, take: Callable[[urllib3.BaseHTTPResponse], _Answer]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from hvsa_cvat.cvat.http.client import CvatClient
-from hvsa_cvat.cvat.state import Request
+if TYPE_CHECKING:
+    from hvsa_cvat.cvat.http.client import CvatClient
+    from hvsa_cvat.cvat.state import Request
 
 _LOGIC = {
     "and": [
