@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -503,13 +506,51 @@ def test_the_guide_keeps_what_people_wrote_around_our_part(place: Place) -> None
     place.ask()
     (guide,) = place.cvat.world.guides.values()
     ours = guide.markdown
+    uuids = re.compile("[0-9a-f-]{36}")
     guide.markdown = f"Ask Zoe.\n\n{ours}\nThank you."
     place.ask(round_number=3)
     assert guide.markdown == f"Ask Zoe.\n\n{ours}\nThank you."
     guide.markdown = "All by ourselves."
     place.ask(round_number=4)
     assert guide.markdown.startswith("All by ourselves.\n\n")
-    assert guide.markdown.endswith(ours)
+    # the picture went with our words, and is another file now
+    assert uuids.sub("-", guide.markdown).endswith(uuids.sub("-", ours))
+
+
+def test_the_guide_shows_a_picture_that_is_sent_once(place: Place) -> None:
+    place.ask()
+    (guide,) = place.cvat.world.guides.values()
+    ((key, content),) = guide.assets.items()
+    assert content == (files("hvsa_cvat") / "data" / "guide.png").read_bytes()
+    assert f"](/api/assets/{key})" in guide.markdown
+    place.ask(round_number=3)
+    assert list(guide.assets) == [key]
+
+
+def test_the_picture_of_another_version_is_replaced(place: Place) -> None:
+    place.ask()
+    (guide,) = place.cvat.world.guides.values()
+    ((key, content),) = guide.assets.items()
+    mark = hashlib.sha256(content).hexdigest()[:8]
+    guide.markdown = guide.markdown.replace(mark, "01234567")
+    place.ask(round_number=3)
+    assert guide.assets.keys() != {key}
+    assert list(guide.assets.values()) == [content]
+
+
+@pytest.mark.parametrize("fault", [Fault.ERROR, Fault.LATE])
+def test_where_no_picture_is_taken_the_guide_has_none_until_one_is(
+    place: Place, fault: Fault
+) -> None:
+    place.cvat.faults = lambda request: fault if "/api/assets" in request.path else None
+    assert place.ask().jobs
+    (guide,) = place.cvat.world.guides.values()
+    assert "/api/assets/" not in guide.markdown
+    assert any(line.startswith("the guide for annotators has no picture: ") for line in place.lines)
+    place.cvat.faults = {}
+    place.ask(round_number=3)
+    (key,) = guide.assets
+    assert f"](/api/assets/{key})" in guide.markdown
 
 
 def test_our_part_of_a_guide_is_replaced_as_a_whole() -> None:

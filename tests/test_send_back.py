@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from hvsa_cvat.cvat.answers.finished import CollectPolicy
+from hvsa_cvat.cvat.answers.unfinished import unfinished_jobs
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import ServerError
 from tests.asked_task import CAR, ROAD, Asking, Places, picture
@@ -63,10 +65,30 @@ def test_a_job_with_a_gap_goes_back_with_an_issue_at_that_spot(asking: Asking) -
     assert asking.log == [
         f"job {ann}: finished by ann; 2 of its 2 pictures have pixels without a class: "
         "100 % on frame 1, 25 % on frame 1",
-        f"job {ann}: goes back to ann because of the gaps; it goes back only once",
+        f"job {ann}: goes back to ann because of the gaps; it goes back only once: "
+        f"{asking.cvat.url}/tasks/{asking.request.task}/jobs/{ann}?frame=0",
         f"job {bob}: finished by bob; 0 of its 1 pictures have pixels without a class",
     ]
     assert asking.collect() is None
+
+
+def test_the_link_to_it_opens_the_first_picture_whose_note_is_open(asking: Asking) -> None:
+    leave_a_gap(asking)
+    asking.collect()
+    ann, _ = asking.jobs
+    first, second = asking.cvat.world.issues
+    page = f"{asking.cvat.url}/tasks/{asking.request.task}/jobs/{ann}"
+    assert links(asking) == {ann: f"{page}?frame=0"}
+    asking.worker(ann).resolve(first)
+    assert links(asking) == {ann: f"{page}?frame=1"}
+    asking.worker(ann).resolve(second)
+    assert links(asking) == {ann: f"{page}?openGuide"}
+
+
+def links(asking: Asking) -> dict[int, str]:
+    client = asking.connection.client
+    found = unfinished_jobs(client, asking.request, CollectPolicy())
+    return {job.job: job.link for job in found}
 
 
 def test_the_second_time_it_is_taken_as_it_is(asking: Asking) -> None:

@@ -15,7 +15,8 @@ from hvsa_cvat.agent.start_network import check_machine, knows_all_classes, star
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
-from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
+from hvsa_cvat.cvat.answers.unfinished import unfinished_jobs
+from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.frames import open_task_frames
 from hvsa_cvat.cvat.http.client import CvatClient

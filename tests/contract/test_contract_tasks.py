@@ -1,5 +1,6 @@
 """Projects, labels, guides, and tasks made of uploaded pictures."""
 
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import quote
 
@@ -175,6 +176,21 @@ def test_a_guide_loses_the_space_around_it(client: CvatClient, own: Own) -> None
     assert guide["markdown"] == "first"
     client.change("PATCH", f"guides/{guide['id']}", {"markdown": "second\n"})
     assert client.get(f"guides/{guide['id']}")["markdown"] == "second"
+
+
+def test_a_guide_keeps_the_pictures_that_its_text_shows(
+    client: CvatClient, own: Own, tmp_path: Path
+) -> None:
+    project = own.project("pictures")
+    guide = client.send("POST", "guides", {"project_id": project["id"], "markdown": "first"})
+    picture = (files("hvsa_cvat") / "data" / "guide.png").read_bytes()
+    path = client.attach(guide["id"], "guide.png", picture)
+    client.change("PATCH", f"guides/{guide['id']}", {"markdown": f"![it]({path})"})
+    client.download(path.removeprefix("/api/"), tmp_path / "got.png")
+    assert (tmp_path / "got.png").read_bytes() == picture
+    client.change("PATCH", f"guides/{guide['id']}", {"markdown": "no picture"})
+    with pytest.raises(NotFound):
+        client.download(path.removeprefix("/api/"), tmp_path / "again.png")
 
 
 def test_a_project_has_one_guide(client: CvatClient, own: Own) -> None:

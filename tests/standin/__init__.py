@@ -33,7 +33,7 @@ Disturbances:
 
 Left out: cloud storages, share and remote files, TUS uploads (files over 100 MB), archives, PDF,
 3-D, audio, honeypots, consensus, skeletons, backups, exports and imports, quality, lambda,
-analytics, assets, invitations, the moving of tasks between projects, and events of comments and
+analytics, invitations, the moving of tasks between projects, and events of comments and
 memberships.
 """
 

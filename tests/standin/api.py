@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
@@ -890,9 +891,40 @@ def create_guide(call: Call) -> Answer:
 
 @route("PATCH", "guides/<id>")
 def update_guide(call: Call, number: int) -> Answer:
+    """Assets that the text does not name any more are deleted."""
     guide: Guide = manage(call, "guides", number)
     guide.markdown = call.json().get("markdown", guide.markdown).strip()
+    named = re.findall(r"\(/api/assets/([0-9a-f-]{36})\)", guide.markdown)
+    guide.assets = {key: content for key, content in guide.assets.items() if key in named}
     return Answer(200, call.world.show_guide(guide))
+
+
+@route("POST", "assets")
+def create_asset(call: Call) -> Answer:
+    """A picture of a guide, by whoever may write the guide."""
+    kind = call.headers.get("Content-Type", "")
+    if not kind.startswith("multipart/form-data"):
+        raise Refusal(415, {"detail": f'Unsupported media type "{kind}" in request.'})
+    files, plain = multipart(kind, call.raw)
+    guide: Guide = manage(call, "guides", int(needs(plain, "guide_id")["guide_id"]))
+    if not files:
+        raise Refusal(400, {"file": ["No file was submitted."]})
+    name, content = files[0]
+    if not name.endswith((".png", ".jpg", ".jpeg", ".webp", ".gif", ".pdf")):
+        raise Refusal(400, {"file": ["File is not supported as an asset."]})
+    key = str(uuid.uuid4())
+    guide.assets[key] = content
+    owner = call.world.show_person(call.user)
+    shown = {"uuid": key, "filename": name, "guide_id": guide.id, "owner": owner}
+    return Answer(201, {**shown, "created_date": stamp(call.world.now())})
+
+
+@route("GET", "assets/([0-9a-f-]{36})")
+def read_asset(call: Call, key: str) -> Answer:
+    for guide in call.world.guides.values():
+        if key in guide.assets and reads_guide(call.user, guide):
+            return Answer(200, guide.assets[key], {"Content-Type": "image/png"})
+    raise Refusal(404, {"detail": "No Asset matches the given query."})
 
 
 def configure(hook: Webhook, body: Json) -> None:

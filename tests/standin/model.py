@@ -85,6 +85,8 @@ class Guide:
     id: int
     markdown: str
     holder: Project | Task
+    assets: dict[str, bytes] = field(default_factory=dict)
+    """The pictures that it shows, by their uuids."""
 
 
 @dataclass(eq=False)

@@ -13,6 +13,7 @@ from hvsa_cvat.cvat.answers.read_request import ReadJob, RequestReader, name_job
 from hvsa_cvat.cvat.answers.send_back import finish_sending_back, send_back, was_sent_back
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import ChildJob, CollectedAnswers, Request
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import Answers
@@ -112,7 +113,11 @@ def _take_or_send_back(
     if read.answers.gaps and not was_sent_back(connection.state, row):
         if send_back(connection, read.row, reader.cards(job), read.answers, reader.labels()):
             who = assignee_of(row) or "its annotator"
-            reader.log(job.id, f"goes back to {who} because of the gaps; it goes back only once")
+            first = read.answers.gaps[0].card
+            link = job_link(connection.client, request, job.id, first)
+            reader.log(
+                job.id, f"goes back to {who} because of the gaps; it goes back only once: {link}"
+            )
         return None
     reader.save_reading(read.row)
     return read

@@ -13,10 +13,9 @@ from hvsa_cvat.cvat.answers.finished import (
 from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import NotFound
+from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.links import job_link
 from hvsa_cvat.cvat.state import Request
-
-__all__ = ["UnfinishedJob", "unassign", "unfinished_jobs"]
 
 
 def unfinished_jobs(
@@ -38,10 +37,19 @@ def unfinished_jobs(
                 pictures=job.pictures,
                 expected_clicks=job.expected_clicks,
                 expected_minutes=job.expected_minutes,
-                link=job_link(client, request, job.id),
+                link=job_link(client, request, job.id, _first_note(client, row)),
             )
         )
     return jobs
+
+
+def _first_note(client: CvatClient, row: Json) -> int | None:
+    """The first card with an open issue in a job that went back."""
+    if row["state"] != "rejected":
+        return None
+    issues = client.rows("issues", job_id=row["id"])
+    open_ = [issue["frame"] for issue in issues if not issue.get("resolved")]
+    return min(open_, default=None)
 
 
 def unassign(client: CvatClient, request: Request) -> list[int]:

@@ -19,3 +19,4 @@ class UnfinishedJob:
     expected_clicks: float
     expected_minutes: float
     link: str
+    """Its web page; of a job that went back, at the first picture with a note for the annotator."""

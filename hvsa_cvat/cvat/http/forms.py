@@ -63,6 +63,10 @@ class _Guide(_Row):
     markdown: str
 
 
+class _Asset(msgspec.Struct):
+    uuid: str
+
+
 class _Attribute(_Row):
     name: str
     values: list[str]
@@ -146,6 +150,7 @@ class _Annotations(msgspec.Struct):
 class _Issue(_Row):
     job: int
     frame: _Frame
+    resolved: bool = False
 
 
 class _Comment(_Row):
@@ -188,6 +193,7 @@ _FORMS: dict[str, Any] = {
     "tasks/*/data/meta": _Media,
     "projects/*": _Project,
     "guides/*": _Guide,
+    "assets": _Asset,
     "jobs/*": _Job,
     "jobs/*/annotations": _Annotations,
     "requests/*": _Status,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from hvsa_cvat.cvat.connection import Log, TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Uncertain
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.keys import OURS, companion_key
-from hvsa_cvat.cvat.request.guide import guide_text, merge, tag_name
+from hvsa_cvat.cvat.request.guide import guide_text, tag_name
+from hvsa_cvat.cvat.request.write_guide import write_guide
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import ConfigError, ServerError
 
@@ -48,8 +50,8 @@ def open_companion_project(
     present = _complete_labels(client, project["id"], wanted, connection.log)
     names = task.labels.names
     order = [label["name"] for label in present if label["name"] in names]
-    text = guide_text(order, tag_name(names), client.address.organization)
-    _put_guide(client, project["id"], text)
+    words = partial(guide_text, order, tag_name(names), client.address.organization)
+    write_guide(client, project["id"], words, connection.log)
     ids = {label["name"]: int(label["id"]) for label in present}
     labels = {index: ids[name] for index, name in enumerate(names)}
     return CompanionProject(project["id"], labels, ids[tag_name(names)])
@@ -128,22 +130,6 @@ def _complete_labels(
         f"{client.address.url} does not keep the labels of project {project}; check the server's "
         "version with `hvsa-agent doctor`"
     )
-
-
-def _put_guide(client: CvatClient, project: int, text: str) -> None:
-    """Write `text` into the guide of a project, beside what people wrote there."""
-
-    def find() -> Json | None:
-        number = client.get(f"projects/{project}")["guide_id"]
-        guide: Json | None = None if number is None else client.get(f"guides/{number}")
-        return guide
-
-    content = {"project_id": project, "markdown": merge("", text)}
-    # a second guide of one project is a server error, so it is looked for first
-    guide = find() or client.create("guides", content, find)
-    merged = merge(guide["markdown"], text)
-    if merged != guide["markdown"]:
-        client.change("PATCH", f"guides/{guide['id']}", {"markdown": merged})
 
 
 def fit_name(head: str, title: str, tail: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 
@@ -23,10 +24,10 @@ def tag_name(names: Sequence[str]) -> str:
     return name
 
 
-def guide_text(order: Sequence[str], tag: str, organization: str | None) -> str:
+def guide_text(order: Sequence[str], tag: str, organization: str | None, picture: str = "") -> str:
     """The guide for people who see the project for the first time.
 
-    `order` are the classes in order of their keys.
+    `order` are the classes in order of their keys, `picture` is the Markdown of `show_picture`.
     """
     keys = "\n   ".join(
         f"| `Ctrl`+`{key}` | {_plain(name)} |" for key, name in zip(_KEYS, order, strict=False)
@@ -38,7 +39,19 @@ def guide_text(order: Sequence[str], tag: str, organization: str | None) -> str:
         keys=keys,
         others=_OTHERS.format(rest=rest) if rest else "",
         tag=_plain(tag),
+        picture=f"\n{picture}\n" if picture else "",
     ).strip()
+
+
+def show_picture(path: str, content: bytes) -> str:
+    """The Markdown that shows a picture; `path` is where it lies on the server."""
+    return f"{_mark(content)}\n\n![{_SHOWN}]({path})"
+
+
+def shown_picture(markdown: str, content: bytes) -> str:
+    """What `show_picture` wrote for this very picture into a guide; empty without."""
+    found = re.search(rf"{re.escape(_mark(content))}\s+!\[[^\]]*\]\([^)]*\)", markdown)
+    return "" if found is None else found[0]
 
 
 def merge(existing: str, text: str) -> str:
@@ -51,10 +64,17 @@ def merge(existing: str, text: str) -> str:
     return f"{existing.rstrip()}\n\n{ours}\n" if existing.strip() else f"{ours}\n"
 
 
+def _mark(picture: bytes) -> str:
+    """Tells a picture from that of another version of ours; no viewer shows it."""
+    return f"[//]: # (picture {hashlib.sha256(picture).hexdigest()[:8]})"
+
+
 def _plain(name: str) -> str:
     """A class name that Markdown shows as it is."""
     return re.sub(r"([\\`*_{}\[\]<>#|~])", r"\\\1", name)
 
+
+_SHOWN = "Left: all right, so click the x of the red tag. Right: a window that is called a tv."
 
 _ORGANIZATION = (
     "If the list is empty, choose the organization **{}** at the top right (your name > "
@@ -78,7 +98,7 @@ it learns, and labels the rest of the video by itself. So a careful answer here 
 Each picture has a red tag **{tag}** at its top left, and mostly coloured patches. Move the pointer
 over a patch: its name and its extent are shown. Where there is a white line, only what lies inside
 it counts; the darker part around it helps you to understand the scene.
-
+{picture}
 1. **All patches are right:** click the **×** of the red tag, and press `F` for the next picture.
 2. **A patch has the wrong class:** point at it and press the key of the right class.
 

@@ -21,9 +21,13 @@ JOBS_PAGE = f"/jobs?filter={quote(json.dumps(_LOGIC, separators=(',', ':')), saf
 people may reach the server under another address than we do."""
 
 
-def job_link(client: CvatClient, request: Request, job_id: int) -> str:
-    """The web page of a child job, with the guide open."""
-    return f"{client.address.url}/tasks/{request.task}/jobs/{job_id}?openGuide"
+def job_link(client: CvatClient, request: Request, job_id: int, card: int | None = None) -> str:
+    """The web page of a child job: at one of its cards, or at its beginning with the guide open.
+
+    `card` is a frame of the child task.
+    """
+    query = "openGuide" if card is None else f"frame={card}"
+    return f"{client.address.url}/tasks/{request.task}/jobs/{job_id}?{query}"
 
 
 def list_link(client: CvatClient) -> str:
