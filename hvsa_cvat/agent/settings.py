@@ -47,6 +47,20 @@ ENVIRONMENT = {
 }
 """Every environment variable that is read, and its meaning."""
 
+SECRETS = frozenset(
+    f"{name}{ending}"
+    for name in (
+        "CVAT_ACCESS_TOKEN",
+        "CVAT_USER",
+        "CVAT_PASSWORD",
+        WEBHOOK_SECRET,
+        DASHBOARD_TOKEN,
+        NOTIFY_URLS,
+    )
+    for ending in ("", "_FILE")
+)
+"""The variables that hold secrets, or name files that do. Workers are started without them."""
+
 _SECRET_KEYS = ("token", "access_token", "password", "secret")
 _SPAN = re.compile("([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 _FILE_OPTIONS = ("checkpoint", "weights", "flow_weights")
@@ -132,6 +146,9 @@ class SettingsFile(_Section):
         description="Folder of everything that the agent remembers. HVSA_WORKSPACE replaces it.",
     )
     interval: float = Field(30.0, gt=0, description="Seconds between two passes of `sync --watch`.")
+    workers: int = Field(
+        1, ge=1, description="Processes in which `sync` computes: so many tasks at once."
+    )
     server: ServerSection = Field(ServerSection(), description="The CVAT server.")
     notify: NotifySection = Field(NotifySection(), description="Messages about what is new.")
     defaults: dict[str, Any] = Field({}, description="Options of `enroll` for all tasks.")
@@ -149,6 +166,8 @@ class LocalSettings:
     """Folder of everything that the agent remembers."""
     interval: float
     """Seconds between two passes of `sync --watch`."""
+    workers: int
+    """Processes in which `sync` computes."""
     defaults: Mapping[str, Any]
     projects: Mapping[str, Mapping[str, Any]]
     """Options by project id, over the defaults."""
@@ -214,6 +233,7 @@ def load_local_settings(
         ),
         workspace=workspace or content.workspace,
         interval=content.interval,
+        workers=content.workers,
         defaults=content.defaults,
         projects=content.projects,
         notify=content.notify,

@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hvsa_cvat.cli.console import progress_bars, say, say_with_time, warn
 
 if TYPE_CHECKING:
+    from hvsa_cvat.agent.compute import Compute
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.settings import AgentSettings, LocalSettings
     from hvsa_cvat.agent.watch import Watch
@@ -83,21 +85,36 @@ def open_agent(
     timed: bool = False,
     beat: Callable[[], None] = lambda: None,
     watch: Watch | None = None,
+    compute: Compute | None = None,
 ) -> Iterator[AgentContext]:
     """An agent whose log goes to stdout, with the time of day if `timed`.
 
-    `beat` is called at each line of the log and at each step of progress. Once `watch` is
-    stopped, nothing waits for the server any longer.
+    `beat` is called at each line of the log and at each step of progress, which may come from
+    several threads. Once `watch` is stopped, nothing waits for the server any longer. Without
+    `compute` the agent computes in this process.
     """
+    from hvsa_cvat.agent.compute import InProcess
     from hvsa_cvat.agent.context import AgentContext
+
+    one_at_a_time = threading.RLock()
 
     def log(line: str) -> None:
         beat()
-        (say_with_time if timed else say)(line)
+        with one_at_a_time:
+            (say_with_time if timed else say)(line)
 
     def progress(step: str, done: int, total: int) -> None:
         beat()
-        show(step, done, total)
+        with one_at_a_time:
+            show(step, done, total)
 
     with open_client(settings, log, watch) as client, progress_bars(log) as show:
-        yield AgentContext(settings, open_workspace(settings), client, time.time, log, progress)
+        yield AgentContext(
+            settings,
+            open_workspace(settings),
+            client,
+            time.time,
+            log,
+            progress,
+            compute or InProcess(),
+        )

@@ -21,6 +21,7 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
+    from hvsa_cvat.agent.compute import Compute
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.notify import Notifier
     from hvsa_cvat.agent.watch import Watch
@@ -35,6 +36,13 @@ if TYPE_CHECKING:
     "--interval",
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds between passes. Default: 30.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that compute, so many tasks at once; each takes about 0.6 GB of memory, and "
+    "what its task takes. Default: 1.",
 )
 @click.option(
     "--listen",
@@ -58,6 +66,7 @@ def sync(
     task: int | None,
     watch: bool,
     interval: float | None,
+    workers: int | None,
     listen: str | None,
     heartbeat: Path | None,
     ask_again: bool,
@@ -81,7 +90,10 @@ def sync(
     passes = Watch(interval or settings.interval, random.Random(), beat)
     with ExitStack() as stack:
         stack.enter_context(_stopping_by_signal(passes.stop))
-        agent = stack.enter_context(open_agent(settings, timed=watch, beat=beat, watch=passes))
+        compute = stack.enter_context(_open_compute(workers or settings.workers, passes))
+        agent = stack.enter_context(
+            open_agent(settings, timed=watch, beat=beat, watch=passes, compute=compute)
+        )
         notifier = _notifier(agent)
         if listen:
             stack.enter_context(_webhooks(agent, listen, passes))
@@ -89,6 +101,25 @@ def sync(
             _pass_after_pass(agent, passes, task, ask_again, notifier)
         else:
             _one_pass(agent, passes, task, ask_again, notifier)
+
+
+@contextmanager
+def _open_compute(workers: int, passes: Watch) -> Iterator[Compute]:
+    """Where the tasks are computed: in workers, or, where `torchrun` has started this process, in
+    it, because the processes beside it help with its trainings only."""
+    from hvsa_cvat.agent.compute import InProcess
+    from hvsa_cvat.agent.workers import WorkerPool
+
+    given: Compute | None = click.get_current_context().obj
+    if given is not None:
+        yield given
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        if workers > 1:
+            raise ConfigError("--workers does not go with torchrun, whose processes train together")
+        yield InProcess()
+    else:
+        with WorkerPool(workers, passes.wake) as pool:
+            yield pool
 
 
 def _notifier(agent: AgentContext) -> Notifier | None:
@@ -115,7 +146,9 @@ def _one_pass(
     from hvsa_cvat.agent.passes import has_work, sync
 
     printer = ReportPrinter(agent.settings.address.url)
-    reports = sync(agent, task, ask_again=ask_again, stopping=lambda: passes.stopped)
+    reports = sync(
+        agent, task, ask_again=ask_again, stopping=lambda: passes.stopped, to_the_end=True
+    )
     failed = printer.print(reports)
     _tell(agent, notifier)
     if not has_work(agent):

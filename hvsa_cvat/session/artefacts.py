@@ -23,7 +23,7 @@ from pydantic import BaseModel, ValidationError
 
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write
-from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels

@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from skimage.segmentation import slic
-from sklearn.cluster import AgglomerativeClustering
 
 from hvsa_cvat.errors import ConfigError, MediaError
 from hvsa_cvat.files import atomic_write
@@ -266,6 +265,9 @@ class MergedSuperpixels(Superpixels):
         fine = self._slic(frame, min(_OVERSEGMENTATION * self._number, height * width))
         if fine.max() < self._number:
             return fine
+        # imported here, because it takes 70 MB that others need not hold
+        from sklearn.cluster import AgglomerativeClustering
+
         means = _mean_features(fine, self._features(frame))
         clusters = AgglomerativeClustering(
             n_clusters=self._number, connectivity=_adjacency(fine), linkage="ward"
