@@ -253,8 +253,8 @@ def test_the_agent_itself_has_no_pytorch(team: Team) -> None:
     """Its process asks, collects, publishes and enrolls a task of a project."""
     agent = team.agent()
     enroll(agent, team.task, {**team.options, "budget": "40%", "rounds": 1})
-    project = team.cvat.add_project("videos", list(NAMES)).id
-    agent.workspace.add_project(project, {**team.options, "annotators": []})
+    project = team.cvat.add_project("videos", list(NAMES))
+    agent.workspace.add_project(project.id, {**team.options, "annotators": []})
     with watching(team) as process:
         said(team, "not finished (", process)
         new = team.add_task("new", project=project)
@@ -327,7 +327,7 @@ class Lives:
             self.agent.wait()
 
     def live(self, seconds: float) -> bool:
-        """Live on for some seconds. Whether everything is done."""
+        """Live on for some seconds after there is a worker. Whether everything is done."""
         if self.agent is None:
             self.number += 1
             _, environment = command(self.team)
@@ -336,8 +336,10 @@ class Lives:
                 self.agent = subprocess.Popen(
                     program, stdout=log, stderr=log, env=environment, cwd=self.team.root
                 )
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
+        end = None
+        while end is None or time.monotonic() < end:
+            if end is None and workers_of(self.agent.pid):
+                end = time.monotonic() + seconds
             self.team.answer()
             if (code := self.agent.poll()) is not None:
                 assert code == 0, (self.team.root / "log").read_text()
@@ -374,7 +376,7 @@ def test_kills_change_nothing(team: Team, kills: int, seed: int) -> None:
     enroll(team.agent(), team.task, options)
     rng, killed = random.Random(seed), 0
     with Lives(team) as lives:
-        while not lives.live(rng.uniform(2, 9) if killed < kills else 1):
+        while not lives.live(rng.uniform(0, 8)):
             if killed < kills:
                 rng.choice([lives.kill_agent, lives.kill_worker])()
                 killed += 1

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hvsa_cvat.agent.compute import Computed, Contact, Ended
+from hvsa_cvat.agent.compute import Computed, Contact, Ended, UnderWay
 from hvsa_cvat.agent.settings import SECRETS
 from hvsa_cvat.agent.worker import Worker
 from hvsa_cvat.agent.workers import WorkerPool
@@ -95,15 +95,14 @@ def test_a_killed_worker_is_told_and_replaced_and_the_others_go_on(tmp_path: Pat
         ended = end_of(pool, 2)
         assert ended.computed.moved == ()
         assert "was killed" in str(ended.computed.error)
-        assert pool.failed(2) == ended.computed.error
         assert runs(first)
-        assert pool.under_way(1) == "round 9: finetune"
+        assert pool.under_way(1) == UnderWay("a task", "round 9: finetune", None)
         assert pool.take(1) is None
         again = gate(tmp_path / "again", 2)
         pool.begin(again, contact(lines), HeldLease(), ExitStack())
+        assert pool.under_way(2) == UnderWay("a task", "round 9: finetune", ended.computed.error)
         again.pipe.write_text("done")
         assert end_of(pool, 2).computed == Computed(("done",))
-        assert pool.failed(2) is None
         held.pipe.write_text("held")
         assert end_of(pool, 1).computed == Computed(("held",))
         assert len(woken) == 3

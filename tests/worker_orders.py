@@ -18,6 +18,7 @@ class Gate:
 
     task: int
     pipe: Path
+    name: str = "a task"
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -31,6 +32,7 @@ class Steps:
     """Steps without an end, until the agent wants to stop."""
 
     task: int = 7
+    name: str = "a task"
     step: str = "round 9: predict"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -75,6 +77,7 @@ class Death:
     """Computing in whose middle the process is killed."""
 
     task: int = 7
+    name: str = "a task"
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -87,6 +90,7 @@ class Warm:
     """Import what computing needs, as the first order of a worker does."""
 
     task: int
+    name: str = "a task"
     step: str = "round 0: predict"
 
     def carry_out(self, contact: Contact) -> Computed:

@@ -47,6 +47,8 @@ class Computed:
     """Phases that were finished, such as `round 2: finetune`."""
     error: str | None = None
     """Why it stopped, in one line."""
+    lacks_frames: bool = False
+    """Whether it stopped because frames have to be fetched first."""
 
 
 class TaskOrder(Order[Computed], Protocol):
@@ -56,8 +58,24 @@ class TaskOrder(Order[Computed], Protocol):
     def task(self) -> int: ...
 
     @property
+    def name(self) -> str:
+        """What people call the task."""
+
+    @property
     def step(self) -> str:
         """The first phase of it, such as `round 2: finetune`."""
+
+
+@dataclass(frozen=True)
+class UnderWay:
+    """What is computed for a task now."""
+
+    name: str
+    """What people call the task."""
+    step: str
+    """The phase, in words."""
+    failed: str | None
+    """Why the computing before stopped, in one line; None where it ended well."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +110,8 @@ class Compute(Protocol):
         """Begin the computing of a task. What came of it, if it was done at once; None if it is
         under way: then `hold`, which ends the lease, is taken over."""
 
-    def under_way(self, task: int) -> str | None:
-        """The phase that is computed for a task now, in words."""
-
-    def failed(self, task: int) -> str | None:
-        """Why the last computing of a task stopped; None where it ended well."""
+    def under_way(self, task: int) -> UnderWay | None:
+        """What is computed for a task now."""
 
     def take(self, task: int) -> Ended | None:
         """The computing of a task that has ended since it was begun, once."""
@@ -125,10 +140,7 @@ class InProcess:
     ) -> Computed | None:
         return order.carry_out(contact)
 
-    def under_way(self, task: int) -> str | None:
-        return None
-
-    def failed(self, task: int) -> str | None:
+    def under_way(self, task: int) -> UnderWay | None:
         return None
 
     def take(self, task: int) -> Ended | None:

@@ -12,12 +12,13 @@ from hvsa_cvat.agent.start_file import start_checkpoint
 from hvsa_cvat.agent.start_network import check_machine
 from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.cvat.frames import open_kept_frames
+from hvsa_cvat.cvat.frames import LackingFramesError, open_kept_frames
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.session.compute import compute
+from hvsa_cvat.session.compute import choose_ahead, compute
 from hvsa_cvat.session.context import RunContext, RunInputs
 from hvsa_cvat.session.prepare import prepare
+from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.video.flow_estimators import choose_flow
 
@@ -33,6 +34,12 @@ def compute_rounds(order: ComputeRounds, contact: Contact) -> Computed:
                 contact.log(f"task {order.task}: {moved[-1]} done")
                 if contact.stopping():
                     break
+            else:
+                work.choose_ahead()
+    except LackingFramesError as error:
+        if not order.fetched:
+            return Computed(tuple(moved), lacks_frames=True)
+        return Computed(tuple(moved), told(error, order.folder))
     except Exception as error:  # the other tasks go on, whatever it is
         return Computed(tuple(moved), told(error, order.folder))
     return Computed(tuple(moved))
@@ -57,6 +64,13 @@ class _Work:
             self.session, self._store, lambda: self._context, self._contact.clock
         )
         return due
+
+    def choose_ahead(self) -> None:
+        """Choose the samples of the next round, so that people are asked without waiting for a
+        worker once the masks are published."""
+        if self.session.current.phase is Phase.PUBLISH:
+            self._contact.step(f"round {self.session.current.number + 1}: {Phase.SELECT}")
+            choose_ahead(self.session, self._store, self._context, self._contact.clock)
 
     def _progress(self, step: str, done: int, total: int) -> None:
         current = self.session.current

@@ -21,6 +21,8 @@ class ComputeRounds:
     """Run the phases of a session that compute, up to the next one that speaks to people."""
 
     task: int
+    name: str
+    """What people call the task."""
     step: str
     """The phase that is due, such as `round 2: finetune`."""
     soon: bool
@@ -31,6 +33,9 @@ class ComputeRounds:
     server: str
     """The address, by which the kept frames are found."""
     media: TaskMedia
+    fetched: bool
+    """Whether all frames were fetched for this order. They are not before a first order has seen
+    that the machine has room for the task."""
 
     def carry_out(self, contact: Contact) -> Computed:
         from hvsa_cvat.agent.compute_rounds import compute_rounds

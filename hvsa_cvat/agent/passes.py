@@ -154,8 +154,9 @@ class _Pass:
     def over(self, enrollment: Enrollment) -> TaskReport | None:
         """Move one task as far as it goes; None where it is not enrolled so any more."""
         agent, task = self._agent, enrollment.task
-        if (step := agent.compute.under_way(task)) is not None:
-            return TaskReport(task, "", computing=step, error=agent.compute.failed(task))
+        if (now := agent.compute.under_way(task)) is not None:
+            # what is wrong is said until it goes well
+            return TaskReport(task, now.name, computing=now.step, error=now.failed)
         if task in self.paused:
             return self._paused_report(task)
         with ExitStack() as hold:
@@ -163,8 +164,8 @@ class _Pass:
             if ended is not None:
                 hold.push(ended.hold)
                 lease: HeldLease | None = ended.lease
-            elif (step := self._queued(enrollment)) is not None:
-                return TaskReport(task, "", computing=step, queued=True)
+            elif (queued := self._queued(enrollment)) is not None:
+                return queued
             else:
                 lease = hold.enter_context(agent.workspace.leased(task))
             if lease is None:
@@ -174,11 +175,10 @@ class _Pass:
                 return None
             if task in agent.workspace.pauses.all():
                 return TaskReport(task, "", paused=True)
+            computed = Computed() if ended is None else ended.computed
             report = TaskReport(task, "")
-            if ended is not None:
-                report = _with(report, ended.computed)
             if not lease.lost:
-                report = self._moved(enrollment, report, lease, hold)
+                report = self._moved(enrollment, computed, lease, hold)
             if report.unreachable:
                 self._server.check()
             if lease.lost:
@@ -195,8 +195,8 @@ class _Pass:
             ended.hold.close()
         return TaskReport(task, "", paused=True)
 
-    def _queued(self, enrollment: Enrollment) -> str | None:
-        """The phase for which a task waits until a worker is free. It costs no request."""
+    def _queued(self, enrollment: Enrollment) -> TaskReport | None:
+        """Of a task that waits until a worker is free. It costs no request."""
         if self._agent.compute.has_room():
             return None
         try:
@@ -206,17 +206,23 @@ class _Pass:
         if session is None or not session.current.phase.computes:
             return None
         self._agent.compute.line_up(enrollment.task, soon=session.current.phase is Phase.SELECT)
-        return f"round {session.current.number}: {session.current.phase}"
+        step = f"round {session.current.number}: {session.current.phase}"
+        return TaskReport(enrollment.task, session.video, computing=step, queued=True)
 
     def _moved(
-        self, enrollment: Enrollment, report: TaskReport, lease: HeldLease, hold: ExitStack
+        self, enrollment: Enrollment, computed: Computed | None, lease: HeldLease, hold: ExitStack
     ) -> TaskReport:
-        """Move a task whose lease is held: it speaks to people, computes, and so on by turns."""
+        """Move a task whose lease is held, after what was computed: it speaks to people, computes,
+        and so on by turns."""
         compute, task = self._agent.compute, enrollment.task
-        while report.error is None:
+        report = TaskReport(task, "")
+        while computed is not None:
+            report = replace(report, moved=(*report.moved, *computed.moved), error=computed.error)
+            if report.error is not None:
+                return report
             if self._server.failure is not None:
                 return replace(report, error=self._server.failure)
-            spoken, order = self._speak(enrollment, lease)
+            spoken, order = self._speak(enrollment, lease, fetch=computed.lacks_frames)
             report = spoken.after(report)
             if order is None:
                 return report
@@ -224,15 +230,15 @@ class _Pass:
                 compute.line_up(task, soon=order.soon)
                 return replace(report, computing=order.step, queued=True)
             contact = self._agent.contact(lambda: self._stopping() or lease.lost)
-            before = compute.failed(task)
             computed = compute.begin(order, contact, lease, hold)
             if computed is None:
-                return replace(report, computing=order.step, error=before)
-            report = _with(report, computed)
+                now = compute.under_way(task)
+                failed = now.failed if now is not None else None
+                report = replace(report, computing=order.step, error=failed)
         return report
 
     def _speak(
-        self, enrollment: Enrollment, lease: HeldLease
+        self, enrollment: Enrollment, lease: HeldLease, *, fetch: bool
     ) -> tuple[TaskReport, ComputeRounds | None]:
         """Ask people, read their answers and publish masks, as far as that goes; and what has to be
         computed then."""
@@ -248,7 +254,7 @@ class _Pass:
                 while not stopped():
                     due = work.session.current
                     if (moved := work.step()) is None:
-                        if (order := work.order()) is not None:
+                        if (order := work.order(fetch=fetch)) is not None:
                             return report, order
                         break
                     report = replace(report, moved=(*report.moved, moved))
@@ -266,9 +272,3 @@ class _Pass:
             line = told(error, agent.workspace.folder(enrollment))
             report = replace(report, error=line, unreachable=isinstance(error, Unreachable))
         return report, None
-
-
-def _with(report: TaskReport, computed: Computed) -> TaskReport:
-    """The report, with what came of computing."""
-    moved = (*report.moved, *computed.moved)
-    return replace(report, moved=moved, error=computed.error)

@@ -70,20 +70,23 @@ class TaskPass:
         """The phase that is due, in words."""
         return f"round {self.session.current.number}: {self.session.current.phase}"
 
-    def order(self) -> ComputeRounds | None:
+    def order(self, *, fetch: bool) -> ComputeRounds | None:
         """What has to be computed before the task can go on; None where people have to act, or all
-        rounds are over. The frames are fetched for it."""
+        rounds are over. `fetch`: the frames are fetched for it."""
         if not self.session.current.phase.computes:
             return None
-        self._frames  # noqa: B018
+        if fetch:
+            self.fetch_frames()
         return ComputeRounds(
             task=self._enrollment.task,
+            name=self.session.video,
             step=self.due,
             soon=self.session.current.phase is Phase.SELECT,
             folder=self._store.root,
             options=self._options,
             server=self._agent.client.address.url,
             media=self._task.media,
+            fetched=fetch,
         )
 
     def step(self) -> str | None:
@@ -174,6 +177,10 @@ class TaskPass:
     def _frames(self) -> FrameSource:
         cache = self._store.path("cvat", "chunks")
         return open_task_frames(self._agent.client, self._task.media, cache, self._progress)
+
+    def fetch_frames(self) -> None:
+        """Fetch those that are not on this machine."""
+        self._frames  # noqa: B018
 
     @cached_property
     def _checkpoint(self) -> Path:

@@ -16,6 +16,7 @@ from typing import Any
 
 from hvsa_cvat.agent.compute import Contact, Order
 from hvsa_cvat.agent.worker import STOP, Advance, Done, Failed, Line, Step
+from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.threads import limit_processors
 
 
@@ -60,6 +61,8 @@ class _Agent:
 def _answer(order: Order[Any], contact: Contact) -> Done | Failed:
     try:
         return Done(order.carry_out(contact))
+    except HvsaError as error:
+        return Failed(error)
     except Exception as error:
         error.add_note("in a worker:\n" + traceback.format_exc())
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import TypeVar
 
-from hvsa_cvat.agent.compute import Computed, Contact, Ended, Order, TaskOrder
+from hvsa_cvat.agent.compute import Computed, Contact, Ended, Order, TaskOrder, UnderWay
 from hvsa_cvat.agent.worker import CutOffError, Worker, WorkerDiedError
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 
@@ -26,9 +26,10 @@ _LOOK = 0.5
 
 
 @dataclass
-class _UnderWay:
+class _Task:
     """The computing of one task."""
 
+    name: str
     step: str
     lease: HeldLease
     hold: ExitStack
@@ -47,7 +48,7 @@ class WorkerPool:
         self._count = count
         self._wake = wake
         self._threads = ThreadPoolExecutor(count, thread_name_prefix="worker")
-        self._under_way: dict[int, _UnderWay] = {}
+        self._under_way: dict[int, _Task] = {}
         self._failures: dict[int, str] = {}
         self._line: dict[int, bool] = {}
         self._idle: list[Worker] = []
@@ -99,7 +100,7 @@ class WorkerPool:
         self, order: TaskOrder, contact: Contact, lease: HeldLease, hold: ExitStack
     ) -> Computed | None:
         self._line.pop(order.task, None)
-        mine = _UnderWay(order.step, lease, ExitStack(), Future())
+        mine = _Task(order.name, order.step, lease, ExitStack(), Future())
 
         def step(text: str) -> None:
             mine.step = text
@@ -113,12 +114,11 @@ class WorkerPool:
         mine.future.add_done_callback(lambda future: self._wake())
         return None
 
-    def under_way(self, task: int) -> str | None:
+    def under_way(self, task: int) -> UnderWay | None:
         one = self._under_way.get(task)
-        return one.step if one is not None and not one.future.done() else None
-
-    def failed(self, task: int) -> str | None:
-        return self._failures.get(task)
+        if one is None or one.future.done():
+            return None
+        return UnderWay(one.name, one.step, self._failures.get(task))
 
     def take(self, task: int) -> Ended | None:
         one = self._under_way.get(task)

@@ -41,10 +41,17 @@ def open_task_frames(
 def open_kept_frames(server: str, media: TaskMedia, cache: Path) -> FrameSource:
     """The same frames by what `open_task_frames` has left in `cache`: nothing is fetched.
 
-    `server` is the address. A chunk that is missing or damaged is a `MediaError`; the next
-    `open_task_frames` fetches it again.
+    `server` is the address. A chunk that is missing or damaged is a `LackingFramesError`, also
+    later; the next `open_task_frames` fetches it again.
     """
-    return _TaskFrames(media, _KeptChunks(server, media, cache))
+    files = _KeptChunks(server, media, cache)
+    for chunk in files.missing():
+        files.path(chunk)
+    return _TaskFrames(media, files)
+
+
+class LackingFramesError(MediaError):
+    """Frames are not in the cache, or damaged there."""
 
 
 class _TaskFrames:
@@ -99,6 +106,9 @@ class _KeptChunks:
                 if stored := _STORED.fullmatch(path.name):
                     self._paths[int(stored["job"]), int(stored["index"])] = path
 
+    def missing(self) -> list[Chunk]:
+        return [one for one in self._media.chunks if (one.job, one.index) not in self._paths]
+
     def path(self, chunk: Chunk) -> Path:
         """The file of a chunk, exactly as the server sent it."""
         path = self._paths.get((chunk.job, chunk.index))
@@ -111,7 +121,7 @@ class _KeptChunks:
 
     def _without(self, chunk: Chunk) -> Path:
         """What to do about a chunk that is not there, or was damaged and is removed."""
-        raise MediaError(
+        raise LackingFramesError(
             f"frames {chunk.start} to {chunk.start + chunk.length - 1} of task {self._media.task} "
             f"were missing or damaged in {self._folder}; the next pass fetches them again"
         )
@@ -134,7 +144,7 @@ class _FetchedChunks(_KeptChunks):
         return self._fetch(chunk)
 
     def fetch_missing(self, progress: Progress) -> None:
-        missing = [c for c in self._media.chunks if (c.job, c.index) not in self._paths]
+        missing = self.missing()
         total = len(self._media.numbers)
         done = total - sum(len(chunk.numbers) for chunk in missing)
         for chunk in missing:

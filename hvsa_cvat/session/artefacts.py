@@ -27,7 +27,7 @@ from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
-from hvsa_cvat.session.records import Agreement, Propagation, Selection
+from hvsa_cvat.session.records import Agreement, Ahead, Propagation, Selection
 from hvsa_cvat.types import Answers, LabelMap, Mask
 
 M = TypeVar("M", bound=BaseModel)
@@ -156,6 +156,16 @@ class RoundFiles:
     def save_selection(self, selection: Selection) -> None:
         with self._written(self.folder / "selection.json") as path:
             path.write_text(json.dumps(selection.to_json()))
+
+    def ahead(self) -> Ahead | None:
+        """None where the samples were not chosen before the turn of the round."""
+        try:
+            return self._record(self.folder / "ahead.json", Ahead)
+        except SessionError:
+            return None
+
+    def save_ahead(self, ahead: Ahead) -> None:
+        self._save_record(self.folder / "ahead.json", ahead)
 
     # -- answers
 

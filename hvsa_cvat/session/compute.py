@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from hvsa_cvat.session.ahead import keep_ahead
 from hvsa_cvat.session.context import Clock, RunContext
 from hvsa_cvat.session.finetune import finetune_network
 from hvsa_cvat.session.predict import predict_masks
@@ -27,6 +28,15 @@ def compute(
     session = session.finish_phase(phase, clock() - start, **made)
     store.save(session)
     return session
+
+
+def choose_ahead(session: Session, store: Store, context: RunContext, clock: Clock) -> None:
+    """Choose the samples of the next round, while PUBLISH of the current one is due."""
+    coming = session.finish_phase(Phase.PUBLISH)
+    if not coming.done:
+        start = clock()
+        select_samples(coming, context)
+        keep_ahead(coming, store, clock() - start)
 
 
 def _made(phase: Phase, session: Session, context: RunContext) -> dict[str, Any]:

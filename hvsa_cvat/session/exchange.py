@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hvsa_cvat.ports import AnnotationServer
+from hvsa_cvat.session.ahead import chosen_ahead
 from hvsa_cvat.session.annotate import collect_answers, keep_answers, request_answers
 from hvsa_cvat.session.context import AskContext, Clock
 from hvsa_cvat.session.publish import published_maps
@@ -24,10 +25,12 @@ def exchange(
 ) -> Session | None:
     """Run the phase that is due, unless it computes, and store where the session stands then.
 
-    None: it waits for people, for a phase that computes, or is done; nothing has changed, and
-    `opened` was not called.
+    A SELECT whose samples were chosen ahead takes them. None: it waits for people, for a phase that
+    computes, or is done; nothing has changed, and `opened` was not called.
     """
     phase = session.current.phase
+    if phase is Phase.SELECT:
+        return _taken_ahead(session, store)
     if phase is Phase.DONE or phase.computes:
         return None
     start = clock()
@@ -38,6 +41,19 @@ def exchange(
             return None
     made = _made(phase, session, answers, server, opened())
     session = session.finish_phase(phase, clock() - start, **made)
+    store.save(session)
+    return session
+
+
+def _taken_ahead(session: Session, store: Store) -> Session | None:
+    found = chosen_ahead(session, store)
+    if found is None:
+        return None
+    selection, seconds = found
+    expected = float(sum(selection.expected_clicks))
+    session = session.finish_phase(
+        Phase.SELECT, seconds, queried=selection.samples, expected_clicks=expected
+    )
     store.save(session)
     return session
 
