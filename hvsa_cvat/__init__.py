@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from hvsa_cvat.segmentation.pairs import TrainingData
     from hvsa_cvat.segmentation.predict import predict
     from hvsa_cvat.segmentation.scoring import score_segments
-    from hvsa_cvat.selection.strategy import Pool, Query, select
+    from hvsa_cvat.selection.pool import Pool
+    from hvsa_cvat.selection.strategy import Query, select
     from hvsa_cvat.simulation.annotator import SimulatedServer
     from hvsa_cvat.types import IGNORE, Answers, Clicks, FrameAnnotation, LabelSet, Sample
     from hvsa_cvat.video.arrays import ArrayFrames
@@ -73,7 +74,8 @@ _HOMES = {
     "hvsa_cvat.segmentation.pairs": ("TrainingData",),
     "hvsa_cvat.segmentation.predict": ("predict",),
     "hvsa_cvat.segmentation.scoring": ("score_segments",),
-    "hvsa_cvat.selection.strategy": ("Pool", "Query", "select"),
+    "hvsa_cvat.selection.pool": ("Pool",),
+    "hvsa_cvat.selection.strategy": ("Query", "select"),
     "hvsa_cvat.simulation.annotator": ("SimulatedServer",),
     "hvsa_cvat.types": (
         "IGNORE",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,6 +10,19 @@ from typing import TypeVar
 
 S = TypeVar("S")
 T = TypeVar("T")
+
+_limit: int | None = None
+
+
+def limit_processors(count: int) -> None:
+    """Let this process use so many processor cores, because others use the rest."""
+    global _limit
+    _limit = count
+
+
+def processors() -> int:
+    """How many processor cores this process uses."""
+    return _limit or os.cpu_count() or 1
 
 
 def map_ahead(work: Callable[[S], T], items: Iterable[S], workers: int) -> Iterator[T]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.context import RunContext

@@ -14,15 +14,13 @@ import torch
 from torch import Tensor
 
 from hvsa_cvat.errors import CheckpointError, HvsaError
-from hvsa_cvat.segmentation.backbones import IMAGENET
 from hvsa_cvat.segmentation.checkpoint import (
-    CheckpointInfo,
-    known_classes,
     load_checkpoint,
     new_network,
     read_info,
     save_checkpoint,
 )
+from hvsa_cvat.segmentation.checkpoint_info import IMAGENET, CheckpointInfo, known_classes
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
 from hvsa_cvat.types import LabelSet

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
+from hvsa_cvat.agent.compute import InProcess
 from hvsa_cvat.cli import main
 from hvsa_cvat.session.outlook import Advice, Outlook
 from hvsa_cvat.session.store import Store
@@ -42,7 +43,8 @@ def cvat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StandIn]:
 
 
 def invoke(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(arg) for arg in args])
+    """The command, which computes in this process: to start a worker takes seconds."""
+    return CliRunner().invoke(main, [str(arg) for arg in args], obj=InProcess())
 
 
 def says(result: Result, *patterns: str) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from hvsa_cvat.ports import silent
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint import new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint_info import CheckpointInfo
 from hvsa_cvat.session.advance import advance
 from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.records import CostBasis, Selection, Skipped

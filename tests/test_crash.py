@@ -48,7 +48,7 @@ class Killer:
 
     def clock(self) -> float:
         caller = sys._getframe(1)
-        if caller.f_code.co_name == "advance":
+        if caller.f_code.co_name in ("compute", "exchange"):
             known = caller.f_locals
             self.phase = f"{known['session'].current.number}/{known['phase']}"
             self.at(f"{'end' if 'start' in known else 'start'} {self.phase}")

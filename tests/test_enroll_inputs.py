@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from hvsa_cvat.agent.compute import InProcess
 from hvsa_cvat.cli import main
 from hvsa_cvat.types import LabelSet
 from tests import tiny
@@ -61,7 +62,7 @@ def test_one_class_is_refused_and_the_way_out_works(
     admin.call("PATCH", "tasks/1", {"labels": [{"name": "other", "type": "mask"}]})
     result = enroll(checkpoint, "--background", "other")
     assert result.exit_code == 0, result.stderr
-    result = CliRunner().invoke(main, ["sync"])
+    result = CliRunner().invoke(main, ["sync"], obj=InProcess())
     assert result.exit_code == 0, result.stderr
     box = cvat.label(cvat.task(1), "box")
     shapes = [shape for job in cvat.task(1).jobs for shape in cvat.shapes(job)]
@@ -74,7 +75,7 @@ def test_a_background_whose_name_holds_a_comma(cvat: StandIn, tmp_path: Path) ->
     checkpoint = network(tmp_path, *names)
     result = enroll(checkpoint, "--background", "traffic light, red,sky")
     assert result.exit_code == 0, result.stderr
-    assert CliRunner().invoke(main, ["sync"]).exit_code == 0
+    assert CliRunner().invoke(main, ["sync"], obj=InProcess()).exit_code == 0
     shown = {shape["label_id"] for job in cvat.task(1).jobs for shape in cvat.shapes(job)}
     ids = {label.name: label.id for label in cvat.task(1).labels}
     assert shown <= {ids["road"]}

@@ -23,7 +23,8 @@ from hvsa_cvat.annotation.polygons import encode_polygons
 from hvsa_cvat.annotation.run_lengths import encode_masks
 from hvsa_cvat.cvat.shapes import compose, fill_shape
 from hvsa_cvat.errors import CheckpointError, ConfigError
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint import new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint_info import CheckpointInfo
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.serving.function import Detector, create
 from hvsa_cvat.serving.model import SegmentationModel

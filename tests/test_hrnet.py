@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from hvsa_cvat.errors import ConfigError
-from hvsa_cvat.segmentation.backbones import IMAGENET
 from hvsa_cvat.segmentation.checkpoint import new_network
+from hvsa_cvat.segmentation.checkpoint_info import IMAGENET
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 
 PARITY = Path(__file__).parent / "data" / "hrnet_parity.npz"

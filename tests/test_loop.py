@@ -14,7 +14,8 @@ import torch
 
 from hvsa_cvat.config import CARRIED
 from hvsa_cvat.errors import ConfigError, MediaError, SessionError
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint import new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint_info import CheckpointInfo
 from hvsa_cvat.session import predict
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.simulation.experiment import run_experiment

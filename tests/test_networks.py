@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from hvsa_cvat.cli import main
 from hvsa_cvat.errors import CheckpointError, ConfigError
-from hvsa_cvat.segmentation.backbones import IMAGENET, check_network
+from hvsa_cvat.segmentation.backbones import check_network
 from hvsa_cvat.segmentation.checkpoint import (
     describe,
     load_checkpoint,
@@ -23,6 +23,7 @@ from hvsa_cvat.segmentation.checkpoint import (
     read_info,
     save_checkpoint,
 )
+from hvsa_cvat.segmentation.checkpoint_info import IMAGENET
 from hvsa_cvat.segmentation.footprint import footprint
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.network_facts import TESTED, network_facts

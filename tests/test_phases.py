@@ -9,7 +9,7 @@ import pytest
 from hvsa_cvat.config import HVSA, PAPER, PAPER_EXACT, RunConfig
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import silent
-from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.advance import advance
 from hvsa_cvat.session.annotate import all_answers
 from hvsa_cvat.session.answers import merge_answers

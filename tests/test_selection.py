@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvsa_cvat.config import Strategy
 from hvsa_cvat.selection.diversity import farthest_members, nearest_members
-from hvsa_cvat.selection.strategy import Pool, Query, Strategy, select, spread_frames
+from hvsa_cvat.selection.pool import Pool
+from hvsa_cvat.selection.strategy import Query, select, spread_frames
 from hvsa_cvat.types import FramePrediction, Sample
 
 EVERY = list(Strategy)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hvsa_cvat.errors import HvsaError, SessionError
-from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.checksums import Checksums
 from hvsa_cvat.session.rounds import Phase, Session

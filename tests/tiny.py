@@ -16,7 +16,8 @@ from PIL import Image as PillowImage
 
 from hvsa_cvat.config import RunConfig, TrainingConfig
 from hvsa_cvat.ports import Progress, silent
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint import new_network, save_checkpoint
+from hvsa_cvat.segmentation.checkpoint_info import CheckpointInfo
 from hvsa_cvat.session.context import Clock, RunInputs
 from hvsa_cvat.simulation.datasets import LabelMaps, open_labels
 from hvsa_cvat.simulation.experiment import Experiment, run_experiment

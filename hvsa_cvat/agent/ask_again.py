@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.errors import SessionError
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
 
@@ -21,12 +21,4 @@ def ask_again(store: Store) -> Session:
     if request is not None:
         State(store.path("cvat")).requests.forget(request)
     store.save(session)
-    return session
-
-
-def stored_session(store: Store) -> Session:
-    """The session of an enrolled task."""
-    session = store.load()
-    if session is None:
-        raise SessionError(f"{store.root} holds no session; withdraw the task and enroll it again")
     return session

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from hvsa_cvat.agent.compute import Compute, Contact, InProcess
 from hvsa_cvat.agent.settings import AgentSettings
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
@@ -27,8 +28,13 @@ class AgentContext:
     log: Callable[[str], None]
     """Takes one line for people, without a line break."""
     progress: Progress
+    compute: Compute = field(default_factory=InProcess)
     finished: Callable[[Phase, int, float], None] = lambda phase, number, seconds: None
     """Is told of each finished phase, the number of its round, and its seconds."""
+
+    def contact(self, stopping: Callable[[], bool] = lambda: False) -> Contact:
+        """How those who compute speak with this agent."""
+        return Contact(self.log, self.progress, stopping, self.clock)
 
 
 def server_clock(client: CvatClient) -> Callable[[], datetime]:

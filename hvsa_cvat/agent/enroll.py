@@ -11,8 +11,8 @@ from typing import Any
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.orders import ChooseStart, ChosenStart
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
-from hvsa_cvat.agent.start_network import StartNetwork, check_machine, start_network
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.frame_order import order_warning
@@ -25,10 +25,8 @@ from hvsa_cvat.cvat.request.find_task import child_tasks
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.errors import ConfigError, HvsaError
-from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.video.flow_estimators import choose_flow
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Enrolled:
     enrollment: Enrollment
     task: WatchedTask
     config: RunConfig
-    start: StartNetwork
+    start: ChosenStart
 
 
 def enroll(
@@ -59,25 +57,21 @@ def enroll(
     _check_classes(watched)
     if not again:
         _check_nobody_was_asked(agent, task)
-    device = choose_device(options.device)
-    config = options.run_config(watched.size, device.type)
-    flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
-    start = start_network(
-        options, watched, device.type, lambda line: agent.log(f"task {task}: {line}")
-    )
-    agent.log(f"task {task}: {start.told}")
     for name in options.annotators:
         find_person(agent.client, name)
-    takes = check_machine(watched, config, start.network, flow, device, agent.workspace.root)
-    agent.log(f"task {task}: takes {takes}")
     enrollment = _new_enrollment(agent, watched, options)
-    _make_session(agent.workspace, enrollment, watched, config, start)
+    folder = agent.workspace.folder(enrollment)
+    order = ChooseStart(options, watched, folder, agent.workspace.root)
+    start = agent.compute.ask(order, agent.contact())
+    agent.log(f"task {task}: {start.told}")
+    agent.log(f"task {task}: takes {start.takes}")
+    _make_session(agent.workspace, enrollment, watched, start.config)
     agent.workspace.add_task(task, enrollment.key, enrollment.classes, options)
     if warning := order_warning(task, watched.media.files):
         agent.log(warning)
     for label in watched.left_out:
         agent.log(f"task {task}: label {label!r} cannot carry masks and is left out")
-    return Enrolled(enrollment, watched, config, start)
+    return Enrolled(enrollment, watched, start.config, start)
 
 
 def enroll_project(
@@ -186,8 +180,8 @@ def _make_session(
     enrollment: Enrollment,
     task: WatchedTask,
     config: RunConfig,
-    start: StartNetwork,
 ) -> None:
+    """In the folder in which the network that it starts from lies already."""
     with Store(workspace.folder(enrollment)) as store:
         store.create(
             Session(
@@ -201,4 +195,3 @@ def _make_session(
         facts = State(store.path("cvat")).facts
         facts.set_frames_in_use(task.media.numbers)
         facts.set_class_colours([label.color for label in task.classes])
-        start.write(store.root, config.size)

@@ -12,18 +12,16 @@ from hvsa_cvat.agent.ask_again import stored_session
 from hvsa_cvat.agent.context import AgentContext, alone_with
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.start_network import check_machine, start_checkpoint
+from hvsa_cvat.agent.orders import MeasureRounds
+from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.agent.task_pass import read_enrolled
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.config import CARRIED, WHOLE_FROM, RunConfig, choose_strategy, parse_budgets
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import ConfigError
-from hvsa_cvat.segmentation.checkpoint import read_info
-from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.video.flow_estimators import choose_flow
 from hvsa_cvat.video.segments import Granularity, granularity_by_round
 
 
@@ -159,10 +157,7 @@ def _config(
 
 def _takes(agent: AgentContext, enrollment: Enrollment, store: Store, config: RunConfig) -> str:
     """What all rounds take of this machine, in words; `CapacityError` where it lacks that."""
-    options = enrollment.options
     in_use = State(store.path("cvat")).facts.frames_in_use()
     task = read_enrolled(agent.client, enrollment, in_use)
-    device = choose_device(options.device)
-    flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
-    network = read_info(start_checkpoint(store.root, options, config.size)).network
-    return check_machine(task, config, network, flow, device, store.root)
+    order = MeasureRounds(enrollment.options, task.media, len(task.labels), config, store.root)
+    return agent.compute.ask(order, agent.contact())

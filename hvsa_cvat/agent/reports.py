@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import traceback
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
@@ -38,6 +38,14 @@ class TaskReport:
     """Why the pass stopped, in one line."""
     unreachable: bool = False
     """Whether it stopped because the server did not answer."""
+    computing: str | None = None
+    """The phase that is computed for it now, such as `round 2: finetune`, or that waits for it."""
+    queued: bool = False
+    """Whether `computing` waits until a worker is free."""
+
+    def after(self, before: TaskReport) -> TaskReport:
+        """This report, with what an earlier part of the same pass has moved."""
+        return replace(self, name=self.name or before.name, moved=(*before.moved, *self.moved))
 
 
 def one_line(error: BaseException) -> str:

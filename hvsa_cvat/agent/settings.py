@@ -49,6 +49,20 @@ ENVIRONMENT = {
 }
 """Every environment variable that is read, and its meaning."""
 
+SECRETS = frozenset(
+    f"{name}{ending}"
+    for name in (
+        "CVAT_ACCESS_TOKEN",
+        "CVAT_USER",
+        "CVAT_PASSWORD",
+        WEBHOOK_SECRET,
+        DASHBOARD_TOKEN,
+        NOTIFY_URLS,
+    )
+    for ending in ("", "_FILE")
+)
+"""The variables that hold secrets, or name files that do. Workers are started without them."""
+
 _SECRET_KEYS = ("token", "access_token", "password", "secret")
 _SPAN = re.compile("([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])")
 _FILE_OPTIONS = ("checkpoint", "weights", "flow_weights")
@@ -144,6 +158,9 @@ class SettingsFile(_Section):
         description="What `sync` and `dashboard` write: text for people, or one JSON object a "
         "line for programs.",
     )
+    workers: int = Field(
+        1, ge=1, description="Processes in which `sync` computes: so many tasks at once."
+    )
     server: ServerSection = Field(ServerSection(), description="The CVAT server.")
     notify: NotifySection = Field(NotifySection(), description="Messages about what is new.")
     defaults: dict[str, Any] = Field({}, description="Options of `enroll` for all tasks.")
@@ -164,6 +181,8 @@ class LocalSettings:
     metrics: str | None
     """`HOST:PORT` at which `sync --watch` tells metrics."""
     log_format: LogFormat
+    workers: int
+    """Processes in which `sync` computes."""
     defaults: Mapping[str, Any]
     projects: Mapping[str, Mapping[str, Any]]
     """Options by project id, over the defaults."""
@@ -231,6 +250,7 @@ def load_local_settings(
         interval=content.interval,
         metrics=content.metrics,
         log_format=content.log_format,
+        workers=content.workers,
         defaults=content.defaults,
         projects=content.projects,
         notify=content.notify,

@@ -7,23 +7,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from hvsa_cvat.agent.compute import Contact
 from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.orders import ChooseStart, ChosenStart, FeatureMap, MeasureRounds
+from hvsa_cvat.agent.start_file import START_FILE, start_checkpoint
 from hvsa_cvat.config import RunConfig
+from hvsa_cvat.cvat.media import TaskMedia
 from hvsa_cvat.cvat.task import WatchedTask
-from hvsa_cvat.errors import ConfigError, SessionError
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import FlowEstimator
-from hvsa_cvat.segmentation.checkpoint import known_classes, load_checkpoint, read_info
+from hvsa_cvat.segmentation.checkpoint import load_checkpoint, read_info
+from hvsa_cvat.segmentation.checkpoint_info import known_classes
+from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
+from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.start import Backbone, choose_start
 from hvsa_cvat.session.demand import demand_of
 from hvsa_cvat.session.machine import this_machine
 from hvsa_cvat.session.memory import check_fits
-from hvsa_cvat.types import LabelSet, Size
-
-_FILE = "start.safetensors"
+from hvsa_cvat.types import Size
+from hvsa_cvat.video.flow_estimators import choose_flow
+from hvsa_cvat.video.frames import resize_image
 
 _CHUNK_BYTES_PER_PIXEL = {"video": 0.1, "images": 1.0}
 """About what the server sends for a pixel of a frame."""
@@ -48,12 +57,14 @@ class StartNetwork:
         `size` is the (height, width) in pixels at which it will be trained.
         """
         if isinstance(self.source, Backbone):
-            self.source.write(folder / _FILE, size)
+            self.source.write(folder / START_FILE, size)
             return
         if is_official(self.source):
-            convert_official(self.source, folder / _FILE, size, align_corners=self.align_corners)
+            convert_official(
+                self.source, folder / START_FILE, size, align_corners=self.align_corners
+            )
             return
-        with atomic_write(folder / _FILE) as target:
+        with atomic_write(folder / START_FILE) as target:
             shutil.copyfile(self.source, target)
 
 
@@ -83,30 +94,43 @@ def start_network(
     return StartNetwork(path, info.network, known, options.align_corners, line)
 
 
-def start_checkpoint(folder: Path, options: EnrollOptions, size: Size) -> Path:
-    """The checkpoint in the folder of a session.
-
-    Earlier versions copied official state dicts as they were: such a copy is converted here.
-    """
-    path = folder / _FILE
-    if path.exists():
-        return path
-    for official in folder.glob("start.*"):
-        if is_official(official):
-            convert_official(official, path, size, align_corners=options.align_corners)
-            return path
-    raise SessionError(
-        f"{folder} lacks the network that the session started from; restore the folder from a copy"
+def put_start(order: ChooseStart, contact: Contact) -> ChosenStart:
+    """Choose the network that a new task starts from, and write it into the task's folder."""
+    options, task = order.options, order.task
+    device = choose_device(options.device)
+    config = options.run_config(task.size, device.type)
+    flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
+    start = start_network(
+        options, task, device.type, lambda line: contact.log(f"task {task.id}: {line}")
     )
+    takes = check_machine(
+        task.media, len(task.labels), config, start.network, flow, device, order.disk
+    )
+    start.write(order.folder, config.size)
+    return ChosenStart(start.network, start.known, start.told, takes, config)
 
 
-def knows_all_classes(checkpoint: Path, labels: LabelSet) -> bool:
-    """Whether a checkpoint knows every class."""
-    return len(known_classes(checkpoint, labels)) == len(labels)
+def measure_rounds(order: MeasureRounds) -> str:
+    """What the rounds of an enrolled task take of this machine, in words."""
+    options, config = order.options, order.config
+    device = choose_device(options.device)
+    flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
+    network = read_info(start_checkpoint(order.folder, options, config.size)).network
+    return check_machine(order.media, order.classes, config, network, flow, device, order.folder)
+
+
+def feature_map(order: FeatureMap) -> NDArray[np.float32]:
+    """float32 (D, h, w): what the backbone of round 0 says of an image."""
+    device, size = choose_device(order.device), order.image.shape[:2]
+    network, _ = load_checkpoint(order.checkpoint, order.labels, seed=order.config.seed)
+    frames = resize_image(order.image, order.config.size)[np.newaxis]
+    (dense,) = predict(network, frames, (size[0], size[1]), device=device)
+    return np.asarray(dense.feature_map.cpu())
 
 
 def check_machine(
-    task: WatchedTask,
+    media: TaskMedia,
+    classes: int,
     config: RunConfig,
     network: str,
     flow: FlowEstimator,
@@ -114,15 +138,15 @@ def check_machine(
     folder: Path,
 ) -> str:
     """What the rounds of a task take, in words; `CapacityError` where this machine lacks it."""
-    pixels = len(task.media.numbers) * task.size[0] * task.size[1]
+    pixels = len(media.numbers) * media.size[0] * media.size[1]
     demand = demand_of(
-        task.media.names,
-        task.size,
-        len(task.labels),
+        media.names,
+        media.size,
+        classes,
         network,
         config,
         flow.name,
         device,
-        int(_CHUNK_BYTES_PER_PIXEL[task.media.kind] * pixels),
+        int(_CHUNK_BYTES_PER_PIXEL[media.kind] * pixels),
     )
     return str(check_fits(demand, this_machine(folder, device)))

@@ -7,11 +7,16 @@ from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hvsa_cvat.agent.advice import next_command
-from hvsa_cvat.agent.ask_again import ask_again, stored_session
+from hvsa_cvat.agent.ask_again import ask_again
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.start_network import check_machine, knows_all_classes, start_checkpoint
+from hvsa_cvat.agent.orders import ComputeRounds, FeatureMap
+from hvsa_cvat.agent.start_file import knows_all_classes, start_checkpoint
+from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.answers.finished import CollectPolicy
@@ -27,15 +32,11 @@ from hvsa_cvat.cvat.server import CvatServer, ServerOptions
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask, read_task
 from hvsa_cvat.ports import FrameSource
-from hvsa_cvat.segmentation.checkpoint import read_info
-from hvsa_cvat.segmentation.device import choose_device
-from hvsa_cvat.session.advance import advance
-from hvsa_cvat.session.context import RunContext, RunInputs
-from hvsa_cvat.session.prepare import prepare
+from hvsa_cvat.session.context import AskContext, VideoInputs, segments_by_round
+from hvsa_cvat.session.exchange import exchange
 from hvsa_cvat.session.publish import published_maps
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
-from hvsa_cvat.video.flow_estimators import choose_flow
 
 
 class TaskPass:
@@ -62,10 +63,35 @@ class TaskPass:
         """Make the open request anew, after its child task was deleted."""
         self.session = ask_again(self._store)
 
+    @property
+    def due(self) -> str:
+        """The phase that is due, in words."""
+        return f"round {self.session.current.number}: {self.session.current.phase}"
+
+    def order(self, *, fetch: bool) -> ComputeRounds | None:
+        """What has to be computed before the task can go on; None where people have to act, or all
+        rounds are over. `fetch`: the frames are fetched for it."""
+        if not self.session.current.phase.computes:
+            return None
+        if fetch:
+            self.fetch_frames()
+        return ComputeRounds(
+            task=self._enrollment.task,
+            name=self.session.video,
+            step=self.due,
+            soon=self.session.current.phase is Phase.SELECT,
+            folder=self._store.root,
+            options=self._options,
+            server=self._agent.client.address.url,
+            media=self._task.media,
+            fetched=fetch,
+        )
+
     def step(self) -> str | None:
-        """Finish the phase that is due, and name it; None where no phase can be finished now."""
+        """Finish the phase that is due, and name it; None where it has to be computed, or waits
+        for people, or all rounds are over."""
         current = self.session.current
-        moved = advance(
+        moved = exchange(
             self.session, self._server, self._store, lambda: self._context, self._agent.clock
         )
         if moved is None:
@@ -150,27 +176,26 @@ class TaskPass:
         cache = self._store.path("cvat", "chunks")
         return open_task_frames(self._agent.client, self._task.media, cache, self._progress)
 
+    def fetch_frames(self) -> None:
+        """Fetch those that are not on this machine."""
+        self._frames  # noqa: B018
+
     @cached_property
     def _checkpoint(self) -> Path:
         return start_checkpoint(self._store.root, self._options, self._config.size)
 
     @cached_property
-    def _context(self) -> RunContext:
-        device = choose_device(self._options.device)
-        flow, _ = choose_flow(self._config.flow, device.type, self._options.flow_weights)
-        network = read_info(self._checkpoint).network
-        takes = check_machine(self._task, self._config, network, flow, device, self._store.root)
-        if self.session.current.number == 0:
-            self._log(f"takes {takes}")
-        inputs = RunInputs(
-            source=self._frames,
-            labels=self.session.labels,
-            config=self._config,
-            checkpoint=self._checkpoint,
-            flow=flow,
-            device=device,
-        )
-        return prepare(inputs, self._store, full_clicks=None, progress=self._progress)
+    def _context(self) -> AskContext:
+        inputs = VideoInputs(self._frames, self.session.labels, self._config)
+        segments = segments_by_round(inputs, self._store, self._feature_map)
+        return AskContext(inputs, self._store, segments)
+
+    def _feature_map(self, frame: int) -> NDArray[np.float32]:
+        """PREDICT has cut all frames into superpixels; this is for what was lost since."""
+        labels, device = self.session.labels, self._options.device
+        image = self._frames[frame]
+        order = FeatureMap(self._checkpoint, labels, self._config, device, image)
+        return self._agent.compute.ask(order, self._agent.contact())
 
 
 def ask_options(options: EnrollOptions) -> AskOptions:

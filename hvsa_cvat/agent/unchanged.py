@@ -85,12 +85,12 @@ class Unchanged:
         self._seen.pop(task, None)
 
     def keep(self, task: int, report: TaskReport) -> None:
-        """Keep what a look at a task has found. A task that moved, failed, is paused, is held by
-        another agent or has masks to write is looked at again in the next pass."""
+        """Keep what a look at a task has found. A task that moved, failed, computes, is paused,
+        is held by another agent or has masks to write is looked at again in the next pass."""
         self.forget(task)
         enrollment = self._agent.workspace.enrollment(task)
         active = report.moved or report.paused or report.held_by or report.unpublished
-        if enrollment is None or report.error or active:
+        if enrollment is None or report.error or report.computing or active:
             return
         try:
             asked = read_requests(self._agent.workspace.folder(enrollment) / "cvat")

@@ -7,6 +7,7 @@ import os
 import random
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from hvsa_cvat.cli.log_lines import LogLines
 from hvsa_cvat.errors import ConfigError
 
 if TYPE_CHECKING:
+    from hvsa_cvat.agent.compute import Compute
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.settings import AgentSettings, LocalSettings
@@ -108,31 +110,44 @@ def open_agent(
     beat: Callable[[], None] = lambda: None,
     watch: Watch | None = None,
     monitor: Monitor | None = None,
+    compute: Compute | None = None,
 ) -> Iterator[AgentContext]:
     """An agent whose log goes to `lines`, or to stdout.
 
-    `beat` is called at each line of the log and at each step of progress. Once `watch` is
-    stopped, nothing waits for the server any longer. `monitor` counts requests and phases.
+    `beat` is called at each line of the log and at each step of progress, which may come from
+    several threads. Once `watch` is stopped, nothing waits for the server any longer. `monitor`
+    counts requests and phases. Without `compute` the agent computes in this process.
     """
+    from hvsa_cvat.agent.compute import InProcess
     from hvsa_cvat.agent.context import AgentContext
 
     lines = lines or LogLines()
+    one_at_a_time = threading.RLock()
 
     def log(line: str) -> None:
         beat()
-        lines.info(line)
+        with one_at_a_time:
+            lines.info(line)
 
     def warn_of_server(line: str) -> None:
         beat()
-        lines.warning(line)
+        with one_at_a_time:
+            lines.warning(line)
 
     def progress(step: str, done: int, total: int) -> None:
         beat()
-        show(step, done, total)
+        with one_at_a_time:
+            show(step, done, total)
 
     client = open_client(settings, warn_of_server, watch, monitor)
     with client as connected, lines.progress() as show:
         agent = AgentContext(
-            settings, open_workspace(settings), connected, time.time, log, progress
+            settings,
+            open_workspace(settings),
+            connected,
+            time.time,
+            log,
+            progress,
+            compute or InProcess(),
         )
         yield agent if monitor is None else replace(agent, finished=monitor.phase)

@@ -23,6 +23,7 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
+    from hvsa_cvat.agent.compute import Compute
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.notify import Notifier
@@ -40,6 +41,13 @@ if TYPE_CHECKING:
     "--interval",
     type=click.FloatRange(min=0, min_open=True),
     help="Seconds between passes. Default: 30.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Processes that compute, so many tasks at once; each takes about 0.6 GB of memory, and "
+    "what its task takes. Default: 1.",
 )
 @click.option(
     "--listen",
@@ -70,6 +78,7 @@ def sync(
     task: int | None,
     watch: bool,
     interval: float | None,
+    workers: int | None,
     listen: str | None,
     metrics: str | None,
     heartbeat: Path | None,
@@ -105,8 +114,11 @@ def sync(
     passes = Watch(interval, random.Random(), beat)
     with ExitStack() as stack:
         stack.enter_context(_stopping_by_signal(passes.stop, lines))
+        compute = stack.enter_context(_open_compute(workers or settings.workers, passes))
         agent = stack.enter_context(
-            open_agent(settings, lines=lines, beat=beat, watch=passes, monitor=monitor)
+            open_agent(
+                settings, lines=lines, beat=beat, watch=passes, monitor=monitor, compute=compute
+            )
         )
         printer = ReportPrinter(settings.address.url, agent.log, lines.error)
         work = _Work(agent, passes, task, _notifier(agent), lines, printer)
@@ -141,11 +153,31 @@ class _Work:
             ask_again=ask_again,
             stopping=lambda: self.passes.stopped,
             unchanged=unchanged,
+            to_the_end=unchanged is None,
         )
         failed = self.printer.print(reports)
         if self.notifier is not None:
             self.notifier.tell(self.agent.workspace, self.agent.clock())
         return failed
+
+
+@contextmanager
+def _open_compute(workers: int, passes: Watch) -> Iterator[Compute]:
+    """Where the tasks are computed: in workers, or, where `torchrun` has started this process, in
+    it, because the processes beside it help with its trainings only."""
+    from hvsa_cvat.agent.compute import InProcess
+    from hvsa_cvat.agent.workers import WorkerPool
+
+    given: Compute | None = click.get_current_context().obj
+    if given is not None:
+        yield given
+    elif "TORCHELASTIC_RUN_ID" in os.environ:
+        if workers > 1:
+            raise ConfigError("--workers does not go with torchrun, whose processes train together")
+        yield InProcess()
+    else:
+        with WorkerPool(workers, passes.wake) as pool:
+            yield pool
 
 
 def _notifier(agent: AgentContext) -> Notifier | None:

@@ -52,6 +52,12 @@ def report_lines(report: TaskReport, url: str) -> Iterator[str]:
         yield f"{name}: {report.error}"
     elif report.paused:
         yield f"{name}: is paused; to go on: hvsa-agent resume {report.task}"
+    elif report.computing is not None:
+        yield (
+            f"{name}: "
+            + ("waits for a worker: " if report.queued else "computes ")
+            + report.computing
+        )
     elif report.held_by is not None:
         yield f"{name}: {report.held_by} works on it"
     elif report.open_jobs:

@@ -33,15 +33,31 @@ def open_task_frames(
     is kept; chunks of an earlier date are deleted. The client stays in use: a file that is found
     damaged later is fetched again.
     """
-    files = _ChunkCache(client, media, cache)
+    files = _FetchedChunks(client, media, cache)
     files.fetch_missing(progress)
     return _TaskFrames(media, files)
+
+
+def open_kept_frames(server: str, media: TaskMedia, cache: Path) -> FrameSource:
+    """The same frames by what `open_task_frames` has left in `cache`: nothing is fetched.
+
+    `server` is the address. A chunk that is missing or damaged is a `LackingFramesError`, also
+    later; the next `open_task_frames` fetches it again.
+    """
+    files = _KeptChunks(server, media, cache)
+    for chunk in files.missing():
+        files.path(chunk)
+    return _TaskFrames(media, files)
+
+
+class LackingFramesError(MediaError):
+    """Frames are not in the cache, or damaged there."""
 
 
 class _TaskFrames:
     """One chunk is kept open, and the frame that was read last."""
 
-    def __init__(self, media: TaskMedia, cache: _ChunkCache) -> None:
+    def __init__(self, media: TaskMedia, cache: _KeptChunks) -> None:
         self._media = media
         self._names = media.names
         self._chunks = {number: chunk for chunk in media.chunks for number in chunk.numbers}
@@ -75,45 +91,66 @@ _STORED = re.compile(r"(?P<job>\d+)_(?P<index>\d+)-(?P<checksum>[0-9a-f]{8})\.(?
 """The file of a chunk: job, position among the job's chunks, CRC-32 of the content."""
 
 
-class _ChunkCache:
+class _KeptChunks:
     """The verified chunks of one task and date, a file each."""
 
-    def __init__(self, client: CvatClient, media: TaskMedia, cache: Path) -> None:
-        self._client = client
+    def __init__(self, server: str, media: TaskMedia, cache: Path) -> None:
         self._media = media
-        self._suffix = ".mp4" if media.kind == "video" else ".zip"
-        address = urlsplit(client.address.url)
-        of_task = cache / _as_name(address.netloc + address.path) / f"task_{media.task}"
-        self._folder = of_task / _as_name(media.chunks_updated)
+        address = urlsplit(server)
+        self._of_task = cache / _as_name(address.netloc + address.path) / f"task_{media.task}"
+        self._folder = self._of_task / _as_name(media.chunks_updated)
         self._paths: dict[tuple[int, int], Path] = {}
         self._sound: set[Path] = set()
-        if of_task.is_dir():
-            remove_partial(of_task)
-            for other in of_task.iterdir():
-                if other != self._folder:
-                    shutil.rmtree(other, ignore_errors=True)
         if self._folder.is_dir():
             for path in self._folder.iterdir():
                 if stored := _STORED.fullmatch(path.name):
                     self._paths[int(stored["job"]), int(stored["index"])] = path
 
+    def missing(self) -> list[Chunk]:
+        return [one for one in self._media.chunks if (one.job, one.index) not in self._paths]
+
+    def path(self, chunk: Chunk) -> Path:
+        """The file of a chunk, exactly as the server sent it."""
+        path = self._paths.get((chunk.job, chunk.index))
+        if path is None or (path not in self._sound and not _is_sound(path)):
+            if path is not None:
+                path.unlink(missing_ok=True)
+            path = self._without(chunk)
+        self._sound.add(path)
+        return path
+
+    def _without(self, chunk: Chunk) -> Path:
+        """What to do about a chunk that is not there, or was damaged and is removed."""
+        raise LackingFramesError(
+            f"frames {chunk.start} to {chunk.start + chunk.length - 1} of task {self._media.task} "
+            f"were missing or damaged in {self._folder}; the next pass fetches them again"
+        )
+
+
+class _FetchedChunks(_KeptChunks):
+    """The same, fetched where they are missing."""
+
+    def __init__(self, client: CvatClient, media: TaskMedia, cache: Path) -> None:
+        super().__init__(client.address.url, media, cache)
+        self._client = client
+        self._suffix = ".mp4" if media.kind == "video" else ".zip"
+        if self._of_task.is_dir():
+            remove_partial(self._of_task)
+            for other in self._of_task.iterdir():
+                if other != self._folder:
+                    shutil.rmtree(other, ignore_errors=True)
+
+    def _without(self, chunk: Chunk) -> Path:
+        return self._fetch(chunk)
+
     def fetch_missing(self, progress: Progress) -> None:
-        missing = [c for c in self._media.chunks if (c.job, c.index) not in self._paths]
+        missing = self.missing()
         total = len(self._media.numbers)
         done = total - sum(len(chunk.numbers) for chunk in missing)
         for chunk in missing:
             self._fetch(chunk)
             done += len(chunk.numbers)
             progress("fetching frames", done, total)
-
-    def path(self, chunk: Chunk) -> Path:
-        """The file of a chunk, exactly as the server sent it."""
-        path = self._paths[chunk.job, chunk.index]
-        if path not in self._sound and not _is_sound(path):
-            path.unlink(missing_ok=True)
-            path = self._fetch(chunk)
-        self._sound.add(path)
-        return path
 
     def _fetch(self, chunk: Chunk) -> Path:
         arrived = self._folder / f"arrived{self._suffix}"

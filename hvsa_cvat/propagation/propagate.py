@@ -10,7 +10,6 @@ The labels that both chains read are then decided by vote.
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -26,7 +25,7 @@ from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import Progress, silent
 from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
 from hvsa_cvat.propagation.votes import VOTE_PIXEL, Colours, Disputed, cells_of, count_votes
-from hvsa_cvat.threads import map_ahead
+from hvsa_cvat.threads import map_ahead, processors
 from hvsa_cvat.types import IGNORE, FrameAnnotation, LabelMap, Mask, Size
 from hvsa_cvat.video.flow import FlowStore
 from hvsa_cvat.video.frames import load_npy, npy_writer
@@ -123,7 +122,7 @@ class Carried:
 
     def __iter__(self) -> Iterator[Propagated]:
         """Every frame of the video in order. A pixel that a person labelled keeps its label."""
-        threads = reading_threads(self.labels.shape[1:], os.cpu_count() or 1)
+        threads = reading_threads(self.labels.shape[1:], processors())
         return map_ahead(self.__getitem__, range(len(self)), threads)
 
     def __getitem__(self, frame: int) -> Propagated:
@@ -190,7 +189,7 @@ def carry(
             for name, order in orders.items()
             for row, part in _cut(order, whole)
         ]
-        threads = carrying_threads(flow.size, os.cpu_count() or 1)
+        threads = carrying_threads(flow.size, processors())
         _run(parts, threads, length, progress)
         sums = {name: _checksum(rows) for name, rows in {"labels": labels, **chains}.items()}
         (temporary / "carried.json").write_text(json.dumps(_description(latest, sums)))

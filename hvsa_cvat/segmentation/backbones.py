@@ -6,7 +6,6 @@ import difflib
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 
 from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.segmentation.checkpoint_info import IMAGENET, InputStatistics
 from hvsa_cvat.segmentation.hrnet import resize
 from hvsa_cvat.types import Size
 
@@ -32,18 +32,6 @@ _FLEXIBLE: tuple[dict[str, Any], ...] = (
     {},
 )
 """How timm's families are told that images may have any size, the first that is taken."""
-
-
-@dataclass(frozen=True)
-class InputStatistics:
-    """What a backbone's weights expect of its input, RGB in 0..1."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-
-IMAGENET = InputStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""Those of most weights that were trained on ImageNet."""
 
 
 def input_statistics(name: str) -> InputStatistics:

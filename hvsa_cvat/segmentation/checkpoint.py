@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import safetensors
@@ -18,34 +18,19 @@ from torch import Tensor
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.lookalikes import twin_hint
-from hvsa_cvat.segmentation.backbones import (
-    IMAGENET,
+from hvsa_cvat.segmentation.backbones import check_network
+from hvsa_cvat.segmentation.checkpoint_checks import check_weights
+from hvsa_cvat.segmentation.checkpoint_info import (
+    CheckpointInfo,
     InputStatistics,
-    check_network,
+    known_among,
+    stored_info,
 )
-from hvsa_cvat.segmentation.checkpoint_checks import check_metadata, check_weights
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.weights import read_tensors
 from hvsa_cvat.types import LabelSet, Size
 
 _CLASSIFIER = {"last_layer.3.weight", "last_layer.3.bias"}
-
-
-@dataclass(frozen=True)
-class CheckpointInfo:
-    """What is stored beside the weights."""
-
-    network: str
-    labels: tuple[str, ...]
-    """Class names in the order of the head's rows; empty where only the backbone is of use."""
-    size: Size
-    """(height, width) in pixels at which the network was last trained, or is to be trained."""
-    align_corners: bool
-    round: int
-    """0 for a pre-trained network, k after k rounds."""
-    mean: tuple[float, float, float] = IMAGENET.mean
-    std: tuple[float, float, float] = IMAGENET.std
-    """RGB normalisation of values from 0 to 1."""
 
 
 def describe(
@@ -80,53 +65,13 @@ def save_checkpoint(network: SegmentationNetwork, info: CheckpointInfo, path: Pa
 
 
 def read_info(path: Path) -> CheckpointInfo:
-    """The metadata of one of our checkpoints."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except FileNotFoundError:
-        raise CheckpointError(
-            f"no checkpoint {path}; check the path, or make one with `hvsa-agent pretrain`"
-        ) from None
-    except (safetensors.SafetensorError, OSError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} is truncated or not a safetensors file ({error}); "
-            "copy it again or make it anew"
-        ) from error
-    if "info" not in metadata:
-        raise CheckpointError(
-            f"checkpoint {path} was not written by hvsa-agent; "
-            "give an official HRNet state dict as .pth, or make one with `hvsa-agent pretrain`"
-        )
-    try:
-        fields = json.loads(metadata["info"])
-        check_metadata(fields)
-        for name in ("labels", "size", "mean", "std"):
-            fields[name] = tuple(fields[name])
-        info = CheckpointInfo(**fields)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"checkpoint {path} has broken metadata ({error}); copy it again or make it anew"
-        ) from error
+    """The metadata of one of our checkpoints, whose network this version can build."""
+    info = stored_info(path)
     try:
         check_network(info.network)
     except ConfigError as error:
         raise CheckpointError(f"checkpoint {path} cannot be used: {error}") from error
     return info
-
-
-def known_classes(path: Path, labels: LabelSet) -> tuple[int, ...]:
-    """Indices of the labels whose names the checkpoint knows.
-
-    Empty where `load_checkpoint` starts the head anew.
-    """
-    return _known_classes(read_info(path).labels, labels)
-
-
-def _known_classes(theirs: Sequence[str], labels: LabelSet) -> tuple[int, ...]:
-    known = tuple(k for k, name in enumerate(labels.names) if name in theirs)
-    # one known class among several cannot be told from the others
-    return known if len(known) > 1 or len(known) == len(labels) else ()
 
 
 def new_network(
@@ -164,7 +109,7 @@ def load_checkpoint(
         statistics=InputStatistics(info.mean, info.std),
     )
     tensors = read_tensors(path)
-    known = _known_classes(info.labels, labels)
+    known = known_among(info.labels, labels)
     if known:
         tensors = _head_for(labels, known, info.labels, tensors, path)
     load_tensors(network, tensors, path, with_classifier=bool(known))

@@ -7,12 +7,14 @@ text is one short reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
-from torch import Tensor
 
 from hvsa_cvat.types import IGNORE
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _Side = Annotated[int, Field(ge=32, le=8192)]
 _Name = Annotated[str, Field(min_length=1, max_length=256)]

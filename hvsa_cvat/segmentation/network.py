@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hvsa_cvat.config import NETWORKS
-from hvsa_cvat.segmentation.backbones import InputStatistics, PyramidBackbone, input_statistics
+from hvsa_cvat.segmentation.backbones import PyramidBackbone, input_statistics
+from hvsa_cvat.segmentation.checkpoint_info import InputStatistics
 from hvsa_cvat.segmentation.hrnet import hrnet_backbone, resize
 from hvsa_cvat.types import Size
 

@@ -11,8 +11,9 @@ import torch
 
 from hvsa_cvat.config import NETWORKS
 from hvsa_cvat.errors import CheckpointError
-from hvsa_cvat.segmentation.backbones import InputStatistics, check_network
+from hvsa_cvat.segmentation.backbones import check_network
 from hvsa_cvat.segmentation.checkpoint import new_network
+from hvsa_cvat.segmentation.checkpoint_info import InputStatistics
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.weights import cached_weights
 from hvsa_cvat.types import Size

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.config import Strategy
 from hvsa_cvat.selection.diversity import Device, farthest_members, nearest_members
-from hvsa_cvat.types import FramePrediction, Sample
+from hvsa_cvat.selection.pool import Indices, Pool
+from hvsa_cvat.types import Sample
 
 ExpectedCost = Callable[[Sequence[Sample]], NDArray[np.float64]]
 """Gives the expected clicks of each sample, float64 (len(samples),), finite and not negative."""
-
-Indices = NDArray[np.int64]
 
 ESTIMATE_SAMPLES = 2000
 """The mean expected cost is estimated from at most this many candidates."""
@@ -24,58 +23,6 @@ ESTIMATE_SAMPLES = 2000
 REFILLS = 24
 """How many times samples are drawn for what is left of the budget. Each time draws twice as many
 as the time before."""
-
-
-@dataclass(frozen=True)
-class Pool:
-    """Samples and what the network predicts for them, as the columns of a table."""
-
-    frames: NDArray[np.int32]
-    """int32 (N,)."""
-    segments: NDArray[np.int32]
-    """int32 (N,)."""
-    uncertainty: NDArray[np.float32]
-    """float32 (N,), Eq. 1."""
-    features: NDArray[np.float32]
-    """float32 (N, D), Eq. 2."""
-
-    def __post_init__(self) -> None:
-        count = len(self.frames)
-        shapes = (self.frames.shape, self.segments.shape, self.uncertainty.shape)
-        if shapes != ((count,),) * 3 or self.features.ndim != 2 or len(self.features) != count:
-            raise ValueError(f"columns have different lengths: {shapes}, {self.features.shape}")
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    @property
-    def samples(self) -> tuple[Sample, ...]:
-        return tuple(map(Sample, self.frames.tolist(), self.segments.tolist()))
-
-    def take(self, keep: NDArray[np.bool_] | Indices) -> Pool:
-        return Pool(
-            self.frames[keep], self.segments[keep], self.uncertainty[keep], self.features[keep]
-        )
-
-    @classmethod
-    def of(cls, predictions: Iterable[FramePrediction]) -> Pool:
-        """All segments of the predicted frames. There must be at least one frame."""
-        columns = [
-            (
-                np.full(len(p.uncertainty), p.frame, np.int32),
-                np.arange(len(p.uncertainty), dtype=np.int32),
-                p.uncertainty,
-                p.features,
-            )
-            for p in predictions
-        ]
-        frames, segments, uncertainty, features = zip(*columns, strict=True)
-        return cls(
-            np.concatenate(frames),
-            np.concatenate(segments),
-            np.concatenate(uncertainty).astype(np.float32, copy=False),
-            np.concatenate(features).astype(np.float32, copy=False),
-        )
 
 
 @dataclass(frozen=True)

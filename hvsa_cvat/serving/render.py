@@ -16,7 +16,8 @@ import jinja2
 from hvsa_cvat.errors import CheckpointError, ConfigError
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.lookalikes import twin_hint
-from hvsa_cvat.segmentation.checkpoint import CheckpointInfo, read_info
+from hvsa_cvat.segmentation.checkpoint import read_info
+from hvsa_cvat.segmentation.checkpoint_info import CheckpointInfo
 from hvsa_cvat.serving.download import check_address, file_sha256
 from hvsa_cvat.serving.model import SegmentationModel
 

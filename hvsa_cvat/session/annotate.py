@@ -8,7 +8,7 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.session.answers import answered_classes, merge_answers
-from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.context import AskContext
 from hvsa_cvat.session.outlook import count_held_out
 from hvsa_cvat.session.planted import without_errors
 from hvsa_cvat.session.records import Agreement
@@ -18,7 +18,7 @@ from hvsa_cvat.types import Answers, FrameAnnotation
 
 
 def request_answers(
-    session: Session, server: AnnotationServer, context: RunContext, shown: Shown | None
+    session: Session, server: AnnotationServer, context: AskContext, shown: Shown | None
 ) -> str:
     """Ask people for the samples of the current round, who see `shown`; returns the request's
     id."""
@@ -39,7 +39,7 @@ def collect_answers(session: Session, server: AnnotationServer) -> Answers | Non
 
 
 def keep_answers(
-    session: Session, answers: Answers, server: AnnotationServer, context: RunContext
+    session: Session, answers: Answers, server: AnnotationServer, context: AskContext
 ) -> None:
     """Keep the answers of the current round, what people have changed or drawn besides, and how
     the masks agree with what they had not seen."""
@@ -78,7 +78,7 @@ def all_answers(session: Session, store: Store) -> dict[int, FrameAnnotation]:
 
 
 def _keep_agreement(
-    number: int, answers: Answers, others: Iterable[FrameAnnotation], context: RunContext
+    number: int, answers: Answers, others: Iterable[FrameAnnotation], context: AskContext
 ) -> None:
     """Keep how the masks of the round before compare with answers that they had not seen."""
     classes = len(context.labels)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,14 +23,12 @@ from pydantic import BaseModel, ValidationError
 
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_directory, atomic_write
+from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
-from hvsa_cvat.session.records import Agreement, Planted, Propagation, Selection
+from hvsa_cvat.session.records import Agreement, Ahead, Planted, Propagation, Selection
 from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Mask
-
-if TYPE_CHECKING:
-    from hvsa_cvat.selection.strategy import Pool
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -165,6 +163,16 @@ class RoundFiles:
     def save_selection(self, selection: Selection) -> None:
         with self._written(self.folder / "selection.json") as path:
             path.write_text(json.dumps(selection.to_json()))
+
+    def ahead(self) -> Ahead | None:
+        """None where the samples were not chosen before the turn of the round."""
+        try:
+            return self._record(self.folder / "ahead.json", Ahead)
+        except SessionError:
+            return None
+
+    def save_ahead(self, ahead: Ahead) -> None:
+        self._save_record(self.folder / "ahead.json", ahead)
 
     # -- answers
 

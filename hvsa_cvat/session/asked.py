@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.context import AskContext
 from hvsa_cvat.session.rounds import Round
 from hvsa_cvat.types import Mask, Sample
 
@@ -19,7 +19,7 @@ def by_frame(samples: Sequence[Sample]) -> dict[int, list[int]]:
     return places
 
 
-def asked_pixels(rounds: Sequence[Round], context: RunContext) -> Iterator[tuple[int, Mask]]:
+def asked_pixels(rounds: Sequence[Round], context: AskContext) -> Iterator[tuple[int, Mask]]:
     """(frame, pixels that people were asked about in these rounds), for each frame with such."""
     asked: dict[int, dict[int, list[int]]] = {}
     for one in rounds:

@@ -1,39 +1,52 @@
-"""What the phases of a run work with: video, settings, files, and what is prepared from them."""
+"""What the phases of a run work with: video, settings, files, and what is prepared from them.
+
+Asking people and reading their answers needs an `AskContext` only. PyTorch is imported by what
+computes, and not before, so that a process that only asks does without it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from hvsa_cvat.annotation.clicks import AnnotationRules
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.ports import FlowEstimator, FrameSource, Progress, SegmentMaps
-from hvsa_cvat.segmentation.checkpoint import load_checkpoint
-from hvsa_cvat.segmentation.frozen import VideoFeatures
-from hvsa_cvat.segmentation.network import SegmentationNetwork
-from hvsa_cvat.segmentation.refine import RefinementHead, load_head
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import LabelSet
-from hvsa_cvat.video.flow import FlowStore
-from hvsa_cvat.video.segments import granularity_by_round
+from hvsa_cvat.video.segments import Features, build_segments, granularity_by_round
+
+if TYPE_CHECKING:
+    import torch
+
+    from hvsa_cvat.segmentation.frozen import VideoFeatures
+    from hvsa_cvat.segmentation.network import SegmentationNetwork
+    from hvsa_cvat.segmentation.refine import RefinementHead
+    from hvsa_cvat.video.flow import FlowStore
 
 Clock = Callable[[], float]
 """Seconds, from any start."""
 
 
 @dataclass(frozen=True)
-class RunInputs:
-    """A video, its classes, and what its rounds start from."""
+class VideoInputs:
+    """A video, its classes, and the settings of its rounds."""
 
     source: FrameSource
     labels: LabelSet
     config: RunConfig
+
+
+@dataclass(frozen=True)
+class RunInputs(VideoInputs):
+    """The same, and what the rounds start from."""
+
     checkpoint: Path
     """The network of round 0."""
     flow: FlowEstimator
@@ -47,6 +60,8 @@ class RunInputs:
 
     def load_network(self, path: Path) -> SegmentationNetwork:
         """The network of a checkpoint, with a head for the classes of the video."""
+        from hvsa_cvat.segmentation.checkpoint import load_checkpoint
+
         network, _ = load_checkpoint(
             path, self.labels, align_corners=self.align_corners, seed=self.config.seed
         )
@@ -67,25 +82,13 @@ class CarryingInputs:
 
 
 @dataclass(frozen=True)
-class RunContext:
-    """One video, prepared, with the settings and the files of its run."""
+class AskContext:
+    """What asking people and reading their answers works with."""
 
-    inputs: RunInputs
+    inputs: VideoInputs
     store: Store
-    frames: NDArray[np.uint8]
-    """uint8 (N, h, w, 3) RGB at network size."""
-    flow: FlowStore
-    """At network size."""
     segments: tuple[SegmentMaps, ...]
     """For each round that asks people: the segments that it may ask for."""
-    full_clicks: int | None
-    """Clicks of annotating every frame of the video, to which budgets relate. None: nobody knows,
-    so SELECT estimates them."""
-    progress: Progress
-    carrying: CarryingInputs | None = None
-    """For methods that train a network and carry labels too."""
-    features: VideoFeatures | None = None
-    """Where the backbone does not learn."""
 
     @property
     def config(self) -> RunConfig:
@@ -114,6 +117,38 @@ class RunContext:
         kinds = granularity_by_round(self.config.granularity, len(self.config.budgets))
         return kinds[round_number - 1].frames
 
+
+def segments_by_round(
+    inputs: VideoInputs, store: Store, features: Features
+) -> tuple[SegmentMaps, ...]:
+    """The segments of each round that asks people. `features` is called for superpixels that are
+    merged by them, where those of a frame are not kept yet."""
+    kinds = granularity_by_round(inputs.config.granularity, len(inputs.config.budgets))
+    segments = {
+        kind: build_segments(kind, inputs.source, store.video.segments, features)
+        for kind in set(kinds)
+    }
+    return tuple(segments[kind] for kind in kinds)
+
+
+@dataclass(frozen=True)
+class RunContext(AskContext):
+    """One video, prepared for computing."""
+
+    inputs: RunInputs
+    frames: NDArray[np.uint8]
+    """uint8 (N, h, w, 3) RGB at network size."""
+    flow: FlowStore
+    """At network size."""
+    full_clicks: int | None
+    """Clicks of annotating every frame of the video, to which budgets relate. None: nobody knows,
+    so SELECT estimates them."""
+    progress: Progress
+    carrying: CarryingInputs | None = None
+    """For methods that train a network and carry labels too."""
+    features: VideoFeatures | None = None
+    """Where the backbone does not learn."""
+
     def load_network(self, round_number: int) -> SegmentationNetwork:
         """The network that speaks for a round."""
         trained = self.files(round_number).newest_network()
@@ -121,6 +156,8 @@ class RunContext:
 
     def load_head(self, round_number: int) -> RefinementHead | None:
         """The refinement head that speaks for a round; None where none has been trained."""
+        from hvsa_cvat.segmentation.refine import load_head
+
         trained = self.files(round_number).newest_head()
         return None if trained is None else load_head(trained, len(self.labels))
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.session.asked import asked_pixels, by_frame
-from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.context import AskContext
 from hvsa_cvat.session.outlook import LEVELS
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import Sample
@@ -45,7 +45,7 @@ class CorrectingCost:
         return np.asarray(1 + self.pixel_clicks * doubt.pixels * change, np.float64)
 
 
-def correcting_cost(session: Session, context: RunContext) -> CorrectingCost | None:
+def correcting_cost(session: Session, context: AskContext) -> CorrectingCost | None:
     """By the last round whose samples showed masks that had learnt from answers; None before there
     is one. Masks of round 0 are sure or unsure of themselves in another way."""
     for done in reversed(session.rounds[2:]):
@@ -58,7 +58,7 @@ def correcting_cost(session: Session, context: RunContext) -> CorrectingCost | N
 
 
 def doubt_of(
-    samples: Sequence[Sample], number: int, session: Session, context: RunContext
+    samples: Sequence[Sample], number: int, session: Session, context: AskContext
 ) -> Doubt:
     """How unsure the masks are that people see who answer these samples of round `number`."""
     before, segments = context.files(number - 1), context.segments_of(number)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +11,7 @@ from hvsa_cvat.config import RunConfig
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation.device import computes_in_bfloat16
 from hvsa_cvat.segmentation.distributed import current_team
+from hvsa_cvat.threads import processors
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.segments import (
     Granularity,
@@ -83,7 +83,7 @@ def demand_of(
         flow=flow,
         device=device.type,
         half=computes_in_bfloat16(device),
-        threads=os.cpu_count() or 1,
+        threads=processors(),
         video_bytes=video_bytes,
         processes=team.size if team is not None else 1,
     )

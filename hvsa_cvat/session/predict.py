@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hvsa_cvat.propagation.propagate import fill
-from hvsa_cvat.segmentation.checkpoint import known_classes
+from hvsa_cvat.segmentation.checkpoint_info import known_classes
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
 from hvsa_cvat.segmentation.scoring import score_segments
-from hvsa_cvat.selection.strategy import Pool
+from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.annotate import all_answers
 from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.artefacts import KeepMasks

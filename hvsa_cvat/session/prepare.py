@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.ports import Progress, SegmentMaps
+from hvsa_cvat.ports import Progress
 from hvsa_cvat.segmentation.checkpoint import read_info
 from hvsa_cvat.segmentation.device import fitting_memory
 from hvsa_cvat.segmentation.frozen import VideoFeatures, compute_features, freezes
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.predict import predict
-from hvsa_cvat.session.context import CarryingInputs, RunContext, RunInputs
+from hvsa_cvat.session.context import CarryingInputs, RunContext, RunInputs, segments_by_round
 from hvsa_cvat.session.store import Store
+from hvsa_cvat.threads import processors
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow import FlowStore, compute_flow
 from hvsa_cvat.video.frames import resized_frames
-from hvsa_cvat.video.segments import build_segments, granularity_by_round
+from hvsa_cvat.video.segments import Features
 
 _CARRYING_LONG_SIDE = 640
 """Pixels; labels are carried at the frames' own size up to here."""
@@ -54,7 +54,7 @@ def prepare(
         store=store,
         frames=frames,
         flow=flow,
-        segments=_segments(inputs, store, frames),
+        segments=segments_by_round(inputs, store, _features_of(inputs, frames)),
         full_clicks=full_clicks,
         progress=progress,
         carrying=carrying,
@@ -99,7 +99,7 @@ def _flow(
     inputs: RunInputs, frames: NDArray[np.uint8], store: Store, folder: Path, progress: Progress
 ) -> FlowStore:
     with store.video.checked(folder):
-        return compute_flow(frames, inputs.flow, folder, progress, os.cpu_count() or 1)
+        return compute_flow(frames, inputs.flow, folder, progress, processors())
 
 
 def _features(
@@ -115,11 +115,8 @@ def _features(
         return compute_features(network, frames, path, device=inputs.device, progress=progress)
 
 
-def _segments(
-    inputs: RunInputs, store: Store, frames: NDArray[np.uint8]
-) -> tuple[SegmentMaps, ...]:
-    """The segments of each round that asks people. Features for merged superpixels come from the
-    network of round 0, which is loaded only if they are asked for."""
+def _features_of(inputs: RunInputs, frames: NDArray[np.uint8]) -> Features:
+    """The feature maps of the network of round 0, which is loaded only if one is asked for."""
     network: SegmentationNetwork | None = None
 
     def features(frame: int) -> NDArray[np.float32]:
@@ -129,9 +126,4 @@ def _segments(
         dense = predict(network, frames, inputs.source.size, device=inputs.device, only=[frame])
         return np.asarray(next(dense).feature_map.cpu())
 
-    kinds = granularity_by_round(inputs.config.granularity, len(inputs.config.budgets))
-    segments = {
-        kind: build_segments(kind, inputs.source, store.video.segments, features)
-        for kind in set(kinds)
-    }
-    return tuple(segments[kind] for kind in kinds)
+    return features

@@ -69,6 +69,17 @@ class Selection:
         )
 
 
+class Ahead(BaseModel):
+    """That the samples of a round were chosen before its turn. Kept in `rounds/K/ahead.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    session: str
+    """Tells for which state of the session."""
+    seconds: float
+    """Time that it took."""
+
+
 class Agreement(BaseModel):
     """How the masks of the round before agree with the answers of a round, before the network has
     seen them. Kept in `rounds/K/agreement.json`.

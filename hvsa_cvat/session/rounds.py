@@ -24,6 +24,11 @@ class Phase(StrEnum):
     PUBLISH = "publish"
     DONE = "done"
 
+    @property
+    def computes(self) -> bool:
+        """Whether the phase computes, and speaks to nobody."""
+        return self in (Phase.SELECT, Phase.FINETUNE, Phase.PREDICT)
+
 
 _ORDER = tuple(Phase)
 

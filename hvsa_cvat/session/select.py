@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.config import Strategy
-from hvsa_cvat.selection.strategy import Pool, Query, select
+from hvsa_cvat.selection.pool import Pool
+from hvsa_cvat.selection.strategy import Query, select
 from hvsa_cvat.session.asked import asked_pixels
 from hvsa_cvat.session.audit import audit_frames
 from hvsa_cvat.session.context import RunContext

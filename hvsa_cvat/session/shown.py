@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hvsa_cvat.ports import Shown
-from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.context import AskContext
 from hvsa_cvat.session.correcting import doubt_of
 from hvsa_cvat.session.planted import plant, with_errors
 from hvsa_cvat.session.publish import published_map
@@ -16,7 +16,7 @@ from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import FrameAnnotation
 
 
-def shown_masks(session: Session, context: RunContext) -> Shown | None:
+def shown_masks(session: Session, context: AskContext) -> Shown | None:
     """Those of the round before, with what people have answered; None where people draw."""
     if context.config.correcting_tolerance is None:
         return None

@@ -269,6 +269,8 @@ class MergedSuperpixels(Superpixels):
         fine = self._slic(frame, min(_OVERSEGMENTATION * self._number, height * width))
         if fine.max() < self._number:
             return fine
+        # imported here, because it takes 70 MB that others need not hold
+
         means = _mean_features(fine, self._features(frame))
         clusters = AgglomerativeClustering(
             n_clusters=self._number, connectivity=_adjacency(fine), linkage="ward"

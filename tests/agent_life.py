@@ -1,0 +1,56 @@
+"""One life of an agent with a worker, as a program that tests start and kill.
+
+python -m tests.agent_life WORKSPACE LIFE
+
+Each life is a minute later than the one before, so that the lease of the one before has ended.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from pathlib import Path
+
+from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.passes import sync
+from hvsa_cvat.agent.settings import load_settings
+from hvsa_cvat.agent.workers import WorkerPool
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.keys import server_key
+from hvsa_cvat.ports import silent
+
+
+def main(workspace: Path, life: int) -> None:
+    def clock() -> float:
+        return time.time() + 61 * life
+
+    def log(line: str) -> None:
+        print(line, flush=True)
+
+    settings = load_settings(None, workspace=workspace)
+    with (
+        CvatClient(
+            settings.address,
+            settings.credentials,
+            sleep=time.sleep,
+            rng=random.Random(0),
+            log=log,
+        ) as client,
+        WorkerPool(1) as pool,
+    ):
+        known = Workspace(workspace, server_key(settings.address.url), f"life {life}", clock)
+        agent = AgentContext(settings, known, client, clock, log, silent, pool)
+        done = False
+        while not done:
+            reports = list(sync(agent))
+            for report in reports:
+                if report.error is not None:
+                    log(f"error: {report.error}")
+            done = all(report.done for report in reports)
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))
