@@ -85,6 +85,8 @@ class Worker:
 
     def __init__(self, processors: int | None = None) -> None:
         """`processors` is how many cores it uses; None for all."""
+        self.at_rest = True
+        """Whether it waits for an order."""
         self._connection, theirs = Pipe()
         command = [sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno())]
         if processors is not None:
@@ -112,6 +114,7 @@ class Worker:
             raise WorkerDiedError(self._end()) from error
 
     def _answer(self, order: Order[T], contact: Contact, cut_off: Callable[[], bool]) -> T:
+        self.at_rest = False
         self._connection.send(order)
         stopped = False
         while True:
@@ -124,8 +127,10 @@ class Worker:
                     case Advance(step, done, total):
                         contact.progress(step, done, total)
                     case Failed(error):
+                        self.at_rest = True
                         raise error
                     case Done(result):
+                        self.at_rest = True
                         given: T = result
                         return given
             if cut_off():
@@ -148,7 +153,7 @@ class Worker:
         return f"the worker ended by {how}; the next pass retries"
 
     def close(self) -> None:
-        """End the process. It is not working, or was killed."""
+        """End the process, in the middle of what it may do."""
         self._connection.close()
         try:
             self._process.wait(_PATIENCE)
