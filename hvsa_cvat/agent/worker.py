@@ -109,11 +109,18 @@ class Worker:
         """What the order gives; its errors are raised here. `cut_off` is asked all the time: once
         it is true, the process is killed."""
         try:
-            return self._answer(order, contact, cut_off)
+            answer = self._answer(order, contact, cut_off)
         except (EOFError, OSError) as error:
             raise WorkerDiedError(self._end()) from error
+        self.at_rest = True
+        if isinstance(answer, Failed):
+            raise answer.error
+        given: T = answer.result
+        return given
 
-    def _answer(self, order: Order[T], contact: Contact, cut_off: Callable[[], bool]) -> T:
+    def _answer(
+        self, order: Order[Any], contact: Contact, cut_off: Callable[[], bool]
+    ) -> Done | Failed:
         self.at_rest = False
         self._connection.send(order)
         stopped = False
@@ -126,13 +133,8 @@ class Worker:
                         contact.step(text)
                     case Advance(step, done, total):
                         contact.progress(step, done, total)
-                    case Failed(error):
-                        self.at_rest = True
-                        raise error
-                    case Done(result):
-                        self.at_rest = True
-                        given: T = result
-                        return given
+                    case Done() | Failed() as answer:
+                        return answer
             if cut_off():
                 self._process.kill()
                 self.close()
