@@ -35,8 +35,9 @@ def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
         yield Team(cvat, tmp_path, checkpoint)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
+    """Each test leaves it with nothing to do; to start a worker takes seconds."""
     with WorkerPool(1) as workers:
         yield workers
 
@@ -340,7 +341,8 @@ class Lives:
         while end is None or time.monotonic() < end:
             if end is None and workers_of(self.agent.pid):
                 end = time.monotonic() + seconds
-            self.team.answer()
+            if session_of(only_folder(self.team)).current.phase is Phase.ANNOTATE:
+                self.team.answer()
             if (code := self.agent.poll()) is not None:
                 assert code == 0, (self.team.root / "log").read_text()
                 return True

@@ -79,6 +79,8 @@ def test_options_come_over_projects_over_defaults(tmp_path: Path) -> None:
         ("[server]\ntoken = 'abc'", ("token", "environment", "CVAT_ACCESS_TOKEN")),
         ("[server]\nca = 'ca.pem'", ("ca.pem", "No such file")),
         ("password = 'abc'", ("password", "environment")),
+        ("workers = 0", ("workers", "greater than or equal to 1")),
+        ("workers = 'many'", ("workers", "valid integer")),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, patterns: tuple[str, ...]) -> None:

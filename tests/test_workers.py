@@ -28,8 +28,9 @@ def contact(lines: list[str], stopping: Callable[[], bool] = lambda: False) -> C
     return Contact(lines.append, silent, stopping, time.time)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def pool() -> Iterator[WorkerPool]:
+    """Each test leaves it with nothing to do; to start a worker takes seconds."""
     with WorkerPool(1) as workers:
         yield workers
 
@@ -66,11 +67,12 @@ def pid_in(lines: list[str]) -> int:
     return int(next(line for line in lines if "gate" in line).rpartition(" ")[2])
 
 
-def test_a_worker_knows_no_secret(pool: WorkerPool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_knows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in SECRETS:
         monkeypatch.setenv(name, "a secret")
     monkeypatch.setenv("HVSA_TOLD", "no secret")
-    found = pool.ask(Surroundings(), contact([]))
+    with WorkerPool(1) as pool:
+        found = pool.ask(Surroundings(), contact([]))
     assert found["HVSA_TOLD"] == "no secret"
     assert not SECRETS & set(found)
     assert "a secret" not in found.values()

@@ -19,6 +19,7 @@ class Gate:
     task: int
     pipe: Path
     name: str = "a task"
+    folder: Path = Path()
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -33,6 +34,7 @@ class Steps:
 
     task: int = 7
     name: str = "a task"
+    folder: Path = Path()
     step: str = "round 9: predict"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -78,6 +80,7 @@ class Death:
 
     task: int = 7
     name: str = "a task"
+    folder: Path = Path()
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -91,6 +94,7 @@ class Warm:
 
     task: int
     name: str = "a task"
+    folder: Path = Path()
     step: str = "round 0: predict"
 
     def carry_out(self, contact: Contact) -> Computed:

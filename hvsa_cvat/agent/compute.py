@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
@@ -60,6 +61,10 @@ class TaskOrder(Order[Computed], Protocol):
     @property
     def name(self) -> str:
         """What people call the task."""
+
+    @property
+    def folder(self) -> Path:
+        """Of the task's session."""
 
     @property
     def step(self) -> str:

@@ -247,7 +247,11 @@ class _Pass:
     ) -> tuple[TaskReport, ComputeRounds | None]:
         """Ask people, read their answers and publish masks, as far as that goes; and what has to be
         computed then."""
-        agent, stopped = self._agent, lambda: self._stopping() or lease.lost
+        agent = self._agent
+
+        def stopped() -> bool:
+            return self._stopping() or lease.lost
+
         report = TaskReport(enrollment.task, f"task {enrollment.task}")
         try:
             with Store(agent.workspace.folder(enrollment)) as store:

@@ -85,6 +85,8 @@ class Worker:
 
     def __init__(self, processors: int | None = None) -> None:
         """`processors` is how many cores it uses; None for all."""
+        self.at_rest = True
+        """Whether it waits for an order."""
         self._connection, theirs = Pipe()
         command = [sys.executable, "-P", "-m", _PROGRAM, str(theirs.fileno())]
         if processors is not None:
@@ -107,11 +109,19 @@ class Worker:
         """What the order gives; its errors are raised here. `cut_off` is asked all the time: once
         it is true, the process is killed."""
         try:
-            return self._answer(order, contact, cut_off)
+            answer = self._answer(order, contact, cut_off)
         except (EOFError, OSError) as error:
             raise WorkerDiedError(self._end()) from error
+        self.at_rest = True
+        if isinstance(answer, Failed):
+            raise answer.error
+        given: T = answer.result
+        return given
 
-    def _answer(self, order: Order[T], contact: Contact, cut_off: Callable[[], bool]) -> T:
+    def _answer(
+        self, order: Order[Any], contact: Contact, cut_off: Callable[[], bool]
+    ) -> Done | Failed:
+        self.at_rest = False
         self._connection.send(order)
         stopped = False
         while True:
@@ -123,11 +133,8 @@ class Worker:
                         contact.step(text)
                     case Advance(step, done, total):
                         contact.progress(step, done, total)
-                    case Failed(error):
-                        raise error
-                    case Done(result):
-                        given: T = result
-                        return given
+                    case Done() | Failed() as answer:
+                        return answer
             if cut_off():
                 self._process.kill()
                 self.close()
@@ -148,7 +155,7 @@ class Worker:
         return f"the worker ended by {how}; the next pass retries"
 
     def close(self) -> None:
-        """End the process. It is not working, or was killed."""
+        """End the process, in the middle of what it may do."""
         self._connection.close()
         try:
             self._process.wait(_PATIENCE)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from hvsa_cvat.agent.compute import Computed, Contact, Ended, Order, TaskOrder, UnderWay
+from hvsa_cvat.agent.reports import told
 from hvsa_cvat.agent.worker import CutOffError, Worker, WorkerDiedError
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 
@@ -148,8 +149,8 @@ class WorkerPool:
             return self._carry_out(order, contact, lambda: lease.lost)
         except CutOffError:
             return Computed()
-        except WorkerDiedError as error:
-            return Computed(error=str(error))
+        except Exception as error:  # the other tasks go on, whatever it is
+            return Computed(error=told(error, order.folder))
         finally:
             with self._lock:
                 self.busy_seconds += time.monotonic() - begun
@@ -158,28 +159,27 @@ class WorkerPool:
         with self._lock:
             worker = self._idle.pop() if self._idle else None
             self._alive += worker is None
-        if worker is None:
-            worker = Worker(self._processors())
         try:
-            result = worker.carry_out(order, contact, cut_off)
-        except (CutOffError, WorkerDiedError):
+            worker = worker or Worker(self._processors())
+        except OSError as error:  # no memory for another process
             with self._lock:
                 self._alive -= 1
-            raise
-        except BaseException:
+            raise WorkerDiedError(f"a worker cannot be started: {error}; free memory") from error
+        try:
+            return worker.carry_out(order, contact, cut_off)
+        finally:
             self._put_back(worker)
-            raise
-        self._put_back(worker)
-        return result
 
     def _put_back(self, worker: Worker) -> None:
-        """Keep a worker for the next order; one more than there should be is ended."""
+        """Keep a worker for the next order; one that is not at rest, or one more than there should
+        be, is ended."""
         with self._lock:
-            surplus = self._alive > self._count
-            self._alive -= surplus
-            if not surplus:
+            kept = worker.at_rest and self._alive <= self._count
+            if kept:
                 self._idle.append(worker)
-        if surplus:
+            else:
+                self._alive -= 1
+        if not kept:
             worker.close()
 
     def _processors(self) -> int | None:
