@@ -120,5 +120,5 @@ def _with_session(status: TaskStatus, session: Session, files: RoundFiles) -> Ta
         outlook=records.outlook,
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
-        next_command=next_command(status.task, session, files),
+        next_command=next_command(status.task, session, files, records),
     )
