@@ -6,6 +6,7 @@ import sqlite3
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ class Database:
             connection.execute(sa.insert(versions), {"version": version})
 
 
+_read_from: ContextVar[str] = ContextVar("read_from")
+"""The address of the file that `_reader` opens next."""
+
+# one for all files, because it keeps the statements that it has compiled
+_reader = sa.create_engine(
+    "sqlite://",
+    creator=lambda: sqlite3.connect(_read_from.get(), uri=True, timeout=_WAIT),
+    poolclass=sa.NullPool,
+)
+
+
 @contextmanager
 def read_only(path: Path, holds: str) -> Iterator[sa.Connection]:
     """A connection that makes no file, writes nothing and takes no lock beyond a single query.
@@ -103,17 +115,14 @@ def read_only(path: Path, holds: str) -> Iterator[sa.Connection]:
     The tables may be of an older version.
     """
     # as a quoted URI: `?`, `#` and `%` in the path are not part of SQLite's options
-    uri = f"{path.absolute().as_uri()}?mode=ro"
-    engine = sa.create_engine(
-        "sqlite://",
-        creator=lambda: sqlite3.connect(uri, uri=True, timeout=_WAIT),
-        poolclass=sa.NullPool,
-    )
-    try:
-        with _refusals(path, holds), engine.connect() as connection:
+    token = _read_from.set(f"{path.absolute().as_uri()}?mode=ro")
+    with _refusals(path, holds):
+        try:
+            opened = _reader.connect()
+        finally:
+            _read_from.reset(token)
+        with opened as connection:
             yield connection
-    finally:
-        engine.dispose()
 
 
 @contextmanager

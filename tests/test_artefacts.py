@@ -114,6 +114,11 @@ def test_damage_is_found_when_a_file_is_read(name: str, damage: str, tmp_path: P
             READ[name](store.round(1))
     with pytest.raises(SessionError, match=named):
         READ[name](Store.peek_round(tmp_path, 1))
+    if name.endswith(".json"):
+        found = Store.peek_records(tmp_path)
+        assert found is not None
+        with pytest.raises(SessionError, match=named):
+            READ[name](found[1].of_round(1))
 
 
 def test_every_file_of_a_round_is_recorded(tmp_path: Path) -> None:
@@ -296,12 +301,16 @@ def test_an_empty_database_beside_rounds_is_no_new_session(tmp_path: Path) -> No
 def test_any_name_of_a_folder_can_be_read_and_reading_leaves_no_trace(tmp_path: Path) -> None:
     root = tmp_path / "50% #1?mode=rw&x y"
     assert Store.peek(root) is None
+    assert Store.peek_records(root) is None
     assert not root.exists()
     with Store(root) as store:
         store.create(new_session())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     assert Store.peek(root) == new_session()
     assert Store.peek_round(root, 0).selection() is None
+    found = Store.peek_records(root)
+    assert found is not None
+    assert (found[0], found[1].number) == (new_session(), 0)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.session.artefacts import RoundFiles, newest_records
+from hvsa_cvat.session.artefacts import NewestRecords, RoundFiles, newest_records
 from hvsa_cvat.session.outlook import Advice
 from hvsa_cvat.session.records import Skipped
 from hvsa_cvat.session.rounds import Session
@@ -15,12 +15,14 @@ _SMALLER = "superpixel:300"
 """Smaller samples in a session that has asked for whole frames only."""
 
 
-def next_command(task: int, session: Session, files: RoundFiles) -> str | None:
+def next_command(
+    task: int, session: Session, files: RoundFiles, records: NewestRecords | None = None
+) -> str | None:
     """The command that does what is advised; None where nothing is, or nothing is left to ask.
 
-    `files` are those of the current round.
+    `files` are those of the current round, `records` its newest ones where they were read already.
     """
-    outlook = newest_records(files).outlook
+    outlook = (records or newest_records(files)).outlook
     if session.done and everything_asked(session, files):
         return None
     if outlook is None:

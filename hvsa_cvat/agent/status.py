@@ -12,7 +12,7 @@ from hvsa_cvat.agent.looks import OpenJob
 from hvsa_cvat.agent.workspace import enrollment_folder, look_into
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.errors import HvsaError
-from hvsa_cvat.session.artefacts import newest_records
+from hvsa_cvat.session.artefacts import RoundFiles, newest_records
 from hvsa_cvat.session.outlook import Outlook
 from hvsa_cvat.session.records import Agreement, Planted
 from hvsa_cvat.session.rounds import Phase, Session
@@ -91,21 +91,20 @@ def read_status(
 
 def _with_folder(status: TaskStatus, folder: Path) -> TaskStatus:
     """The status with what the folder of the task says, as far as that can be read."""
-    session = None
+    name = ""
     try:
-        session = Store.peek(folder)
-        if session is None:
+        found = Store.peek_records(folder)
+        if found is None:
             lost = f"{folder} holds no session; withdraw the task and enroll it again"
             return replace(status, error=status.error or lost)
-        return _with_session(status, session, folder)
+        name = found[0].video
+        return _with_session(status, *found)
     except HvsaError as problem:
-        name = session.video if session is not None else ""
         return replace(status, name=name, error=status.error or str(problem))
 
 
-def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskStatus:
+def _with_session(status: TaskStatus, session: Session, files: RoundFiles) -> TaskStatus:
     current = session.current
-    files = Store.peek_round(folder, current.number)
     records = newest_records(files)
     selection = records.selection
     budget = session.config["budgets"][-1]
@@ -124,5 +123,5 @@ def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskSta
         planted=records.planted,
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
-        next_command=next_command(status.task, session, files),
+        next_command=next_command(status.task, session, files, records),
     )

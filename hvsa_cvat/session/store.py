@@ -25,6 +25,9 @@ SCHEMA_VERSION = 2
 
 _HOLDS = "a session"
 
+_RECORD = ".json"
+"""How the names of records end."""
+
 _metadata = sa.MetaData()
 
 _sessions = sa.Table(
@@ -102,6 +105,22 @@ class Store:
                 if sa.inspect(connection).has_table(_artefacts.name):
                     recorded = _recorded(connection)
         return RoundFiles(root, number, Checksums(root, recorded))
+
+    @staticmethod
+    def peek_records(root: Path) -> tuple[Session, RoundFiles] | None:
+        """The session that lies in `root`, and the files of its current round, of which the
+        records alone may be read: the checksums of masks are not looked up, because a long video
+        has tens of thousands."""
+        database = root / "session.db"
+        if not _has_content(database):
+            return None
+        with read_only(database, _HOLDS) as connection:
+            session = _load(connection, database)
+            present = sa.inspect(connection).has_table(_artefacts.name)
+            recorded = _recorded(connection, f"%{_RECORD}") if present else {}
+        if session is None:
+            return None
+        return session, RoundFiles(root, session.current.number, Checksums(root, recorded))
 
     def __enter__(self) -> Store:
         return self
@@ -213,9 +232,9 @@ def _write_rounds(connection: sa.Connection, session: Session) -> None:
     connection.execute(sa.insert(_rounds), rows)
 
 
-def _recorded(connection: sa.Connection) -> dict[str, set[str]]:
+def _recorded(connection: sa.Connection, like: str = "%") -> dict[str, set[str]]:
     recorded = defaultdict[str, set[str]](set)
-    for row in connection.execute(sa.select(_artefacts)):
+    for row in connection.execute(sa.select(_artefacts).where(_artefacts.c.path.like(like))):
         recorded[row.path].add(row.checksum)
     return dict(recorded)
 

@@ -8,12 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from hvsa_cvat.errors import ConfigError, MediaError
 from hvsa_cvat.files import atomic_write
@@ -21,6 +20,9 @@ from hvsa_cvat.plain_text import expand_home
 from hvsa_cvat.ports import FrameSource, SegmentMaps
 from hvsa_cvat.types import SegmentMap, Size
 from hvsa_cvat.video.images import opened_image
+
+if TYPE_CHECKING:
+    from scipy import sparse
 
 Features = Callable[[int], NDArray[np.float32]]
 """Gives the backbone's feature map of a frame, float32 (D, h, w). It covers the whole frame."""
@@ -329,6 +331,8 @@ def _mean_features(segments: SegmentMap, features: NDArray[np.float32]) -> NDArr
 
     Each pixel has the features of the cell (of h x w) in which it lies.
     """
+    from scipy import sparse
+
     depth, h, w = features.shape
     height, width = segments.shape
     y, x = np.arange(height) * h // height, np.arange(width) * w // width
@@ -345,6 +349,8 @@ def _mean_features(segments: SegmentMap, features: NDArray[np.float32]) -> NDArr
 
 def _adjacency(segments: SegmentMap) -> sparse.coo_array:
     """Symmetric (n, n): nonzero for segments that touch along the side of a pixel."""
+    from scipy import sparse
+
     pairs = np.concatenate(
         [
             np.stack([segments[1:], segments[:-1]], axis=-1).reshape(-1, 2),
