@@ -41,6 +41,7 @@ from tests.standin import Fault, ProcessDied, Request, StandIn
 SIZE = (24, 32)
 LENGTH = 6
 CLASSES = ("road", "car", "sky")
+UUID = re.compile("[0-9a-f-]{36}")
 IMAGES = np.random.default_rng(0).integers(0, 256, (LENGTH, *SIZE, 3), np.uint8)
 
 SAMPLES = [Sample(4, 1), Sample(1, 0), Sample(1, 5), Sample(3, 2), Sample(5, 3)]
@@ -342,7 +343,8 @@ def test_doubtful_masks_are_not_shown(place: Place) -> None:
     """A whole frame has none then; a smaller sample is one mask, of the class that most of it
     shows, so that one key can change it."""
     whole = WholeFrames(LENGTH, SIZE)
-    assert place.ask([Sample(4, 0)], [7], segments=whole, right=0.4).parts == ()
+    assert place.ask([Sample(4, 0)], [7], segments=whole, right=0.2).parts == ()
+    assert place.ask([Sample(4, 0)], [7], segments=whole, round_number=5, right=0.4).parts
     request = place.ask([Sample(4, 4), Sample(4, 8)], [7, 7], round_number=3, right=0.4)
     assert [(part.card, part.label) for part in request.parts] == [(0, 0), (1, 1)]
     assert not any(card.suggests for card in request.cards)
@@ -506,7 +508,6 @@ def test_the_guide_keeps_what_people_wrote_around_our_part(place: Place) -> None
     place.ask()
     (guide,) = place.cvat.world.guides.values()
     ours = guide.markdown
-    uuids = re.compile("[0-9a-f-]{36}")
     guide.markdown = f"Ask Zoe.\n\n{ours}\nThank you."
     place.ask(round_number=3)
     assert guide.markdown == f"Ask Zoe.\n\n{ours}\nThank you."
@@ -514,7 +515,7 @@ def test_the_guide_keeps_what_people_wrote_around_our_part(place: Place) -> None
     place.ask(round_number=4)
     assert guide.markdown.startswith("All by ourselves.\n\n")
     # the picture went with our words, and is another file now
-    assert uuids.sub("-", guide.markdown).endswith(uuids.sub("-", ours))
+    assert UUID.sub("-", guide.markdown).endswith(UUID.sub("-", ours))
 
 
 def test_the_guide_shows_a_picture_that_is_sent_once(place: Place) -> None:
@@ -857,7 +858,7 @@ def content(place: Place, request: Asked) -> Any:
         "masks": [sorted((s["frame"], s["group"], s["points"]) for s in part) for part in shapes],
         "tags": [sorted(tag["frame"] for tag in job.tags.values()) for job in task.jobs],
         "labels": [label.name for label in project.labels],
-        "guides": [guide.markdown for guide in world.guides.values()],
+        "guides": [UUID.sub("-", guide.markdown) for guide in world.guides.values()],
         "cards": request.cards,
         "parts": [replace(part, shape=None) for part in request.parts],
         "contents": [

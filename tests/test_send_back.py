@@ -50,7 +50,7 @@ def test_a_job_with_a_gap_goes_back_with_an_issue_at_that_spot(asking: Asking) -
         (
             ann,
             0,
-            [0, 0, 4 * factor, 8 * factor],
+            [0, 0, 16, 16],
             f"HVSA: the red tag is still on this picture. {CHECK} {AGAIN}",
         ),
         (
@@ -149,9 +149,7 @@ def test_an_empty_job_gets_one_issue(asking: Asking) -> None:
     assert asking.collect() is None
     assert states(asking) == ["rejected", "rejected"]
     text = "nobody has checked anything in this job yet: all red tags are still there."
-    factor = asking.request.cards[2].factor
-    box = [4 * factor, 0, 8 * factor, 8 * factor]
-    assert asking.issues()[1] == (bob, 2, box, f"HVSA: {text} {CHECK} {AGAIN}")
+    assert asking.issues()[1] == (bob, 2, [0, 0, 16, 16], f"HVSA: {text} {CHECK} {AGAIN}")
 
 
 def test_removed_masks_and_tags_are_back_when_the_job_is(asking: Asking) -> None:

@@ -56,7 +56,7 @@ def keep_answers(
     files.save_answers(answers)
 
 
-def _judged(answers: Answers, number: int, context: RunContext) -> Answers:
+def _judged(answers: Answers, number: int, context: AskContext) -> Answers:
     """The answers of a round without the planted errors that they still show, which are counted."""
     files = context.files(number)
     planted = files.planted_errors()

@@ -32,7 +32,7 @@ def shown_masks(session: Session, context: AskContext) -> Shown | None:
     return replace(shown, label_map=with_errors(label_map, _planted(session, shown, context)))
 
 
-def _planted(session: Session, shown: Shown, context: RunContext) -> Sequence[FrameAnnotation]:
+def _planted(session: Session, shown: Shown, context: AskContext) -> Sequence[FrameAnnotation]:
     """The errors of the current round: the same ones however often it is asked for."""
     current = session.current
     files = context.files(current.number)

@@ -22,6 +22,10 @@ from hvsa_cvat.cvat.state import Reading, State
 
 _MARK = "HVSA: "
 
+_CORNER = (0, 0, 16, 16)
+"""Left, top, right, bottom in pixels of a picture, at its red tag. The page hatches the box of an
+issue, and nobody can begin to paint at its words: so it lies beside what is to be looked at."""
+
 _CHECK = "Look at the picture, correct what is wrong, and click the x of the tag."
 _WHAT_TO_DO = (
     "Then finish the job again. What you cannot tell you may leave: it comes back only once."
@@ -121,7 +125,7 @@ def _messages(answers: JobAnswers) -> Iterator[tuple[int, tuple[int, int, int, i
     if answers.is_empty:
         first = answers.gaps[0]
         text = "nobody has checked anything in this job yet: all red tags are still there."
-        yield first.card, first.box, f"{_MARK}{text} {_CHECK} {_WHAT_TO_DO}"
+        yield first.card, _CORNER, f"{_MARK}{text} {_CHECK} {_WHAT_TO_DO}"
         return
     for gap in answers.gaps:
         if gap.checked:
@@ -129,4 +133,4 @@ def _messages(answers: JobAnswers) -> Iterator[tuple[int, tuple[int, int, int, i
             yield gap.card, gap.box, f"{_MARK}{text} Paint it, up to its edges. {_WHAT_TO_DO}"
         else:
             text = "the red tag is still on this picture."
-            yield gap.card, gap.box, f"{_MARK}{text} {_CHECK} {_WHAT_TO_DO}"
+            yield gap.card, _CORNER, f"{_MARK}{text} {_CHECK} {_WHAT_TO_DO}"

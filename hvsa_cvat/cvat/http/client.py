@@ -239,7 +239,7 @@ class CvatClient:
 
         The server deletes a picture that the text does not name when the text changes.
         """
-        fields = {"guide_id": str(guide), "file": (name, picture)}
+        fields: list[tuple[str, Any]] = [("guide_id", str(guide)), ("file", (name, picture))]
         form, kind = urllib3.encode_multipart_formdata(fields)
         request = Request("POST", "assets", form, headers={"Content-Type": kind})
         return f"/api/assets/{self._call(Policy.ONCE, request)['uuid']}"

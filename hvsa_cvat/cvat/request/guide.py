@@ -83,7 +83,7 @@ _ORGANIZATION = (
 
 _OTHERS = """
    All other classes ({rest}) have no key: point at the patch, and choose the class in its row of
-   the list on the right.
+   the list on the right. When you paint, choose it in the toolbar.
 """
 
 _TEXT = """
@@ -106,9 +106,9 @@ it counts; the darker part around it helps you to understand the scene.
    | --- | --- |
    {keys}
 {others}
-3. **A patch has a wrong edge, something is missing, or there are no patches:** press `N` and paint
-   what belongs to one class with the brush, or press `Shift+3` and click around it. Press `N` again
-   until the toolbar is gone. Then point at what you painted and press the key of its class. You may
+3. **A patch has a wrong edge, something is missing, or there are no patches:** press `N` and then
+   the key of the class: the toolbar that appears names it. Paint with the brush, or press `Shift+3`
+   and click around what belongs to the class. Press `N` again until the toolbar is gone. You may
    paint over other patches and over the white line: what is painted last counts.
 4. When the picture is right, click the **×** of the red tag, and press `F`.
 5. **You cannot tell:** leave the picture with its red tag. Do not guess.
@@ -117,7 +117,10 @@ it counts; the darker part around it helps you to understand the scene.
 Good to know:
 
 - `Ctrl+Z` takes back what you did last. `D` goes to the picture before.
-- First paint, then choose the class: the key is for the patch that the pointer touched last.
+- While the toolbar is shown, the key of a class is for what you paint. Otherwise it is for the
+  patch that the pointer touched last. Where patches lie over each other, the pointer finds the
+  older one: give what you painted another class in its row of the list on the right.
+- The brush grows when you hold `Alt` and the right mouse button, and move to the right.
 - Do not press `F` while you paint: what you paint is lost then.
 - A few patches may be wrong on purpose. They show whether the pictures are looked at.
 - Patches that are nearly right, with an edge off by a pixel or two, are right. In a task whose name

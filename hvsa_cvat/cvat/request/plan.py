@@ -23,8 +23,12 @@ from hvsa_cvat.cvat.state import Card, Part
 from hvsa_cvat.ports import Progress, SegmentMaps, Shown
 from hvsa_cvat.types import IGNORE, LabelMap, Mask, Packed, Sample
 
-_SUGGEST_FROM = 0.5
-"""Share of a sample that must be expected to be right for its masks to be shown."""
+_SUGGEST_REGION_FROM = 0.5
+_SUGGEST_FRAME_FROM = 0.25
+"""Share of a sample that must be expected to be right for its masks to be shown. A smaller sample
+has few classes, and one of them for all of it takes one key. A whole frame has many: one whose
+masks are half wrong is corrected sooner than drawn, and where answers were squares before, masks
+are more often right than expected."""
 
 
 @dataclass(frozen=True)
@@ -137,9 +141,10 @@ def _cards(
     shown, frame = question.shown, samples[0].frame
     segment_map = question.segments[frame]
     label_map = shown.label_map(frame) if shown is not None else None
+    least = _SUGGEST_REGION_FROM if question.segments.border_is_free else _SUGGEST_FRAME_FROM
     for sample in samples:
         region = segment_map == sample.segment
-        suggests = shown is not None and shown.right[places[sample]] >= _SUGGEST_FROM
+        suggests = shown is not None and shown.right[places[sample]] >= least
         if question.segments.border_is_free:
             side = options.picture_side
             card = region_card(sample, region, suggests=suggests, side=side)

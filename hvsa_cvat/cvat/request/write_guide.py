@@ -10,8 +10,11 @@ from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Forbidden, NotFound, Refused, Uncertain
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.guide import merge, show_picture, shown_picture
+from hvsa_cvat.errors import ServerError
 
 _PICTURE = "guide.png"
+_ATTEMPTS = 3
+"""How often the picture is sent if nobody knows whether the server has it."""
 
 Words = Callable[[str], str]
 """The text of a guide, by the Markdown of its picture, which is empty where it has none."""
@@ -37,8 +40,14 @@ def write_guide(client: CvatClient, project: int, words: Words, log: Log) -> Non
 
 def _attach(client: CvatClient, guide: int, picture: bytes, log: Log) -> str:
     """The Markdown of the picture; empty where the server does not take it."""
-    try:
-        return show_picture(client.attach(guide, _PICTURE, picture), picture)
-    except (Forbidden, NotFound, Refused, Uncertain) as error:
-        log(f"the guide for annotators has no picture: {error}")
-        return ""
+    for _ in range(_ATTEMPTS):
+        try:
+            return show_picture(client.attach(guide, _PICTURE, picture), picture)
+        except Uncertain as error:
+            # a second one does no harm: the server deletes what the text does not name
+            doubt: ServerError = error
+        except (Forbidden, NotFound, Refused) as error:
+            doubt = error
+            break
+    log(f"the guide for annotators has no picture: {doubt}")
+    return ""
