@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.ports import Progress
+from hvsa_cvat.session.rounds import Phase
 
 T_co = TypeVar("T_co", covariant=True)
 T = TypeVar("T")
@@ -46,6 +47,8 @@ class Computed:
 
     moved: tuple[str, ...] = ()
     """Phases that were finished, such as `round 2: finetune`."""
+    seconds: tuple[tuple[Phase, int, float], ...] = ()
+    """Phase, number of the round, and time of each of them."""
     error: str | None = None
     """Why it stopped, in one line."""
     lacks_frames: bool = False

@@ -26,11 +26,19 @@ from hvsa_cvat.video.flow_estimators import choose_flow
 def compute_rounds(order: ComputeRounds, contact: Contact) -> Computed:
     """Run phases until one is due that speaks to people. An error ends it, and is reported."""
     moved: list[str] = []
+    seconds: list[tuple[Phase, int, float]] = []
+
+    def computed(error: str | None = None, *, lacks_frames: bool = False) -> Computed:
+        return Computed(tuple(moved), tuple(seconds), error, lacks_frames)
+
     try:
         with Store(order.folder) as store:
             work = _Work(order, store, contact)
             while work.session.current.phase.computes:
+                due = work.session.current
                 moved.append(work.step())
+                took = work.session.rounds[due.number].seconds.get(due.phase.value, 0.0)
+                seconds.append((due.phase, due.number, took))
                 contact.log(f"task {order.task}: {moved[-1]} done")
                 if contact.stopping():
                     break
@@ -38,11 +46,11 @@ def compute_rounds(order: ComputeRounds, contact: Contact) -> Computed:
                 work.choose_ahead()
     except LackingFramesError as error:
         if not order.fetched:
-            return Computed(tuple(moved), lacks_frames=True)
-        return Computed(tuple(moved), told(error, order.folder))
+            return computed(lacks_frames=True)
+        return computed(told(error, order.folder))
     except Exception as error:  # the other tasks go on, whatever it is
-        return Computed(tuple(moved), told(error, order.folder))
-    return Computed(tuple(moved))
+        return computed(told(error, order.folder))
+    return computed()
 
 
 class _Work:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from hvsa_cvat.agent.compute import Compute, Contact, InProcess
 from hvsa_cvat.agent.settings import AgentSettings
+from hvsa_cvat.agent.subject import about
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.errors import SessionError
@@ -32,9 +33,16 @@ class AgentContext:
     finished: Callable[[Phase, int, float], None] = lambda phase, number, seconds: None
     """Is told of each finished phase, the number of its round, and its seconds."""
 
-    def contact(self, stopping: Callable[[], bool] = lambda: False) -> Contact:
-        """How those who compute speak with this agent."""
-        return Contact(self.log, self.progress, stopping, self.clock)
+    def contact(
+        self, stopping: Callable[[], bool] = lambda: False, task: int | None = None
+    ) -> Contact:
+        """How those who compute, for a task or in general, speak with this agent."""
+
+        def log(line: str) -> None:
+            with about(**({} if task is None else {"task": task})):
+                self.log(line)
+
+        return Contact(log, self.progress, stopping, self.clock)
 
 
 def server_clock(client: CvatClient) -> Callable[[], datetime]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from hvsa_cvat.agent.advice import everything_asked, extend_command, least_total
-from hvsa_cvat.agent.ask_again import stored_session
 from hvsa_cvat.agent.context import AgentContext, alone_with
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.options import EnrollOptions

@@ -222,6 +222,8 @@ class _Pass:
         compute, task = self._agent.compute, enrollment.task
         report = TaskReport(task, "")
         while computed is not None:
+            for phase, number, seconds in computed.seconds:
+                self._agent.finished(phase, number, seconds)
             report = replace(report, moved=(*report.moved, *computed.moved), error=computed.error)
             if report.error is not None:
                 return report
@@ -234,7 +236,7 @@ class _Pass:
             if not compute.has_room():
                 compute.line_up(task, soon=order.soon)
                 return replace(report, computing=order.step, queued=True)
-            contact = self._agent.contact(lambda: self._stopping() or lease.lost)
+            contact = self._agent.contact(lambda: self._stopping() or lease.lost, task)
             computed = compute.begin(order, contact, lease, hold)
             if computed is None:
                 now = compute.under_way(task)
