@@ -19,6 +19,8 @@ LAYERS = (
     {"types"},
     {
         "config",
+        "budgets",
+        "rates",
         "ports",
         "files",
         "database",

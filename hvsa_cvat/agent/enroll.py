@@ -60,7 +60,7 @@ def enroll(
     if not again:
         _check_nobody_was_asked(agent, task)
     device = choose_device(options.device)
-    config = options.run_config(watched.size, device.type)
+    config = options.run_config(watched.size, device.type, len(watched.media.numbers))
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
     start = start_network(
         options, watched, device.type, lambda line: agent.log(f"task {task}: {line}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hvsa_cvat.agent.advice import next_command
+from hvsa_cvat.agent.advice import clicks_budget, next_command, session_time
 from hvsa_cvat.agent.task_pass import collect_policy
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
@@ -14,8 +14,10 @@ from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.artefacts import newest_records
 from hvsa_cvat.session.outlook import Outlook
+from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Agreement
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
@@ -57,6 +59,8 @@ class TaskStatus:
     """Why the newest round asks for nothing, if so."""
     next_command: str | None = None
     """The command that does what is advised; None where that is done, or nothing is left to ask."""
+    people: PeopleTime | None = None
+    """How long people have worked, and still will."""
 
 
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
@@ -113,17 +117,19 @@ def _status(
     if session is None:
         return status
     try:
-        return _with_session(status, session, folder)
+        return _with_session(status, session, folder, enrollment.options.rate)
     except HvsaError as problem:
         return replace(status, name=session.video, error=status.error or str(problem))
 
 
-def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskStatus:
+def _with_session(
+    status: TaskStatus, session: Session, folder: Path, rate: Rate | None
+) -> TaskStatus:
     current = session.current
     files = Store.peek_round(folder, current.number)
     records = newest_records(files)
     selection = records.selection
-    budget = session.config["budgets"][-1]
+    budget = clicks_budget(session)
     return replace(
         status,
         name=session.video,
@@ -131,11 +137,21 @@ def _with_session(status: TaskStatus, session: Session, folder: Path) -> TaskSta
         rounds=session.rounds_total,
         phase=current.phase.value,
         clicks=session.clicks,
-        budget_clicks=budget * selection.full_clicks if selection is not None else None,
+        budget_clicks=budget * selection.full_clicks if budget and selection is not None else None,
         expected_clicks=current.expected_clicks if current.clicks is None else None,
         scores=records.agreement,
         outlook=records.outlook,
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
         next_command=next_command(status.task, session, files),
+        people=session_time(session, files, rate, _asked_minutes(session, folder)),
     )
+
+
+def _asked_minutes(session: Session, folder: Path) -> float | None:
+    """What the jobs of the open request should take; None where nobody is asked."""
+    current = session.current
+    if current.request is None or current.clicks is not None:
+        return None
+    asked = (one for one in read_requests(folder / "cvat") if one.key == current.request)
+    return sum(job.expected_minutes for one in asked for job in one.jobs) or None

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from hvsa_cvat.budgets import BUDGET_FORMS
 from hvsa_cvat.cli.console import say
 from hvsa_cvat.cli.opening import open_agent, open_settings
 from hvsa_cvat.cli.options import TASK, settings_options
@@ -23,9 +24,9 @@ from hvsa_cvat.cli.options import TASK, settings_options
 @click.option(
     "--budget",
     required=True,
-    help="The new total of clicks, in % of the clicks that annotating every frame would take, with "
-    "all that was spent before in it: one total for the new rounds together, or the total after "
-    "each new round (8%,10%).",
+    help=f"The new total, {BUDGET_FORMS}, with all that was spent before in it: one total for the "
+    "new rounds together, or the total after each new round (8%,10%). It counts what the budget of "
+    "the task counted before.",
 )
 @click.option(
     "--granularity",
@@ -53,6 +54,6 @@ def extend(task: int, rounds: int, budget: str, granularity: str | None, **optio
     which = f"round {first} asks" if first == last else f"rounds {first} to {last} ask"
     say(
         f"task {task} ({done.name!r}) goes on: {which} for {done.granularity}, within "
-        f"{100 * done.budget:g} % of the clicks in all"
+        f"{done.budget} in all"
     )
     say("next: hvsa-agent sync")

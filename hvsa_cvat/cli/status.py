@@ -62,6 +62,8 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
             say(f"  {job_line(job)}")
         if one.budget_clicks is not None and one.budget_from is not None:
             say(f"  the clicks of annotating every frame are {one.budget_from}")
+        if one.people is not None:
+            say(f"  people: {one.people.words}")
         if one.skipped is not None:
             say(f"  round {one.round} asks for nothing: {one.skipped}")
         if one.outlook is not None:
@@ -75,7 +77,7 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
 
 
 def _as_json(status: TaskStatus) -> dict[str, Any]:
-    models = {"scores": status.scores, "outlook": status.outlook}
+    models = {"scores": status.scores, "outlook": status.outlook, "people": status.people}
     plain = {name: None if one is None else one.model_dump() for name, one in models.items()}
     return {**asdict(status), **plain}
 

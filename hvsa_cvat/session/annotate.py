@@ -9,6 +9,7 @@ from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.effort import work_of
 from hvsa_cvat.session.outlook import count_held_out
 from hvsa_cvat.session.records import Agreement
 from hvsa_cvat.session.rounds import Session
@@ -24,9 +25,11 @@ def request_answers(
     current = session.current
     key = f"hvsa://{session.id}/rounds/{current.number}"
     selection = context.files(current.number).selection()
-    expected = selection.expected_clicks if selection and current.queried else ()
+    expected, seconds = (), ()
+    if selection is not None and current.queried:
+        expected, seconds = selection.expected_clicks, selection.expected_seconds
     segments = context.segments_of(current.number)
-    return server.request(key, current.queried, segments, expected, shown)
+    return server.request(key, current.queried, segments, expected, shown, seconds)
 
 
 def collect_answers(session: Session, server: AnnotationServer) -> Answers | None:
@@ -52,6 +55,7 @@ def keep_answers(
     files.save_corrections(corrections)
     earlier = all_answers(session, context.store).values()
     _keep_agreement(number, answers, (*earlier, *corrections.annotations), context)
+    files.save_work(work_of(answers))
     files.save_answers(answers)
 
 
