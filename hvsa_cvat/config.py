@@ -162,6 +162,8 @@ class RunConfig(_Settings):
     budgets: tuple[float, ...]
     """What may be spent up to and with each round, in `budget_unit`."""
     budget_unit: BudgetUnit = BudgetUnit.CLICKS
+    target: float | None = Field(None, gt=0, lt=1)
+    """The mIoU at which no round asks any more: where the lower end of an audit reaches it."""
     size: Size
     """(height, width) in pixels. The network and the flow see the frames at this size."""
     seed: int = 0

@@ -21,6 +21,7 @@ LAYERS = (
         "config",
         "budgets",
         "rates",
+        "targets",
         "ports",
         "files",
         "database",

@@ -128,6 +128,7 @@ def test_whole_frames_and_smaller_samples_have_figures_of_their_own(tmp_path: Pa
     assert efforts.whole is PUBLISHED
     assert efforts.small.fitted_to == 10
     assert efforts.name == "frames: published figures; smaller samples: fitted to 10 jobs"
+    assert efforts.drawing is efforts.small, "people are compared with themselves"
     assert efforts.small.minutes(10, 15) > 1.5 * PUBLISHED.minutes(10, 15)
 
 

@@ -13,6 +13,7 @@ from hvsa_cvat.session.outlook import Advice
 from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Skipped
 from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.target import newest_audit, reaches
 from hvsa_cvat.video.segments import granularity_by_round
 
 _SMALLER = "superpixel:300"
@@ -29,6 +30,8 @@ def next_command(task: int, session: Session, files: RoundFiles) -> str | None:
     """
     outlook = newest_records(files).outlook
     if session.done and everything_asked(session, files):
+        return None
+    if reaches(newest_audit(files), RunConfig.model_validate(session.config).target):
         return None
     if outlook is None:
         return extend_command(task, session, files) if session.done else None

@@ -28,6 +28,7 @@ from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
+from hvsa_cvat.session.target import newest_audit, reaches
 from hvsa_cvat.video.flow_estimators import choose_flow
 from hvsa_cvat.video.segments import Granularity, granularity_by_round
 
@@ -43,6 +44,8 @@ class Extension:
     granularity: str | None = None
     """Of the new rounds, in the form of `EnrollOptions.granularity`. None: as `enroll` would
     choose."""
+    audit: int | None = None
+    """Frames that one more round audits after them."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,12 @@ def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = N
         budgets = _budgets(task, session, files, asked)
         shares = _shares(session, files, (before.budgets[-1], *budgets[:-1]))
         kinds = _kinds(asked, enrollment.options, before, shares)
+        if asked.audit is not None:
+            kinds = (*kinds, Granularity("audit", frames=asked.audit))
+            budgets = (*budgets, budgets[-1])
+        if reaches(newest_audit(files), before.target):
+            agent.log(f"task {task}: its target is reached, so the new rounds have none")
+            before = before.model_copy(update={"target": None})
         config = _config(before, budgets, kinds, enrollment.options)
         agent.log(f"task {task}: takes {_takes(agent, enrollment, store, config)}")
         store.save(

@@ -28,6 +28,7 @@ from hvsa_cvat.config import (
 )
 from hvsa_cvat.name_lists import split_names
 from hvsa_cvat.rates import CURRENCY_HELP, RATE_HELP, Rate, read_rate
+from hvsa_cvat.targets import TARGET_HELP, no_audit, parse_target
 from hvsa_cvat.types import Size
 
 _RECTANGLES_PER_HEIGHT = 6
@@ -59,6 +60,7 @@ class EnrollOptions(BaseModel):
     )
     rounds: int = Field(3, ge=1, description="How many rounds ask people.")
     audit: int | None = Field(None, ge=1, description=AUDIT_HELP)
+    target: str | None = Field(None, description=TARGET_HELP)
     annotators: tuple[str, ...] = Field(
         (), description="User names of the annotators. Default: anyone may take the jobs."
     )
@@ -200,13 +202,18 @@ class EnrollOptions(BaseModel):
         if self.audit is not None:
             granularity = with_audit(granularity, len(budgets), self.audit)
             budgets = (*budgets, budgets[-1])
-        whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
+        kinds = granularity_by_round(granularity, len(budgets))
+        target = None if self.target is None else parse_target(self.target)
+        if self.target is not None and all(kind.frames is None for kind in kinds):
+            raise no_audit(self.target)
+        whole = any(kind.whole for kind in kinds)
         return RunConfig(
             method=self.method,
             strategy=choose_strategy(self.strategy, self.method, whole),
             granularity=granularity,
             budgets=budgets,
             budget_unit=budget.unit,
+            target=target,
             size=parse_size(self.size) if self.size else network_size(frames, device),
             seed=self.seed,
             flow=self.flow,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import clicks_budget, next_command, session_time
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.task_pass import collect_policy
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.answers.unfinished import UnfinishedJob, unfinished_jobs
@@ -61,6 +62,8 @@ class TaskStatus:
     """The command that does what is advised; None where that is done, or nothing is left to ask."""
     people: PeopleTime | None = None
     """How long people have worked, and still will."""
+    target: str | None = None
+    """How the task stands against its target, in words; None where it has none."""
 
 
 def read_status(workspace: Workspace, client: CvatClient | None) -> Iterator[TaskStatus]:
@@ -144,6 +147,7 @@ def _with_session(
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
         next_command=next_command(status.task, session, files),
+        target=target_words(status.task, session, files),
         people=session_time(session, files, rate, _asked_minutes(session, folder)),
     )
 

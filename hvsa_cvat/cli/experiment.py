@@ -31,6 +31,7 @@ from hvsa_cvat.config import (
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.rates import CURRENCY_HELP, RATE_HELP, read_rate
+from hvsa_cvat.targets import TARGET_HELP, no_audit, parse_target
 from hvsa_cvat.types import LabelSet, Size
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ run_options = together(
         help="State dict of torchvision's RAFT, for machines that cannot download it.",
     ),
     click.option("--audit", type=click.IntRange(min=1), help=AUDIT_HELP),
+    click.option("--target", help=TARGET_HELP),
     click.option(
         "--seed",
         type=click.IntRange(min=0),
@@ -151,6 +153,7 @@ class RunOptions:
     flow_weights: Path | None
     seed: int
     device: str
+    target: str | None = None
     hourly_rate: float | None = None
     currency: str | None = None
 
@@ -198,6 +201,7 @@ def _open_experiment(
 ) -> Experiment:
     budget = parse_budget(options.budget, options.rounds)
     budgets = budget.totals
+    target = None if options.target is None else parse_target(options.target)
 
     from hvsa_cvat.segmentation.device import choose_device
     from hvsa_cvat.session.context import RunInputs
@@ -216,7 +220,10 @@ def _open_experiment(
     if options.audit is not None:
         granularity = with_audit(granularity, len(budgets), options.audit)
         budgets = (*budgets, budgets[-1])
-    whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
+    kinds = granularity_by_round(granularity, len(budgets))
+    if options.target is not None and all(kind.frames is None for kind in kinds):
+        raise no_audit(options.target)
+    whole = any(kind.whole for kind in kinds)
     strategy = Strategy(options.strategy) if options.strategy is not None else None
     device = choose_device(options.device)
     frames = open_frames(clip.video, progress, say)
@@ -228,6 +235,7 @@ def _open_experiment(
         granularity=granularity,
         budgets=budgets,
         budget_unit=budget.unit,
+        target=target,
         size=clip.size or own_size(frames.size),
         seed=options.seed,
         flow=options.flow,

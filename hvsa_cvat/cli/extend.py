@@ -33,8 +33,20 @@ from hvsa_cvat.cli.options import TASK, settings_options
     help="What people are asked for in the new rounds, in the forms of `enroll`. Default: as in "
     "the last round; where `enroll` was given none, what it would choose.",
 )
+@click.option(
+    "--audit",
+    type=click.IntRange(min=1),
+    help="That many whole frames are audited in one more round, as by `enroll`.",
+)
 @settings_options
-def extend(task: int, rounds: int, budget: str, granularity: str | None, **options: Any) -> None:
+def extend(
+    task: int,
+    rounds: int,
+    budget: str,
+    granularity: str | None,
+    audit: int | None,
+    **options: Any,
+) -> None:
     """Add rounds to TASK, which is enrolled: finished or not, it goes on after its last round.
 
     Rounds, answers and masks stay. Nothing on the server changes before `sync`.
@@ -49,7 +61,7 @@ def extend(task: int, rounds: int, budget: str, granularity: str | None, **optio
     from hvsa_cvat.agent.extend import extend as extend_task
 
     with open_agent(settings) as agent:
-        done = extend_task(agent, task, Extension(budget, rounds, granularity))
+        done = extend_task(agent, task, Extension(budget, rounds, granularity, audit))
     first, last = done.rounds[0], done.rounds[-1]
     which = f"round {first} asks" if first == last else f"rounds {first} to {last} ask"
     say(

@@ -62,6 +62,8 @@ def _print_status(found: Sequence[TaskStatus]) -> None:
             say(f"  {job_line(job)}")
         if one.budget_clicks is not None and one.budget_from is not None:
             say(f"  the clicks of annotating every frame are {one.budget_from}")
+        if one.target is not None:
+            say(f"  {one.target}")
         if one.people is not None:
             say(f"  people: {one.people.words}")
         if one.skipped is not None:

@@ -9,6 +9,7 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.budgets import total_text
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.dashboard import pictures
@@ -57,7 +58,7 @@ def live_report(task: int, run: Run, rate: Rate | None = None) -> RunReport:
             if one.shown is not None or one.round.queried
         ),
         pictures=() if own is None else tuple(_pictures(run, own)),
-        notes=tuple(_notes(run)),
+        notes=tuple(_notes(task, run)),
         people=PeopleReport(time.words, time.model_dump()),
     )
 
@@ -79,7 +80,7 @@ def _settings(run: Run) -> dict[str, str]:
     }
 
 
-def _notes(run: Run) -> Iterator[str]:
+def _notes(task: int, run: Run) -> Iterator[str]:
     """Where the task stands, in sentences."""
     current, session = run.current.round, run.session
     if session.done:
@@ -92,6 +93,9 @@ def _notes(run: Run) -> Iterator[str]:
         # by what the pictures show already, as on the page of the task
         minutes = sum(job.expected_minutes for job in request.jobs)
         yield f"People are asked for {plural(samples, 'sample')} now, about {minutes:.0f} min."
+    target = target_words(task, session, run.files(current.number))
+    if target is not None:
+        yield f"{target[0].upper()}{target[1:]}"
     selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
     if selection is not None and selection.basis is not None:
         yield (

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from hvsa_cvat.agent.advice import clicks_budget, next_command
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
 from hvsa_cvat.dashboard.people_time import people_time_of
@@ -84,6 +85,8 @@ class TaskSummary:
     next_command: str | None = None
     time: PeopleTime | None = None
     """Of people."""
+    target: str | None = None
+    """How the task stands against its target, in words; None where it has none."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -133,6 +136,7 @@ def summarise(task: int, run: Run, rate: Rate | None = None) -> TaskSummary:
         frames=len(run.names),
         next_command=next_command(task, session, run.files(current.number)),
         time=people_time_of(run, rate),
+        target=target_words(task, session, run.files(current.number)),
     )
 
 

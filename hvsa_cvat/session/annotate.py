@@ -25,11 +25,15 @@ def request_answers(
     current = session.current
     key = f"hvsa://{session.id}/rounds/{current.number}"
     selection = context.files(current.number).selection()
-    expected, seconds = (), ()
-    if selection is not None and current.queried:
-        expected, seconds = selection.expected_clicks, selection.expected_seconds
-    segments = context.segments_of(current.number)
-    return server.request(key, current.queried, segments, expected, shown, seconds)
+    known = selection if current.queried else None
+    return server.request(
+        key,
+        current.queried,
+        context.segments_of(current.number),
+        known.expected_clicks if known is not None else (),
+        shown,
+        known.expected_seconds if known is not None else (),
+    )
 
 
 def collect_answers(session: Session, server: AnnotationServer) -> Answers | None:

@@ -37,6 +37,12 @@ class Efforts:
         return self.whole if whole else self.small
 
     @property
+    def drawing(self) -> Effort:
+        """The figures by which drawing every frame is told: those of whole frames, or else of the
+        team, so that both sides of the comparison are of the same people."""
+        return self.small if self.small.fitted_to and not self.whole.fitted_to else self.whole
+
+    @property
     def name(self) -> str:
         """Where the figures come from, for people."""
         if self.whole.name == self.small.name:
@@ -147,7 +153,7 @@ def people_time(
     rounds = answered_work(session, config, files)
     efforts = efforts_of(rounds)
     selection = newest_records(files).selection
-    every = None if selection is None else efforts.whole.minutes(frames, selection.full_clicks)
+    every = None if selection is None else efforts.drawing.minutes(frames, selection.full_clicks)
     in_time = config.budget_unit is BudgetUnit.SECONDS
     current, kinds = session.current, granularity_by_round(config.granularity, len(config.budgets))
     kind = kinds[max(current.number, 1) - 1]

@@ -26,6 +26,7 @@ class Skipped(StrEnum):
 
     SPENT = "the budget is spent"
     ASKED = "everything has been asked for"
+    TARGET = "an audit says that the target is reached"
 
 
 @dataclass(frozen=True)

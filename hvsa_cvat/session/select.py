@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -18,6 +17,7 @@ from hvsa_cvat.session.cost import cost_model
 from hvsa_cvat.session.prices import Expected, budget_of_round, expected_answers, prices_of
 from hvsa_cvat.session.records import Selection, Skipped
 from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.target import newest_audit, reaches
 from hvsa_cvat.types import Sample
 
 
@@ -32,16 +32,10 @@ def select_samples(session: Session, context: RunContext) -> Selection:
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
         return expected(samples).in_unit(context.config.budget_unit)
 
-    audited = context.audit_of(number)
-    if audited is not None:
-        budget = math.inf
-        chosen = _audited(session, context, audited)
-    else:
-        budget = budget_of_round(session, context, costs, prices)
-        chosen = _chosen(session, context, budget, expected_cost) if budget > 0 else []
-    skipped = None
-    if not chosen:
-        skipped = Skipped.ASKED if budget > 0 else Skipped.SPENT
+    def budget() -> float:
+        return budget_of_round(session, context, costs, prices)
+
+    chosen, skipped = _choose(session, context, budget, expected_cost)
     found = expected(chosen)
     selection = Selection(
         tuple(chosen),
@@ -54,6 +48,26 @@ def select_samples(session: Session, context: RunContext) -> Selection:
     )
     context.files(number).save_selection(selection)
     return selection
+
+
+def _choose(
+    session: Session,
+    context: RunContext,
+    budget: Callable[[], float],
+    expected_cost: Callable[[Sequence[Sample]], NDArray[np.float64]],
+) -> tuple[list[Sample], Skipped | None]:
+    """The samples of the current round; without any, why there are none. An audit has no budget."""
+    number = session.current.number
+    if reaches(newest_audit(context.files(number - 1)), context.config.target):
+        return [], Skipped.TARGET
+    audited = context.audit_of(number)
+    if audited is not None:
+        chosen = _audited(session, context, audited)
+    elif (left := budget()) > 0:
+        chosen = _chosen(session, context, left, expected_cost)
+    else:
+        return [], Skipped.SPENT
+    return chosen, None if chosen else Skipped.ASKED
 
 
 def _audited(session: Session, context: RunContext, count: int) -> list[Sample]:

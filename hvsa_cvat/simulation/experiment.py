@@ -35,6 +35,7 @@ _DEFAULTS = {
     "tolerance": None,
     "freeze": "auto",
     "budget_unit": BudgetUnit.CLICKS,
+    "target": None,
 }
 """Of the settings that are newer than version 0.1."""
 
