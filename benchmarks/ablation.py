@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict
 
 from benchmarks.paper_table import table
 from benchmarks.side_by_side import Job, run_all
+from hvsa_cvat.budgets import parse_budgets
 from hvsa_cvat.config import (
     HVSA_CARRYING,
     PAPER,
@@ -39,7 +40,6 @@ from hvsa_cvat.config import (
     RunConfig,
     Strategy,
     TrainingConfig,
-    parse_budgets,
     parse_size,
 )
 from hvsa_cvat.session.context import RunInputs

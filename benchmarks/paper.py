@@ -37,8 +37,9 @@ import click
 from matplotlib.figure import Figure
 
 from benchmarks.side_by_side import Job, run_all
+from hvsa_cvat.budgets import parse_budgets
 from hvsa_cvat.class_lists import read_classes
-from hvsa_cvat.config import TRAINING, Method, RunConfig, Strategy, parse_budgets, parse_size
+from hvsa_cvat.config import TRAINING, Method, RunConfig, Strategy, parse_size
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.session.context import RunInputs

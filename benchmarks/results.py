@@ -34,7 +34,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from benchmarks.ablation import Clip, between_marks
-from hvsa_cvat.config import parse_budgets
+from hvsa_cvat.budgets import parse_budgets
 from hvsa_cvat.video.frames import open_frames
 
 FIRST, LAST = "<!-- results: made by `make results` -->", "<!-- /results -->"

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from hvsa_cvat.budgets import BudgetUnit
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.types import Size
 
@@ -161,8 +160,10 @@ class RunConfig(_Settings):
     granularity: str = "frame"
     """The samples of each round, in the form of `video.segments.granularity_by_round`."""
     budgets: tuple[float, ...]
-    """The clicks that may be spent up to and with each round, as fractions of the clicks of
-    annotating every frame."""
+    """What may be spent up to and with each round, in `budget_unit`."""
+    budget_unit: BudgetUnit = BudgetUnit.CLICKS
+    target: float | None = Field(None, gt=0, lt=1)
+    """The mIoU at which no round asks any more: where the lower end of an audit reaches it."""
     size: Size
     """(height, width) in pixels. The network and the flow see the frames at this size."""
     seed: int = 0
@@ -275,52 +276,6 @@ AUDIT_HELP = (
     "are asked for in one more round, whatever the budget. They tell the quality of all masks with "
     "an interval, and then teach. Default: no audit."
 )
-
-
-def parse_budgets(text: str, rounds: int) -> tuple[float, ...]:
-    """The total share of clicks after each round.
-
-    `6%` is divided evenly among the rounds; `2%,5%,10%` names the total after each round.
-    """
-    if rounds < 1:
-        raise ConfigError(f"--rounds {rounds}: at least one round is needed")
-    _ask_back(text)
-    fractions = []
-    for part in text.split(","):
-        number = part.strip().removesuffix("%").strip()
-        try:
-            percent = float(number)
-        except ValueError:
-            raise ConfigError(
-                f"--budget {text!r}: {part!r} is not a percentage; write 6% or 2%,5%,10%"
-            ) from None
-        if not 0 < percent <= 100:
-            raise ConfigError(
-                f"--budget {text!r}: {part.strip()!r} must be above 0 % and at most 100 % "
-                "of the clicks of annotating every frame"
-            )
-        fractions.append(percent / 100)
-    if len(fractions) == 1:
-        return tuple(fractions[0] * (k + 1) / rounds for k in range(rounds))
-    if any(b <= a for a, b in pairwise(fractions)):
-        raise ConfigError(f"--budget {text!r}: the totals after each round must rise")
-    return tuple(fractions)
-
-
-def _ask_back(text: str) -> None:
-    """Refuse what may be meant in two ways: a decimal comma, and a fraction in place of percent."""
-    comma = re.fullmatch(r"\s*(\d+),(\d+)\s*%?\s*", text)
-    if comma:
-        raise ConfigError(
-            f"--budget {text!r}: a decimal comma, or two totals? write {comma[1]}.{comma[2]}% or "
-            f"{comma[1]}%,{comma[2]}%"
-        )
-    for part in text.split(","):
-        if re.fullmatch(r"\s*0?\.\d+\s*", part):
-            raise ConfigError(
-                f"--budget {text!r}: a fraction, or percent? write {100 * float(part):g}% or "
-                f"{part.strip()}%"
-            )
 
 
 def parse_size(text: str) -> Size:

@@ -102,10 +102,12 @@ class AnnotationServer(Protocol):
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
         shown: Shown | None = None,
+        expected_seconds: Sequence[float] = (),
     ) -> str:
         """Ask people to annotate `samples`, and return the request's id.
 
-        `expected_clicks` holds one number for each sample. `shown` are the masks that people
+        `expected_clicks` holds one number for each sample, and so does `expected_seconds`, or
+        nothing where only the clicks are known. `shown` are the masks that people
         correct; without it they draw. A `key` that was used before gives the request that was made
         then, never a second one.
         """

@@ -88,9 +88,15 @@ class Clicks:
     """Clicks that place a vertex."""
     classes: int = 0
     """Clicks that choose a class: one for each polygon, or one for a sample of a single class."""
+    polygons: int = field(default=0, compare=False)
+    """Outlines that were drawn. They cost time, and no clicks beside those above."""
 
     def __add__(self, other: Clicks) -> Clicks:
-        return Clicks(self.boundary + other.boundary, self.classes + other.classes)
+        return Clicks(
+            self.boundary + other.boundary,
+            self.classes + other.classes,
+            self.polygons + other.polygons,
+        )
 
     @property
     def total(self) -> int:
@@ -153,6 +159,15 @@ class FrameAnnotation:
 
 
 @dataclass(frozen=True)
+class TimedJob:
+    """The samples that a person answered in one go, and how long that took."""
+
+    samples: tuple[Sample, ...]
+    seconds: float
+    """Of work; pauses are left out."""
+
+
+@dataclass(frozen=True)
 class Answers:
     """The answers to one request."""
 
@@ -162,6 +177,8 @@ class Answers:
     """The clicks that each requested sample took."""
     kinds: dict[Sample, AnswerKind] = field(default_factory=dict)
     """How each requested sample was answered; those without an entry were drawn."""
+    timed: tuple[TimedJob, ...] = ()
+    """The jobs whose time is known."""
 
     def kind(self, sample: Sample) -> AnswerKind:
         """How a requested sample was answered."""

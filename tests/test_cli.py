@@ -1,5 +1,6 @@
 """What people see of `hvsa-agent`: help, results, and one line for everything that goes wrong."""
 
+import json
 import os
 import re
 import resource
@@ -109,6 +110,24 @@ def test_simulate_tells_the_rounds_and_where_the_results_lie(
     assert tiny.numbers(out) == before
 
 
+def test_simulate_tells_minutes_and_money(
+    clip: tiny.Clip, checkpoint: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    rate = "--hourly-rate", "60", "--currency", "EUR"
+    result = simulation(clip, checkpoint, out, "--budget", "90 min", "--rounds", 1, *rate)
+    assert result.exit_code == 0, result.stderr
+    people = json.loads((out / "metrics.json").read_text())["people"]
+    spent = people["spent_minutes"]
+    assert spent > 0
+    assert people["spent_money"] == pytest.approx(spent, abs=0.006)
+    assert (people["budget_minutes"], people["figures"]) == (90, "published figures")
+    assert f"({people['spent_money']:.2f} EUR) of 1 h 30 min are spent" in result.stdout
+    page = (out / "report.html").read_text()
+    assert "90min" in page
+    assert "Minutes of people" in page
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["paper", "paper-exact", "finetune-only"])
 def test_the_methods_with_their_own_training(
@@ -140,10 +159,15 @@ def test_classes_from_a_file(own_clip: tiny.Clip, checkpoint: Path, tmp_path: Pa
         (("--budget", "-1%"), 2, ("--budget '-1%'", "above 0 %")),
         (("--budget", "101%"), 2, ("--budget '101%'", "at most 100 %")),
         (("--budget", "nan"), 2, ("--budget 'nan'",)),
-        (("--budget", "abc"), 2, ("'abc' is not a percentage", "6%")),
+        (("--budget", "abc"), 2, ("'abc' is neither a percentage nor a time", "6%")),
         (("--budget", ""), 2, ("--budget ''", "6%")),
         (("--budget", "5%,2%"), 2, ("--budget '5%,2%'", "must rise")),
         (("--budget", "5%,5%"), 2, ("must rise",)),
+        (("--budget", "0h"), 2, ("--budget '0h'", "above 0")),
+        (("--budget", "min"), 2, ("has no number", "90min")),
+        (("--budget", "5%,3h"), 2, ("mixes a time and a percentage",)),
+        (("--hourly-rate", "0"), 2, ("--hourly-rate 0", "above 0")),
+        (("--currency", "EUR"), 2, ("--hourly-rate 12.50",)),
         (("--rounds", "0"), 2, ("--rounds 0", "at least one")),
         (("--rounds", "-2"), 2, ("--rounds -2", "at least one")),
         (("--rounds", "0", "--budget", "2%,5%"), 2, ("--rounds 0",)),

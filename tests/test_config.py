@@ -14,46 +14,9 @@ from hvsa_cvat.config import (
     Strategy,
     TrainingConfig,
     choose_strategy,
-    parse_budgets,
     parse_size,
 )
 from hvsa_cvat.errors import ConfigError
-
-
-def test_one_budget_is_split_evenly_over_the_rounds() -> None:
-    assert parse_budgets("6%", 3) == pytest.approx((0.02, 0.04, 0.06))
-    assert parse_budgets("100", 1) == (1.0,)
-
-
-def test_several_budgets_are_the_totals_after_each_round() -> None:
-    assert parse_budgets("2%, 5 %,10", 3) == pytest.approx((0.02, 0.05, 0.1))
-
-
-@pytest.mark.parametrize(
-    "text", ["", "%", "six%", "6%%", "nan", "inf", "0%", "-1%", "101%", "2%,,5%", "5%,2%", "5%,5%"]
-)
-def test_unusable_budgets_are_named(text: str) -> None:
-    with pytest.raises(ConfigError) as raised:
-        parse_budgets(text, 3)
-
-    assert repr(text) in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert raised.value.exit_code == 2
-
-
-def test_no_round_is_refused() -> None:
-    with pytest.raises(ConfigError, match="--rounds 0"):
-        parse_budgets("6%", 0)
-
-
-@settings(deadline=None)
-@given(st.floats(0.01, 100), st.integers(1, 20))
-def test_split_budgets_rise_to_the_whole(percent: float, rounds: int) -> None:
-    budgets = parse_budgets(f"{percent}%", rounds)
-
-    assert len(budgets) == rounds
-    assert list(budgets) == sorted(set(budgets))
-    assert budgets[-1] == pytest.approx(percent / 100)
 
 
 def test_sizes_are_height_by_width() -> None:
@@ -168,25 +131,3 @@ def test_paper_exact_are_the_numbers_of_the_paper() -> None:
     assert (PAPER_EXACT.learning_rate, PAPER_EXACT.momentum) == (0.004, 0.9)
     assert (PAPER_EXACT.epochs, PAPER_EXACT.batch_pairs) == (15, 14)
     assert (PAPER_EXACT.sampling, PAPER_EXACT.consistency_weight) == ("every-frame", 1.0)
-
-
-@pytest.mark.parametrize(
-    ("text", "both"),
-    [
-        ("2,5%", "write 2.5% or 2%,5%"),
-        ("2,5", "write 2.5% or 2%,5%"),
-        ("0.05", "write 5% or 0.05%"),
-        (".5", "write 50% or .5%"),
-        ("2%,0.05", "write 5% or 0.05%"),
-    ],
-)
-def test_budgets_that_can_be_meant_in_two_ways_are_asked_back(text: str, both: str) -> None:
-    with pytest.raises(ConfigError) as told:
-        parse_budgets(text, 2)
-    assert both in str(told.value)
-
-
-def test_budgets_that_are_clear_are_not_asked_back() -> None:
-    assert parse_budgets("0.05%", 1) == pytest.approx((0.0005,))
-    assert parse_budgets("2%,5%", 2) == pytest.approx((0.02, 0.05))
-    assert parse_budgets("2, 5", 2) == pytest.approx((0.02, 0.05))

@@ -272,3 +272,36 @@ def test_samples_that_the_video_does_not_have_change_nothing(team: Team, granula
     with pytest.raises(ConfigError, match=r"fit|pixels"):
         extend(team.agent(), team.task, Extension("90%", rounds=1, granularity=granularity))
     assert session_of(team) == before
+
+
+def test_a_budget_of_time_is_spent_told_and_extended(team: Team) -> None:
+    to_the_end(team, budget="2min", rounds=2, hourly_rate=30.0, currency="EUR")
+    config = session_of(team).config
+    assert (config["budgets"], config["budget_unit"]) == ([60.0, 120.0], "seconds")
+    (told,) = team.status()
+    assert told.budget_clicks is None
+    assert told.people is not None
+    assert told.people.budget_minutes == 2
+    assert told.people.spent_money == round(told.people.spent_minutes / 2, 2) > 0
+    assert told.next_command is not None
+    least = max(2, told.people.spent_minutes)
+    total = told.next_command.split("--budget ")[1].split()[0]
+    assert least < float(total.removesuffix("min")) < least + 5
+    for budget, why in (
+        ("50%", "the budget of task 1 counts time; name it so: hvsa-agent extend 1"),
+        ("2min", "2 min of people's time; name a larger total: hvsa-agent extend 1"),
+        ("1h,3%", "mixes a time and a percentage"),
+    ):
+        with pytest.raises(ConfigError, match=why) as refused:
+            extend(team.agent(), team.task, Extension(budget))
+        assert "\n" not in str(refused.value)
+    done = extend(team.agent(), team.task, Extension("30min", 2, "rectangle:24"))
+    assert (done.rounds, done.budget) == ((3, 4), "30 min of people's time")
+    assert session_of(team).config["budgets"] == pytest.approx([60, 120, 960, 1800])
+    assert to_the_end(team).done
+
+
+def test_a_budget_of_clicks_takes_no_time(team: Team) -> None:
+    enroll(team.agent(), team.task, {**team.options, "budget": "30%"})
+    with pytest.raises(ConfigError, match="counts clicks; name it so: hvsa-agent extend 1"):
+        extend(team.agent(), team.task, Extension("3h"))

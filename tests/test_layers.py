@@ -19,6 +19,9 @@ LAYERS = (
     {"types"},
     {
         "config",
+        "budgets",
+        "rates",
+        "targets",
         "ports",
         "files",
         "database",

@@ -51,6 +51,11 @@ def test_the_report_tells_what_the_session_has(filled: Filled) -> None:
     assert marked == (asked > 0).tolist()
     percent = [r.clicks_percent or 0 for r in report.rounds]
     assert percent == sorted(percent)
+    minutes = [r.minutes or 0 for r in report.rounds]
+    assert minutes == sorted(minutes)
+    assert report.people is not None
+    assert report.people.figures["spent_minutes"] == pytest.approx(minutes[-1])
+    assert minutes[-1] > 0
 
 
 def test_a_round_that_people_are_asked_in_now_is_there_without_masks(filled: Filled) -> None:

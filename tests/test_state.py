@@ -16,6 +16,7 @@ from hvsa_cvat.cvat.state import (
     Reading,
     Request,
     State,
+    WorkTime,
     read_requests,
 )
 from hvsa_cvat.errors import SessionError
@@ -140,9 +141,23 @@ def test_a_memory_of_version_1_goes_on(version_1: Path) -> None:
         assert state.ledger.pushed(6) == [Pushed(4, "f00d", 77), Pushed(4, "beef", None)]
         assert state.ledger.published_rounds() == {6: 2}
     with closing(sqlite3.connect(state.path)) as connection:
-        assert connection.execute("select version from version").fetchall() == [(2,)]
+        assert connection.execute("select version from version").fetchall() == [(3,)]
         tables = connection.execute("select name from sqlite_master where type = 'table'")
         assert ("notes",) not in tables.fetchall()
+
+
+def test_a_memory_of_version_2_gets_the_times_of_jobs(state: State) -> None:
+    state.facts.set_frames_in_use([0, 4])
+    with closing(sqlite3.connect(state.path)) as connection, connection:
+        connection.execute("drop table work_times")
+        connection.execute("drop table log_refusals")
+        connection.execute("update version set version = 2")
+    for _ in range(2):
+        times = State(state.folder).work_times
+        assert times.get(5) == WorkTime()
+        times.save({4: WorkTime("in progress", "2030-01-01", logged=3.5)})
+        assert times.get(4).worked == 3.5
+        assert State(state.folder).facts.frames_in_use() == [0, 4]
 
 
 def test_requests_are_read_without_changing_anything(version_1: Path) -> None:

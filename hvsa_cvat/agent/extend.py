@@ -7,7 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hvsa_cvat.agent.advice import everything_asked, extend_command, least_total
+from hvsa_cvat.agent.advice import (
+    everything_asked,
+    extend_command,
+    least_total,
+    session_time,
+)
 from hvsa_cvat.agent.context import AgentContext, alone_with
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.options import EnrollOptions
@@ -15,12 +20,14 @@ from hvsa_cvat.agent.orders import MeasureRounds
 from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.agent.task_pass import read_enrolled
 from hvsa_cvat.agent.workspace import Enrollment
-from hvsa_cvat.config import CARRIED, WHOLE_FROM, RunConfig, choose_strategy, parse_budgets
+from hvsa_cvat.budgets import BudgetUnit, parse_budget, total_text, total_words
+from hvsa_cvat.config import CARRIED, WHOLE_FROM, RunConfig, choose_strategy
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
+from hvsa_cvat.session.target import newest_audit, reaches
 from hvsa_cvat.video.segments import Granularity, granularity_by_round
 
 
@@ -35,6 +42,8 @@ class Extension:
     granularity: str | None = None
     """Of the new rounds, in the form of `EnrollOptions.granularity`. None: as `enroll` would
     choose."""
+    audit: int | None = None
+    """Frames that one more round audits after them."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +55,8 @@ class Extended:
     """Numbers of the new rounds."""
     granularity: str
     """Of the new rounds."""
-    budget: float
-    """The new total, as a share of the clicks of annotating every frame."""
+    budget: str
+    """The new total, in words."""
 
 
 def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = None) -> Extended:
@@ -66,7 +75,14 @@ def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = N
             )
         before = RunConfig.model_validate(session.config)
         budgets = _budgets(task, session, files, asked)
-        kinds = _kinds(asked, enrollment.options, before, budgets)
+        shares = _shares(session, files, (before.budgets[-1], *budgets[:-1]))
+        kinds = _kinds(asked, enrollment.options, before, shares)
+        if asked.audit is not None:
+            kinds = (*kinds, Granularity("audit", frames=asked.audit))
+            budgets = (*budgets, budgets[-1])
+        if reaches(newest_audit(files), before.target):
+            agent.log(f"task {task}: its target is reached, so the new rounds have none")
+            before = before.model_copy(update={"target": None})
         config = _config(before, budgets, kinds, enrollment.options)
         agent.log(f"task {task}: takes {_takes(agent, enrollment, store, config)}")
         store.save(
@@ -83,7 +99,7 @@ def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = N
             who=who,
             rounds=len(config.budgets),
             rounds_before=len(before.budgets),
-            budget=budgets[-1],
+            budget=total_text(budgets[-1], config.budget_unit),
             granularity=config.granularity,
         )
     first = len(before.budgets) + 1
@@ -91,38 +107,58 @@ def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = N
         session.video,
         tuple(range(first, len(config.budgets) + 1)),
         ",".join(dict.fromkeys(map(str, kinds))),
-        budgets[-1],
+        total_words(budgets[-1], config.budget_unit),
     )
 
 
 def _budgets(task: int, session: Session, files: RoundFiles, asked: Extension) -> tuple[float, ...]:
-    """The total after each new round."""
-    totals = parse_budgets(asked.budget, 1)
-    promised = RunConfig.model_validate(session.config).budgets[-1]
+    """The total after each new round, in the unit of the session's budget."""
+    budget = parse_budget(asked.budget, 1)
+    before = RunConfig.model_validate(session.config)
+    totals, promised, unit = budget.totals, before.budgets[-1], before.budget_unit
     least = least_total(session, files)
-    if totals[0] <= promised or totals[-1] <= least:
-        command = extend_command(task, session, files)
-        fix = f"name a larger total: {command}" if command else "all of them are promised already"
-        raise ConfigError(
-            f"--budget {asked.budget!r} is the new total, and task {task} has been given or has "
-            f"spent {100 * least:.3g} % of the clicks of annotating every frame; {fix}"
-        )
+    if budget.unit is not unit or totals[0] <= promised or totals[-1] <= least:
+        raise ConfigError(_refusal(task, session, files, asked, same_unit=budget.unit is unit))
     if len(totals) > 1:
         return totals
     step = (totals[0] - promised) / asked.rounds
     return (*(promised + step * k for k in range(1, asked.rounds)), totals[0])
 
 
+def _refusal(
+    task: int, session: Session, files: RoundFiles, asked: Extension, *, same_unit: bool
+) -> str:
+    """Why the asked total cannot be, and one that can."""
+    unit = RunConfig.model_validate(session.config).budget_unit
+    command = extend_command(task, session, files)
+    if not same_unit:
+        counts = "clicks" if unit is BudgetUnit.CLICKS else "time"
+        fix = f"; name it so: {command}" if command else ""
+        return f"--budget {asked.budget!r}: the budget of task {task} counts {counts}{fix}"
+    fix = f"name a larger total: {command}" if command else "all of them are promised already"
+    return (
+        f"--budget {asked.budget!r} is the new total, and task {task} has been given or has spent "
+        f"{total_words(least_total(session, files), unit)}; {fix}"
+    )
+
+
+def _shares(session: Session, files: RoundFiles, totals: tuple[float, ...]) -> tuple[float, ...]:
+    """Totals of the session's budget as shares of annotating every frame."""
+    if RunConfig.model_validate(session.config).budget_unit is BudgetUnit.CLICKS:
+        return totals
+    every = session_time(session, files).every_frame_minutes
+    return tuple(0.0 if every is None else total / (60 * every) for total in totals)
+
+
 def _kinds(
-    asked: Extension, options: EnrollOptions, before: RunConfig, budgets: tuple[float, ...]
+    asked: Extension, options: EnrollOptions, before: RunConfig, spent_before: tuple[float, ...]
 ) -> tuple[Granularity, ...]:
-    """What each new round asks for."""
+    """What each new round asks for; `spent_before` are shares of annotating every frame."""
     if asked.granularity is not None:
-        return granularity_by_round(asked.granularity, len(budgets))
+        return granularity_by_round(asked.granularity, len(spent_before))
     last = _last_sample(before)
     if options.granularity is not None or before.method not in CARRIED:
-        return (last,) * len(budgets)
-    spent_before = (before.budgets[-1], *budgets[:-1])
+        return (last,) * len(spent_before)
     return tuple(Granularity("frame") if spent >= WHOLE_FROM else last for spent in spent_before)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from hvsa_cvat.annotation.effort import rough_seconds
+from hvsa_cvat.budgets import BUDGET_HELP, Budget, BudgetUnit, parse_budget
 from hvsa_cvat.config import (
     AUDIT_HELP,
     CARRIED,
@@ -24,10 +25,11 @@ from hvsa_cvat.config import (
     Strategy,
     choose_answers,
     choose_strategy,
-    parse_budgets,
     parse_size,
 )
 from hvsa_cvat.name_lists import split_names
+from hvsa_cvat.rates import CURRENCY_HELP, RATE_HELP, Rate, read_rate
+from hvsa_cvat.targets import TARGET_HELP, no_audit, parse_target
 from hvsa_cvat.types import Size
 
 _RECTANGLES_PER_HEIGHT = 6
@@ -55,12 +57,12 @@ class EnrollOptions(BaseModel):
     )
     budget: str = Field(
         "5%",
-        description="Clicks, in % of the clicks that annotating every frame would take: one total "
-        "that is split evenly over the rounds, or the total after each round (2%,5%,10%).",
+        description=BUDGET_HELP,
     )
     rounds: int = Field(3, ge=1, description="How many rounds ask people.")
     audit: int | None = Field(None, ge=1, description=AUDIT_HELP)
     planted_percent: float = Field(5.0, ge=0, le=50, description=PLANTED_HELP)
+    target: str | None = Field(None, description=TARGET_HELP)
     annotators: tuple[str, ...] = Field(
         (), description="User names of the annotators. Default: anyone may take the jobs."
     )
@@ -171,6 +173,19 @@ class EnrollOptions(BaseModel):
         "is in progress.",
     )
 
+    hourly_rate: float | None = Field(None, gt=0, allow_inf_nan=False, description=RATE_HELP)
+    currency: str | None = Field(None, pattern=r"^\S{1,8}$", description=CURRENCY_HELP)
+
+    @property
+    def rate(self) -> Rate | None:
+        """What people's time costs; None where nothing is said of it."""
+        return read_rate(self.hourly_rate, self.currency)
+
+    @model_validator(mode="after")
+    def _has_a_rate(self) -> EnrollOptions:
+        read_rate(self.hourly_rate, self.currency)
+        return self
+
     @property
     def start(self) -> StartOptions:
         """What is said about the network to start from."""
@@ -178,22 +193,29 @@ class EnrollOptions(BaseModel):
 
     _split = field_validator("annotators", "background", mode="before")(split_names)
 
-    def run_config(self, frames: Size, device: str) -> RunConfig:
-        """The settings of the loop for frames of this size, on `cpu` or `cuda`."""
+    def run_config(self, frames: Size, device: str, length: int = 1) -> RunConfig:
+        """The settings of the loop for `length` frames of this size, on `cpu` or `cuda`."""
         # scikit-learn takes seconds to import, and the help of `enroll` needs none of it
         from hvsa_cvat.video.segments import granularity_by_round, with_audit
 
-        budgets = parse_budgets(self.budget, self.rounds)
-        granularity = self.granularity or self._granularity(frames, budgets)
+        budget = parse_budget(self.budget, self.rounds)
+        budgets = budget.totals
+        granularity = self.granularity or self._granularity(frames, budget, length)
         if self.audit is not None:
             granularity = with_audit(granularity, len(budgets), self.audit)
             budgets = (*budgets, budgets[-1])
-        whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
+        kinds = granularity_by_round(granularity, len(budgets))
+        target = None if self.target is None else parse_target(self.target)
+        if self.target is not None and all(kind.frames is None for kind in kinds):
+            raise no_audit(self.target)
+        whole = any(kind.whole for kind in kinds)
         return RunConfig(
             method=self.method,
             strategy=choose_strategy(self.strategy, self.method, whole),
             granularity=granularity,
             budgets=budgets,
+            budget_unit=budget.unit,
+            target=target,
             size=parse_size(self.size) if self.size else network_size(frames, device),
             seed=self.seed,
             flow=self.flow,
@@ -203,9 +225,10 @@ class EnrollOptions(BaseModel):
             freeze=self.freeze,
         )
 
-    def _granularity(self, frames: Size, budgets: Sequence[float]) -> str:
+    def _granularity(self, frames: Size, budget: Budget, length: int) -> str:
         side = max(1, round(frames[0] / _RECTANGLES_PER_HEIGHT))
-        spent_before = (0.0, *budgets[:-1])
+        every = 1.0 if budget.unit is BudgetUnit.CLICKS else rough_seconds(length, frames)
+        spent_before = [total / every for total in (0.0, *budget.totals[:-1])]
         carried = self.method in CARRIED
         small = sum(spent < WHOLE_FROM or not carried for spent in spent_before)
         if small == len(spent_before):

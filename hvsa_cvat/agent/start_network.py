@@ -98,7 +98,7 @@ def put_start(order: ChooseStart, contact: Contact) -> ChosenStart:
     """Choose the network that a new task starts from, and write it into the task's folder."""
     options, task = order.options, order.task
     device = choose_device(options.device)
-    config = options.run_config(task.size, device.type)
+    config = options.run_config(task.size, device.type, len(task.media.numbers))
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
     start = start_network(
         options, task, device.type, lambda line: contact.log(f"task {task.id}: {line}")

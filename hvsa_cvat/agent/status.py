@@ -7,13 +7,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from hvsa_cvat.agent.advice import next_command
+from hvsa_cvat.agent.advice import clicks_budget, next_command, session_time
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.looks import OpenJob
 from hvsa_cvat.agent.workspace import enrollment_folder, look_into
 from hvsa_cvat.cvat.keys import server_key
+from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.artefacts import RoundFiles, newest_records
 from hvsa_cvat.session.outlook import Outlook
+from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Agreement, Planted
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
@@ -61,6 +65,10 @@ class TaskStatus:
     """What people did with planted errors so far."""
     next_command: str | None = None
     """The command that does what is advised; None where that is done, or nothing is left to ask."""
+    people: PeopleTime | None = None
+    """How long people have worked, and still will."""
+    target: str | None = None
+    """How the task stands against its target, in words; None where it has none."""
 
 
 def read_status(
@@ -86,10 +94,11 @@ def read_status(
         if look is not None and look.enrollment == enrollment.key:
             seen, age = datetime.fromtimestamp(look.time, UTC), max(0.0, now - look.time)
             status = replace(status, open_jobs=look.jobs, jobs_seen=seen, jobs_age=age)
-        yield _with_folder(status, enrollment_folder(root, server, enrollment))
+        folder = enrollment_folder(root, server, enrollment)
+        yield _with_folder(status, folder, enrollment.options.rate)
 
 
-def _with_folder(status: TaskStatus, folder: Path) -> TaskStatus:
+def _with_folder(status: TaskStatus, folder: Path, rate: Rate | None) -> TaskStatus:
     """The status with what the folder of the task says, as far as that can be read."""
     name = ""
     try:
@@ -98,16 +107,18 @@ def _with_folder(status: TaskStatus, folder: Path) -> TaskStatus:
             lost = f"{folder} holds no session; withdraw the task and enroll it again"
             return replace(status, error=status.error or lost)
         name = found[0].video
-        return _with_session(status, *found)
+        return _with_session(status, *found, folder, rate)
     except HvsaError as problem:
         return replace(status, name=name, error=status.error or str(problem))
 
 
-def _with_session(status: TaskStatus, session: Session, files: RoundFiles) -> TaskStatus:
+def _with_session(
+    status: TaskStatus, session: Session, files: RoundFiles, folder: Path, rate: Rate | None
+) -> TaskStatus:
     current = session.current
     records = newest_records(files)
     selection = records.selection
-    budget = session.config["budgets"][-1]
+    budget = clicks_budget(session)
     return replace(
         status,
         name=session.video,
@@ -115,7 +126,7 @@ def _with_session(status: TaskStatus, session: Session, files: RoundFiles) -> Ta
         rounds=session.rounds_total,
         phase=current.phase.value,
         clicks=session.clicks,
-        budget_clicks=budget * selection.full_clicks if selection is not None else None,
+        budget_clicks=budget * selection.full_clicks if budget and selection is not None else None,
         expected_clicks=current.expected_clicks if current.clicks is None else None,
         open_jobs=status.open_jobs if current.phase is Phase.ANNOTATE else (),
         scores=records.agreement,
@@ -124,4 +135,15 @@ def _with_session(status: TaskStatus, session: Session, files: RoundFiles) -> Ta
         budget_from=selection.basis if selection is not None else None,
         skipped=selection.skipped if selection is not None else None,
         next_command=next_command(status.task, session, files, records),
+        target=target_words(status.task, session, files),
+        people=session_time(session, files, rate, _asked_minutes(session, folder)),
     )
+
+
+def _asked_minutes(session: Session, folder: Path) -> float | None:
+    """What the jobs of the open request should take; None where nobody is asked."""
+    current = session.current
+    if current.request is None or current.clicks is not None:
+        return None
+    asked = (one for one in read_requests(folder / "cvat") if one.key == current.request)
+    return sum(job.expected_minutes for one in asked for job in one.jobs) or None

@@ -70,7 +70,7 @@ def annotate_sample(
     ]
     if simple.size:
         return polygons, Clicks(classes=1)
-    return polygons, Clicks(sum(each.boundary_clicks for each in drawn), len(drawn))
+    return polygons, Clicks(sum(one.boundary_clicks for one in drawn), len(drawn), len(drawn))
 
 
 def mimic_annotation(
@@ -95,7 +95,7 @@ def mimic_annotation(
     clicks.update({int(segment): Clicks(classes=1) for segment in simple})
     drawn = list(draw(label_map, segments, mixed, rules, border_is_free))
     for each in drawn:
-        clicks[each.segment] += Clicks(each.boundary_clicks, 1)
+        clicks[each.segment] += Clicks(each.boundary_clicks, 1, 1)
     paint(drawn, segments, annotation)
     annotation[label_map == IGNORE] = IGNORE
     return annotation, clicks

@@ -91,7 +91,7 @@ def correct(
     pieces = _pieces(truth, label_map, known, tolerance)
     drawn = list(draw(pieces, segments, np.array(sorted(clicks)), rules, border_is_free))
     for each in drawn:
-        clicks[each.segment] += Clicks(each.boundary_clicks, 1)
+        clicks[each.segment] += Clicks(each.boundary_clicks, 1, 1)
     answer = np.where(known, label_map, np.uint8(IGNORE))
     paint(drawn, segments, answer)
     answer[~known] = IGNORE

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
+from hvsa_cvat.budgets import BUDGET_HELP, parse_budget
 from hvsa_cvat.cli.console import OUT, progress_bars, say
 from hvsa_cvat.cli.frame_size import own_size
 from hvsa_cvat.cli.options import PATH, device_option, together
@@ -27,10 +28,11 @@ from hvsa_cvat.config import (
     Strategy,
     choose_answers,
     choose_strategy,
-    parse_budgets,
 )
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.ports import Progress
+from hvsa_cvat.rates import CURRENCY_HELP, RATE_HELP, read_rate
+from hvsa_cvat.targets import TARGET_HELP, no_audit, parse_target
 from hvsa_cvat.types import LabelSet, Size
 
 if TYPE_CHECKING:
@@ -75,8 +77,7 @@ run_options = together(
         "--budget",
         default="6%",
         show_default=True,
-        help="Clicks, in % of the clicks that annotating every frame would take: one total that "
-        "is split evenly over the rounds, or the total after each round (2%,5%,10%).",
+        help=BUDGET_HELP,
     ),
     click.option(
         "--rounds", type=int, default=3, show_default=True, help="How many rounds ask people."
@@ -121,6 +122,7 @@ run_options = together(
         help="State dict of torchvision's RAFT, for machines that cannot download it.",
     ),
     click.option("--audit", type=click.IntRange(min=1), help=AUDIT_HELP),
+    click.option("--target", help=TARGET_HELP),
     click.option(
         "--planted-percent",
         type=click.FloatRange(0, 50),
@@ -135,6 +137,8 @@ run_options = together(
         show_default=True,
         help="Seed of all random choices.",
     ),
+    click.option("--hourly-rate", type=float, help=RATE_HELP),
+    click.option("--currency", help=CURRENCY_HELP),
     device_option,
 )
 """The options that `simulate` and `demo` share; `RunOptions` holds their values."""
@@ -158,6 +162,9 @@ class RunOptions:
     flow_weights: Path | None
     seed: int
     device: str
+    target: str | None = None
+    hourly_rate: float | None = None
+    currency: str | None = None
 
 
 @dataclass(frozen=True)
@@ -175,19 +182,25 @@ class Clip:
 
 
 def run(clip: Clip, options: RunOptions, out: Path) -> None:
+    rate = read_rate(options.hourly_rate, options.currency)
+
     from hvsa_cvat.simulation.experiment import run_experiment
 
-    table = round_table()
+    table = round_table(rate)
 
     def tell(metrics: RoundMetrics) -> None:
-        table.add_row(*round_row(metrics))
+        table.add_row(*round_row(metrics, rate))
         say(round_line(metrics))
 
     with progress_bars() as progress, tempfile.TemporaryDirectory() as scratch:
         experiment = _open_experiment(clip, options, Path(scratch), progress)
         say(f"Takes {_check_machine(experiment, out)}.")
-        run_experiment(experiment, out, clock=time.perf_counter, progress=progress, tell=tell)
+        metrics = run_experiment(
+            experiment, out, clock=time.perf_counter, progress=progress, tell=tell, rate=rate
+        )
     OUT.print(table)
+    if metrics.people is not None:
+        say(f"People: {metrics.people.words}.")
     say(f"Report: {out / 'report.html'}")
     say(f"Numbers: {out / 'metrics.json'}")
 
@@ -195,7 +208,9 @@ def run(clip: Clip, options: RunOptions, out: Path) -> None:
 def _open_experiment(
     clip: Clip, options: RunOptions, scratch: Path, progress: Progress
 ) -> Experiment:
-    budgets = parse_budgets(options.budget, options.rounds)
+    budget = parse_budget(options.budget, options.rounds)
+    budgets = budget.totals
+    target = None if options.target is None else parse_target(options.target)
 
     from hvsa_cvat.segmentation.device import choose_device
     from hvsa_cvat.session.context import RunInputs
@@ -214,7 +229,10 @@ def _open_experiment(
     if options.audit is not None:
         granularity = with_audit(granularity, len(budgets), options.audit)
         budgets = (*budgets, budgets[-1])
-    whole = any(kind.whole for kind in granularity_by_round(granularity, len(budgets)))
+    kinds = granularity_by_round(granularity, len(budgets))
+    if options.target is not None and all(kind.frames is None for kind in kinds):
+        raise no_audit(options.target)
+    whole = any(kind.whole for kind in kinds)
     strategy = Strategy(options.strategy) if options.strategy is not None else None
     device = choose_device(options.device)
     frames = open_frames(clip.video, progress, say)
@@ -225,6 +243,8 @@ def _open_experiment(
         strategy=choose_strategy(strategy, options.method, whole),
         granularity=granularity,
         budgets=budgets,
+        budget_unit=budget.unit,
+        target=target,
         size=clip.size or own_size(frames.size),
         seed=options.seed,
         flow=options.flow,

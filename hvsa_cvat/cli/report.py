@@ -51,5 +51,6 @@ def report(task: int, out: Path, form: str | None, **options: Any) -> None:
     from hvsa_cvat.report import write_form
 
     enrolled = EnrolledTasks(settings.workspace, settings.address.url, time.time).one(task)
-    write_form(live_report(task, read_run(enrolled.folder)), chosen, out)
+    rate = enrolled.enrollment.options.rate
+    write_form(live_report(task, read_run(enrolled.folder), rate), chosen, out)
     say(f"Report: {out}")

@@ -6,19 +6,22 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from hvsa_cvat.rates import Rate
 from hvsa_cvat.types import AnswerKind
 
 if TYPE_CHECKING:
     from hvsa_cvat.simulation.scores import RoundMetrics
 
 
-def round_table() -> Table:
+def round_table(rate: Rate | None = None) -> Table:
     """An empty table with a column for each figure of a round."""
     table = Table()
     for column in (
         "round",
         "clicks",
         "% of full\nannotation",
+        "minutes\nof people",
+        *(("cost",) if rate is not None else ()),
         "mIoU %",
         "pixel\naccuracy %",
         "Boundary\nIoU %",
@@ -29,12 +32,16 @@ def round_table() -> Table:
     return table
 
 
-def round_row(metrics: RoundMetrics) -> list[str]:
+def round_row(metrics: RoundMetrics, rate: Rate | None = None) -> list[str]:
     """The cells of a round, in the order of the columns of `round_table`."""
+    minutes = metrics.minutes
+    cost = ["-" if rate is None or minutes is None else rate.words(minutes)]
     return [
         str(metrics.round),
         str(metrics.clicks),
         f"{metrics.clicks_percent:.2f}",
+        "-" if minutes is None else f"{minutes:.1f}",
+        *(cost if rate is not None else ()),
         _percent(metrics.miou),
         _percent(metrics.pixel_accuracy),
         _percent(metrics.boundary_iou),

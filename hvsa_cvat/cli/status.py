@@ -89,6 +89,10 @@ def _print_status(found: Sequence[TaskStatus], now: float) -> None:
             say(f"  {job_line(job, open_for=span(now - job.since))}")
         if one.budget_clicks is not None and one.budget_from is not None:
             say(f"  the clicks of annotating every frame are {one.budget_from}")
+        if one.target is not None:
+            say(f"  {one.target}")
+        if one.people is not None:
+            say(f"  people: {one.people.words}")
         if one.skipped is not None:
             say(f"  round {one.round} asks for nothing: {one.skipped}")
         if one.outlook is not None:
@@ -104,7 +108,7 @@ def _print_status(found: Sequence[TaskStatus], now: float) -> None:
 
 
 def _as_json(status: TaskStatus) -> dict[str, Any]:
-    models = {name: getattr(status, name) for name in ("scores", "outlook", "planted")}
+    models = {name: getattr(status, name) for name in ("scores", "outlook", "planted", "people")}
     plain = {name: None if one is None else one.model_dump() for name, one in models.items()}
     seen = status.jobs_seen
     return {**asdict(status), **plain, "jobs_seen": seen and seen.isoformat()}

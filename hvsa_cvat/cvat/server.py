@@ -58,11 +58,13 @@ class CvatServer:
         segments: SegmentMaps,
         expected_clicks: Sequence[float],
         shown: Shown | None = None,
+        expected_seconds: Sequence[float] = (),
     ) -> str:
         connection = self._connection
         if shown is not None and shown.round < self._options.publish_from:
             shown = None
-        question = Question(key, samples, segments, expected_clicks, self._class_order(), shown)
+        order = self._class_order()
+        question = Question(key, samples, segments, expected_clicks, order, shown, expected_seconds)
         request = ask(connection, self._frames, question, self._options.ask)
         return request.key
 

@@ -183,5 +183,5 @@ def shape_clicks(shape: Json, size: Size, epsilon: float = 1.0) -> Clicks:
         label_map = np.where(filled[1], np.uint8(0), np.uint8(IGNORE))
         return annotate_sample(label_map, None, AnnotationRules(epsilon), border_is_free=False)[1]
     if shape["type"] in ("rectangle", "ellipse"):
-        return Clicks(boundary=3 if shape.get("rotation") else 2, classes=1)
-    return Clicks(boundary=len(shape.get("points") or ()) // 2, classes=1)
+        return Clicks(3 if shape.get("rotation") else 2, classes=1, polygons=1)
+    return Clicks(len(shape.get("points") or ()) // 2, classes=1, polygons=1)

@@ -12,10 +12,11 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hvsa_cvat.agent.advice import least_total
+from hvsa_cvat.agent.advice import least_total, next_total
 from hvsa_cvat.agent.settings import DASHBOARD_TOKEN
 from hvsa_cvat.agent.wishes import WishKind
-from hvsa_cvat.config import parse_budgets
+from hvsa_cvat.budgets import BudgetUnit, parse_budget, total_words
+from hvsa_cvat.config import RunConfig
 from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
@@ -86,11 +87,16 @@ def _run(enrolled: EnrolledTask) -> Run | None:
 def _extension(run: Run | None) -> dict[str, Any]:
     if run is None:
         raise ConfigError("the session of this task cannot be read, so it cannot be extended")
-    least = least_total(run.session, run.files(run.current.number))
+    files = run.files(run.current.number)
+    config = RunConfig.model_validate(run.session.config)
+    least = least_total(run.session, files)
     return {
         "rounds_total": run.session.rounds_total,
-        "spent_percent": 100 * least,
-        "suggested": min(100, int(100 * least) + 1),
+        "least": least,
+        "unit": config.budget_unit,
+        "spent": total_words(least, config.budget_unit),
+        "suggested": next_total(run.session, files) or "100%",
+        "counts_clicks": config.budget_unit is BudgetUnit.CLICKS,
     }
 
 
@@ -139,16 +145,17 @@ def _asked_extension(form: dict[str, str]) -> dict[str, Any]:
     number = int(rounds) if rounds.isdecimal() and len(rounds) < 4 else 0
     if not 1 <= number <= _MOST_ROUNDS:
         raise ConfigError(f"rounds {rounds!r}: name a number from 1 to {_MOST_ROUNDS}")
-    parse_budgets(budget, number)
+    parse_budget(budget, number)
     if granularity is not None:
         granularity_by_round(granularity, number)
     return {"budget": budget, "rounds": number, "granularity": granularity}
 
 
 def _check_total(asked: dict[str, Any], run: Run | None) -> None:
-    spent = _extension(run)["spent_percent"]
-    if 100 * parse_budgets(asked["budget"], asked["rounds"])[-1] <= spent:
+    known = _extension(run)
+    budget = parse_budget(asked["budget"], asked["rounds"])
+    if budget.unit is not known["unit"] or budget.totals[-1] <= known["least"]:
         raise ConfigError(
             f"budget {asked['budget']!r} is the new total, and this task has been given or has "
-            f"spent {spent:.3g} % of the clicks of annotating every frame; name a larger total"
+            f"spent {known['spent']}; name a larger total, such as {known['suggested']}"
         )

@@ -9,16 +9,21 @@ from itertools import accumulate
 import numpy as np
 from numpy.typing import NDArray
 
+from hvsa_cvat.agent.goal import target_words
+from hvsa_cvat.budgets import total_text
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.dashboard import pictures
 from hvsa_cvat.dashboard.asked import asked_pixels
+from hvsa_cvat.dashboard.people_time import minutes_by_round, people_time_of
 from hvsa_cvat.dashboard.runs import RoundFacts, Run
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.plain_text import plural
+from hvsa_cvat.rates import Rate
 from hvsa_cvat.report import (
     AgreementReport,
     FramePicture,
     OutlookReport,
+    PeopleReport,
     RoundReport,
     RunReport,
 )
@@ -30,10 +35,12 @@ _PICTURES = 6
 """At most this many frames are shown."""
 
 
-def live_report(task: int, run: Run) -> RunReport:
-    """The report of an enrolled task, with everything that its folder tells."""
+def live_report(task: int, run: Run, rate: Rate | None = None) -> RunReport:
+    """The report of an enrolled task, with everything that its folder tells; `rate` is what
+    people's time costs."""
     own = pictures.frame_size(run)
     answered = list(accumulate(one.agreement.pixels if one.agreement else 0 for one in run.rounds))
+    time, minutes = people_time_of(run, rate), minutes_by_round(run)
     share = None if own is None else 100 / (len(run.names) * own[0] * own[1])
     return RunReport(
         title=f"{run.session.video} (task {task})",
@@ -41,12 +48,18 @@ def live_report(task: int, run: Run) -> RunReport:
         labels=run.session.labels,
         colours=run.colours,
         rounds=tuple(
-            _round(run, one, None if share is None else share * answered[one.number])
+            _round(
+                run,
+                one,
+                None if share is None else share * answered[one.number],
+                minutes[one.number],
+            )
             for one in run.rounds
             if one.shown is not None or one.round.queried
         ),
         pictures=() if own is None else tuple(_pictures(run, own)),
-        notes=tuple(_notes(run)),
+        notes=tuple(_notes(task, run)),
+        people=PeopleReport(time.words, time.model_dump()),
     )
 
 
@@ -57,7 +70,9 @@ def _settings(run: Run) -> dict[str, str]:
         "method": config.method,
         "strategy": config.strategy,
         "granularity": config.granularity,
-        "budget after each round": ", ".join(f"{100 * one:.3g} %" for one in config.budgets),
+        "budget after each round": ", ".join(
+            total_text(one, config.budget_unit) for one in config.budgets
+        ),
         "rounds that ask people": str(run.session.rounds_total),
         "network size": f"{config.size[1]}x{config.size[0]}",
         "optical flow": config.flow,
@@ -65,7 +80,7 @@ def _settings(run: Run) -> dict[str, str]:
     }
 
 
-def _notes(run: Run) -> Iterator[str]:
+def _notes(task: int, run: Run) -> Iterator[str]:
     """Where the task stands, in sentences."""
     current, session = run.current.round, run.session
     if session.done:
@@ -80,6 +95,9 @@ def _notes(run: Run) -> Iterator[str]:
         yield f"People are asked for {plural(samples, 'sample')} now, about {minutes:.0f} min."
     if run.planted.planted:
         yield f"{run.planted.words.capitalize()}."
+    target = target_words(task, session, run.files(current.number))
+    if target is not None:
+        yield f"{target[0].upper()}{target[1:]}"
     selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
     if selection is not None and selection.basis is not None:
         yield (
@@ -88,7 +106,7 @@ def _notes(run: Run) -> Iterator[str]:
         )
 
 
-def _round(run: Run, one: RoundFacts, pixels_percent: float | None) -> RoundReport:
+def _round(run: Run, one: RoundFacts, pixels_percent: float | None, minutes: float) -> RoundReport:
     return RoundReport(
         number=one.number,
         clicks=one.clicks_so_far,
@@ -102,6 +120,7 @@ def _round(run: Run, one: RoundFacts, pixels_percent: float | None) -> RoundRepo
         answered=_answered(run, one),
         agreement=_agreement(one.agreement),
         finished=one.shown is not None,
+        minutes=minutes,
     )
 
 

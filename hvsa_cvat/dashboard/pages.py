@@ -23,6 +23,7 @@ from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import State, summarise, totals, with_enrollment
 from hvsa_cvat.dashboard.task_log import done_and_to_do
 from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.rates import Rate
 from hvsa_cvat.report import FORMS
 
 _FILM = 8
@@ -53,6 +54,11 @@ class Opened:
     @property
     def number(self) -> int:
         return self.enrolled.number
+
+    @property
+    def rate(self) -> Rate | None:
+        """What people's time costs."""
+        return self.enrolled.enrollment.options.rate
 
     @property
     def made(self) -> str:
@@ -95,7 +101,7 @@ def task(site: Site, request: Request) -> Response:
         request,
         "task.html.j2",
         run.session.video,
-        row=with_enrollment(summarise(enrolled.number, run), enrolled),
+        row=with_enrollment(summarise(enrolled.number, run, opened.rate), enrolled),
         run=run,
         curve=quality_curve(run),
         strips=[
@@ -228,7 +234,7 @@ def report(site: Site, request: Request) -> Response:
     form = request.path_params["form"]
     if form not in FORMS:
         raise HTTPException(404, f"There is no report of the form {form}.")
-    text = FORMS[form](live_report(opened.number, opened.run))
+    text = FORMS[form](live_report(opened.number, opened.run, opened.rate))
     name = f"task_{opened.number}.{form}"
     # as a file: the page has styles and pictures in it, which our own pages forbid
     headers = {"Content-Disposition": f'attachment; filename="{name}"'}

@@ -10,12 +10,17 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from hvsa_cvat.agent.advice import next_command
+from hvsa_cvat.agent.advice import clicks_budget, next_command
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
+from hvsa_cvat.dashboard.people_time import people_time_of
 from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.errors import HvsaError
-from hvsa_cvat.session.rounds import Phase
+from hvsa_cvat.rates import Rate
+from hvsa_cvat.session.people_time import PeopleTime
+from hvsa_cvat.session.records import Selection
+from hvsa_cvat.session.rounds import Phase, Session
 
 Stamp = tuple[int, ...]
 
@@ -78,6 +83,10 @@ class TaskSummary:
     owner: str | None = None
     """The agent that works on the task now."""
     next_command: str | None = None
+    time: PeopleTime | None = None
+    """Of people."""
+    target: str | None = None
+    """How the task stands against its target, in words; None where it has none."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -101,8 +110,8 @@ class TaskSummary:
         return self.expected[-1] - self.expected[-2] if len(self.expected) > 1 else None
 
 
-def summarise(task: int, run: Run) -> TaskSummary:
-    """The row of a task whose folder was read."""
+def summarise(task: int, run: Run, rate: Rate | None = None) -> TaskSummary:
+    """The row of a task whose folder was read; `rate` is what people's time costs."""
     session, current = run.session, run.current
     newest = [one for one in reversed(run.rounds) if one.outlook is not None]
     selection = next((one.selection for one in reversed(run.rounds) if one.selection), None)
@@ -118,9 +127,7 @@ def summarise(task: int, run: Run) -> TaskSummary:
         jobs=_jobs(run) if asked else (),
         since=current.asked if asked else None,
         clicks=session.clicks,
-        budget_clicks=(
-            session.config["budgets"][-1] * selection.full_clicks if selection is not None else None
-        ),
+        budget_clicks=_budget_clicks(session, selection),
         expected=tuple(one.outlook.expected_miou for one in run.rounds if one.outlook is not None),
         low=newest[0].outlook.low if newest and newest[0].outlook else None,
         high=newest[0].outlook.high if newest and newest[0].outlook else None,
@@ -128,7 +135,14 @@ def summarise(task: int, run: Run) -> TaskSummary:
         unseen=agreement.unseen if agreement is not None else (),
         frames=len(run.names),
         next_command=next_command(task, session, run.files(current.number)),
+        time=people_time_of(run, rate),
+        target=target_words(task, session, run.files(current.number)),
     )
+
+
+def _budget_clicks(session: Session, selection: Selection | None) -> float | None:
+    share = clicks_budget(session)
+    return None if share is None or selection is None else share * selection.full_clicks
 
 
 def _jobs(run: Run) -> tuple[Job, ...]:
@@ -239,7 +253,9 @@ def _unread(enrollment: Enrollment) -> TaskSummary:
 def _read(enrolled: EnrolledTask) -> TaskSummary:
     """The row of a task; where its folder cannot be read, it says so."""
     try:
-        return summarise(enrolled.number, read_run(enrolled.folder))
+        return summarise(
+            enrolled.number, read_run(enrolled.folder), enrolled.enrollment.options.rate
+        )
     except HvsaError as problem:
         name = f"task {enrolled.number}"
         return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))

@@ -44,6 +44,7 @@ def as_json(run: RunReport) -> str:
         "title": run.title,
         "headline": headline(run),
         "notes": list(run.notes),
+        "people": None if run.people is None else dict(run.people.figures),
         "settings": run.settings,
         "classes": list(run.labels),
         "rounds": [_round(r) for r in run.rounds],
@@ -60,6 +61,7 @@ def _round(r: RoundReport) -> dict[str, Any]:
         "clicks": r.clicks,
         "clicks_percent": r.clicks_percent,
         "pixels_percent": r.pixels_percent,
+        "minutes": r.minutes,
         "scores": None if r.scores is None else r.scores.model_dump(),
         "agreement": None if r.agreement is None else vars(r.agreement),
         "outlook": None if r.outlook is None else vars(r.outlook),
@@ -87,6 +89,7 @@ def _flat(r: RoundReport) -> dict[str, Any]:
         "clicks": r.clicks,
         "clicks_percent": r.clicks_percent,
         "pixels_percent": r.pixels_percent,
+        "minutes": r.minutes,
         **{name: getattr(r.scores, name, None) for name in _SCORES},
         "answered_pixels": getattr(r.agreement, "pixels", None),
         "miou_on_answers": getattr(r.agreement, "miou", None),
@@ -109,7 +112,8 @@ def _harmless(text: str) -> str:
 def as_markdown(run: RunReport) -> str:
     """Headline, notes, and a table of the rounds."""
     lines = [f"# {_plain(run.title)}", "", headline(run), ""]
-    lines += [line for note in run.notes for line in (_plain(note), "")]
+    notes = (*run.notes, *(() if run.people is None else (f"People: {run.people.words}.",)))
+    lines += [line for note in notes for line in (_plain(note), "")]
     rows = [_cells(r) for r in run.rounds]
     if rows:
         names = list(rows[0])
@@ -127,6 +131,7 @@ def _cells(r: RoundReport) -> dict[str, str]:
         "samples": count(int(r.chosen.sum())),
         "clicks so far": count(r.clicks),
         "% of full annotation": NONE if r.clicks_percent is None else f"{r.clicks_percent:.2f}",
+        "minutes of people": NONE if r.minutes is None else f"{r.minutes:.1f}",
         **scored,
         "mIoU on new answers %": percent(None if agreed is None else agreed.miou),
         "expected mIoU %": percent(None if seen is None else seen.expected_miou),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jinja2
 import numpy as np
@@ -71,6 +72,17 @@ class RoundReport:
     agreement: AgreementReport | None = None
     finished: bool = True
     """Whether the masks of the round are made; only the last round may be without."""
+    minutes: float | None = None
+    """How long people have worked in all rounds up to this one; None if nobody knows."""
+
+
+@dataclass(frozen=True)
+class PeopleReport:
+    """The time of people."""
+
+    words: str
+    figures: Mapping[str, Any]
+    """The same in numbers, by name."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +116,7 @@ class RunReport:
     pictures: tuple[FramePicture, ...] = ()
     notes: tuple[str, ...] = ()
     """Sentences below the headline."""
+    people: PeopleReport | None = None
 
     @property
     def finished(self) -> tuple[RoundReport, ...]:

@@ -1,4 +1,4 @@
-"""Choosing the samples to ask people for, within a budget of clicks (active selection)."""
+"""Choosing the samples to ask people for, within a budget (active selection)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from hvsa_cvat.selection.pool import Indices, Pool
 from hvsa_cvat.types import Sample
 
 ExpectedCost = Callable[[Sequence[Sample]], NDArray[np.float64]]
-"""Gives the expected clicks of each sample, float64 (len(samples),), finite and not negative."""
+"""Gives the expected cost of each sample in the unit of the budget, clicks or seconds: float64
+(len(samples),), finite and not negative."""
 
 ESTIMATE_SAMPLES = 2000
 """The mean expected cost is estimated from at most this many candidates."""
@@ -30,7 +31,7 @@ class Query:
     """What one round may ask for, and how it is chosen."""
 
     budget: float
-    """In clicks; above 0."""
+    """Above 0."""
     expected_cost: ExpectedCost
     strategy: Strategy = Strategy.ACTIVE
     diversity_only: bool = False
@@ -54,7 +55,7 @@ def select(
     A pool that is not empty gives at least one sample. Samples come in the order of choice.
     """
     if not query.budget > 0:
-        raise ValueError(f"budget must be above 0 clicks, got {query.budget}")
+        raise ValueError(f"budget must be above 0, got {query.budget}")
     if len(pool) == 0:
         return []
     whole_pool = np.arange(len(pool))
@@ -146,7 +147,7 @@ class _Budget:
 
 
 def _costs(pool: Pool, indices: Indices, query: Query) -> NDArray[np.float64]:
-    """float64 (len(indices),): the expected clicks of these members."""
+    """float64 (len(indices),): the expected cost of these members."""
     costs = np.asarray(query.expected_cost(pool.take(indices).samples), np.float64)
     if costs.shape != indices.shape or not np.isfinite(costs).all() or (costs < 0).any():
         raise ValueError("expected costs must be finite and not negative, one for each sample")

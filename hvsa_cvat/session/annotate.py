@@ -9,6 +9,7 @@ from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.context import AskContext
+from hvsa_cvat.session.effort import work_of
 from hvsa_cvat.session.outlook import count_held_out
 from hvsa_cvat.session.planted import without_errors
 from hvsa_cvat.session.records import Agreement
@@ -25,9 +26,15 @@ def request_answers(
     current = session.current
     key = f"hvsa://{session.id}/rounds/{current.number}"
     selection = context.files(current.number).selection()
-    expected = selection.expected_clicks if selection and current.queried else ()
-    segments = context.segments_of(current.number)
-    return server.request(key, current.queried, segments, expected, shown)
+    known = selection if current.queried else None
+    return server.request(
+        key,
+        current.queried,
+        context.segments_of(current.number),
+        known.expected_clicks if known is not None else (),
+        shown,
+        known.expected_seconds if known is not None else (),
+    )
 
 
 def collect_answers(session: Session, server: AnnotationServer) -> Answers | None:
@@ -53,6 +60,7 @@ def keep_answers(
     files.save_corrections(corrections)
     earlier = all_answers(session, context.store).values()
     _keep_agreement(number, answers, (*earlier, *corrections.annotations), context)
+    files.save_work(work_of(answers))
     files.save_answers(answers)
 
 

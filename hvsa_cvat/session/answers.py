@@ -31,7 +31,7 @@ def write_answers(path: Path, answers: Answers) -> None:
     packed = [a.packed for a in answers.annotations]
     segments = [s for a in answers.annotations for s in a.segments]
     clicks = [
-        (s.frame, s.segment, c.boundary, c.classes, _KINDS.index(answers.kind(s)))
+        (s.frame, s.segment, c.boundary, c.classes, _KINDS.index(answers.kind(s)), c.polygons)
         for s, c in answers.clicks.items()
     ]
     np.savez(
@@ -43,14 +43,15 @@ def write_answers(path: Path, answers: Answers) -> None:
         packed_bytes=np.array([len(one.content) for one in packed], np.int64),
         segments=np.array(segments, np.int32),
         segment_counts=np.array([len(a.segments) for a in answers.annotations], np.int64),
-        clicks=np.array(clicks, np.int64).reshape(-1, 5),
+        clicks=np.array(clicks, np.int64).reshape(-1, 6),
     )
 
 
 def answers_of(columns: Sequence[NDArray[Any]]) -> Answers:
     """The reverse of `write_answers`; the arrays in the order of `ANSWER_COLUMNS`.
 
-    Files of version 0.1 have four columns of clicks, without the kind of answer.
+    Files of version 0.1 have four columns of clicks, without the kind of answer; later ones may
+    lack the sixth, the polygons.
     """
     frames, sizes, packed, lengths, segments, counts, clicks = columns
     parts = _split(segments, counts)
@@ -59,7 +60,9 @@ def answers_of(columns: Sequence[NDArray[Any]]) -> Answers:
         for size, content in zip(sizes.tolist(), _split(packed, lengths), strict=True)
     ]
     samples = [Sample(frame, segment) for frame, segment in clicks[:, :2].tolist()]
-    spent = [Clicks(boundary, classes) for boundary, classes in clicks[:, 2:4].tolist()]
+    polygons = clicks[:, 5] if clicks.shape[1] > 5 else np.zeros(len(clicks), np.int64)
+    counted = np.column_stack([clicks[:, 2:4], polygons]).tolist()
+    spent = [Clicks(*numbers) for numbers in counted]
     kinds = [_KINDS[kind] for kind in clicks[:, 4].tolist()] if clicks.shape[1] > 4 else []
     return Answers(
         tuple(

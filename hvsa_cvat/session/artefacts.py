@@ -27,7 +27,14 @@ from hvsa_cvat.selection.pool import Pool
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of, write_answers
 from hvsa_cvat.session.checksums import FIX, Checksums
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
-from hvsa_cvat.session.records import Agreement, Ahead, Planted, Propagation, Selection
+from hvsa_cvat.session.records import (
+    Agreement,
+    Ahead,
+    Planted,
+    Propagation,
+    RoundWork,
+    Selection,
+)
 from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Mask
 
 M = TypeVar("M", bound=BaseModel)
@@ -222,6 +229,13 @@ class RoundFiles:
 
     def save_agreement(self, agreement: Agreement) -> None:
         self._save_record(self.folder / "agreement.json", agreement)
+
+    def work(self) -> RoundWork | None:
+        """None where the round has no answers yet, or an older version took them."""
+        return self._record(self.folder / "work.json", RoundWork)
+
+    def save_work(self, work: RoundWork) -> None:
+        self._save_record(self.folder / "work.json", work)
 
     def held_out(self, classes: int) -> HeldOut:
         """The round's answers beside the masks that had not seen them."""

@@ -12,7 +12,7 @@ from hvsa_cvat.annotation.clicks import click_cost
 from hvsa_cvat.ports import SegmentMaps
 from hvsa_cvat.session.asked import by_frame
 from hvsa_cvat.session.context import RunContext
-from hvsa_cvat.session.correcting import CorrectingCost, correcting_cost, doubt_of
+from hvsa_cvat.session.correcting import CorrectingCost, correcting_cost
 from hvsa_cvat.session.records import CostBasis
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.types import AnswerKind, Sample
@@ -158,19 +158,6 @@ def cost_correction(rounds: Iterable[DrawnSamples]) -> float:
             estimated += done.expected_clicks / factor
             factor = actual / estimated
     return factor
-
-
-def answer_clicks(
-    samples: Sequence[Sample], costs: CostModel, session: Session, context: RunContext
-) -> NDArray[np.float64]:
-    """float64 (len(samples),): what samples of the current round are expected to cost."""
-    number = session.current.number
-    raw = estimated_clicks(samples, context.segments_of(number), number - 1, context)
-    drawing = costs.drawing_clicks(raw)
-    if costs.correcting is None:
-        return drawing
-    doubt = doubt_of(samples, number, session, context)
-    return np.minimum(drawing, costs.correcting.sample_clicks(doubt))
 
 
 def correction_of(session: Session, context: RunContext, *, small: bool) -> float:

@@ -249,6 +249,11 @@ def after_clicks(miou: float, spent: float, now: float, fall: float = _USUAL_FAL
     return float(1 - (1 - miou) * (spent / now) ** fall)
 
 
+def factor_for(miou: float, wanted: float, fall: float = _USUAL_FALL) -> float:
+    """By which factor clicks must grow until masks of `miou` are expected to be of `wanted`."""
+    return float(max((1 - miou) / (1 - wanted), 1.0) ** (1 / fall))
+
+
 def _advise(
     gain: float,
     levels: NDArray[np.int64],

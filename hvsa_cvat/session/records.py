@@ -8,8 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+from hvsa_cvat.annotation.effort import Work
 from hvsa_cvat.plain_text import plural
-from hvsa_cvat.types import Sample
+from hvsa_cvat.types import AnswerKind, Sample
 
 _BELIEVED = 10
 """People are believed as if they had mended this many planted errors before."""
@@ -28,6 +29,7 @@ class Skipped(StrEnum):
 
     SPENT = "the budget is spent"
     ASKED = "everything has been asked for"
+    TARGET = "an audit says that the target is reached"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class Selection:
     within half and twice of it."""
     skipped: Skipped | None = None
     """None where there are samples."""
+    expected_seconds: tuple[float, ...] = ()
+    """One for each sample; empty in rounds of older versions."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -55,6 +59,7 @@ class Selection:
             "basis": self.basis,
             "limited": self.limited,
             "skipped": self.skipped,
+            "expected_seconds": list(self.expected_seconds),
         }
 
     @classmethod
@@ -66,6 +71,7 @@ class Selection:
             CostBasis(content["basis"]) if content.get("basis") else None,
             content.get("limited", False),
             Skipped(content["skipped"]) if content.get("skipped") else None,
+            tuple(content.get("expected_seconds", ())),
         )
 
 
@@ -122,6 +128,50 @@ class Planted(BaseModel):
     def words(self) -> str:
         """What it says, for people."""
         return f"people mended {self.mended} of {plural(self.planted, 'planted error')}"
+
+
+class WorkRecord(BaseModel):
+    """What people did, see `annotation.effort.Work`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    samples: int = 0
+    keys: int = 0
+    vertices: int = 0
+    polygons: int = 0
+
+    @classmethod
+    def of(cls, work: Work) -> WorkRecord:
+        return cls(
+            samples=work.samples,
+            keys=work.keys,
+            vertices=work.vertices,
+            polygons=work.polygons,
+        )
+
+    def work(self, jobs: int = 0) -> Work:
+        return Work(jobs, self.samples, self.keys, self.vertices, self.polygons)
+
+
+class TimedRecord(BaseModel):
+    """A job whose time is known."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    work: WorkRecord
+    seconds: float
+
+
+class RoundWork(BaseModel):
+    """What people did to answer a round, and how long it took them where that is known. Kept in
+    `rounds/K/work.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    by_kind: dict[AnswerKind, WorkRecord]
+    """All answers, by how the samples were answered."""
+    timed: tuple[TimedRecord, ...] = ()
+    """The jobs whose time is known; their work is part of `by_kind`."""
 
 
 class Propagation(BaseModel):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -15,40 +14,61 @@ from hvsa_cvat.selection.strategy import Query, select
 from hvsa_cvat.session.asked import asked_pixels
 from hvsa_cvat.session.audit import audit_frames
 from hvsa_cvat.session.context import RunContext
-from hvsa_cvat.session.cost import answer_clicks, cost_model, round_budget
+from hvsa_cvat.session.cost import cost_model
+from hvsa_cvat.session.prices import Expected, budget_of_round, expected_answers, prices_of
 from hvsa_cvat.session.records import Selection, Skipped
 from hvsa_cvat.session.rounds import Session
+from hvsa_cvat.session.target import newest_audit, reaches
 from hvsa_cvat.types import Sample
 
 
 def select_samples(session: Session, context: RunContext) -> Selection:
     """Choose the samples of the current round, and keep what was found."""
     number = session.current.number
-    costs = cost_model(session, context)
+    costs, prices = cost_model(session, context), prices_of(session, context)
+
+    def expected(samples: Sequence[Sample]) -> Expected:
+        return expected_answers(samples, costs, prices, session, context)
 
     def expected_cost(samples: Sequence[Sample]) -> NDArray[np.float64]:
-        return answer_clicks(samples, costs, session, context)
+        return expected(samples).in_unit(context.config.budget_unit)
 
-    audited = context.audit_of(number)
-    if audited is not None:
-        budget = math.inf
-        chosen = _audited(session, context, audited)
-    else:
-        budget = round_budget(session, context, costs)
-        chosen = _chosen(session, context, budget, expected_cost) if budget > 0 else []
-    skipped = None
-    if not chosen:
-        skipped = Skipped.ASKED if budget > 0 else Skipped.SPENT
+    def budget() -> float:
+        return budget_of_round(session, context, costs, prices)
+
+    chosen, skipped = _choose(session, context, budget, expected_cost)
+    found = expected(chosen)
     selection = Selection(
         tuple(chosen),
-        tuple(expected_cost(chosen).tolist() if chosen else []),
+        tuple(found.clicks.tolist()),
         costs.full_clicks,
         costs.basis,
         costs.limited,
         skipped,
+        tuple(found.seconds.tolist()),
     )
     context.files(number).save_selection(selection)
     return selection
+
+
+def _choose(
+    session: Session,
+    context: RunContext,
+    budget: Callable[[], float],
+    expected_cost: Callable[[Sequence[Sample]], NDArray[np.float64]],
+) -> tuple[list[Sample], Skipped | None]:
+    """The samples of the current round; without any, why there are none. An audit has no budget."""
+    number = session.current.number
+    if reaches(newest_audit(context.files(number - 1)), context.config.target):
+        return [], Skipped.TARGET
+    audited = context.audit_of(number)
+    if audited is not None:
+        chosen = _audited(session, context, audited)
+    elif (left := budget()) > 0:
+        chosen = _chosen(session, context, left, expected_cost)
+    else:
+        return [], Skipped.SPENT
+    return chosen, None if chosen else Skipped.ASKED
 
 
 def _audited(session: Session, context: RunContext, count: int) -> list[Sample]:

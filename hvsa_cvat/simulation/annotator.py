@@ -63,6 +63,7 @@ class SimulatedServer:
         segments: SegmentMaps,
         expected_clicks: Sequence[float] = (),
         shown: Shown | None = None,
+        expected_seconds: Sequence[float] = (),
     ) -> str:
         wanted = sorted(set(samples))
         if len(wanted) != len(samples):

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 
 from hvsa_cvat import __version__
+from hvsa_cvat.budgets import BudgetUnit
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.ports import Progress
+from hvsa_cvat.rates import Rate
 from hvsa_cvat.report import write_report
 from hvsa_cvat.session.advance import advance
 from hvsa_cvat.session.context import Clock, RunContext, RunInputs
+from hvsa_cvat.session.effort import people_time
 from hvsa_cvat.session.prepare import prepare
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store
@@ -27,7 +30,14 @@ from hvsa_cvat.simulation.pages import run_report
 from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics, round_metrics
 from hvsa_cvat.video.segments import build_segments, granularity_by_round
 
-_DEFAULTS = {"answers": "draw", "tolerance": None, "freeze": "auto"}
+_DEFAULTS = {
+    "answers": "draw",
+    "tolerance": None,
+    "freeze": "auto",
+    "budget_unit": BudgetUnit.CLICKS,
+    "target": None,
+    "planted": 0.0,
+}
 """Of the settings that are newer than version 0.1."""
 
 _NO_FEATURES = np.empty((0, 0, 0), np.float32)
@@ -50,8 +60,10 @@ def run_experiment(
     clock: Clock,
     progress: Progress,
     tell: Callable[[RoundMetrics], None],
+    rate: Rate | None = None,
 ) -> RunMetrics:
     """Run the loop in `out`, or go on with the run that lies there; `tell` hears of each round.
+    `rate` is what people's time would cost.
 
     Leaves `metrics.json`, `rounds/K/label_maps/NAME.png` and `report.html`.
     """
@@ -77,6 +89,13 @@ def run_experiment(
                         settings=_settings(experiment, context, full_clicks),
                         preparation_seconds=seconds,
                         rounds=tuple(told),
+                        people=people_time(
+                            session,
+                            context.config,
+                            context.files(session.current.number),
+                            len(context.source),
+                            rate,
+                        ),
                     )
                     with atomic_write(store.path("metrics.json")) as path:
                         path.write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from hvsa_cvat.budgets import BudgetUnit, total_text
 from hvsa_cvat.metrics import Scores
 from hvsa_cvat.report import (
     FramePicture,
     OutlookReport,
+    PeopleReport,
     RoundReport,
     RunReport,
     class_colours,
@@ -16,6 +18,7 @@ from hvsa_cvat.report import (
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.outlook import Outlook
+from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.simulation.datasets import LabelMaps
 from hvsa_cvat.simulation.scores import RoundMetrics, RunMetrics
@@ -29,7 +32,9 @@ def run_report(
 ) -> RunReport:
     """`video` is what the video is called."""
     config, length = context.config, len(context.source)
-    size, shown = config.size, ", ".join(f"{100 * budget:.3g} %" for budget in config.budgets)
+    size, unit = config.size, config.budget_unit
+    shown = ", ".join(total_text(budget, unit) for budget in config.budgets)
+    of = f" of {context.full_clicks} clicks" if unit is BudgetUnit.CLICKS else ""
     return RunReport(
         title=f"{video}: {config.method}, {config.strategy} {config.granularity}",
         settings={
@@ -38,7 +43,7 @@ def run_report(
             "method": config.method,
             "strategy": config.strategy,
             "granularity": config.granularity,
-            "budget after each round": f"{shown} of {context.full_clicks} clicks",
+            "budget after each round": f"{shown}{of}",
             "network size": f"{size[1]}x{size[0]}",
             "checkpoint": context.inputs.checkpoint.name,
             "optical flow": context.inputs.flow.name,
@@ -52,6 +57,7 @@ def run_report(
             for one, done in zip(metrics.rounds, session.rounds, strict=True)
         ),
         pictures=tuple(_pictures(session, context, truths)),
+        people=_people_report(metrics.people),
     )
 
 
@@ -67,8 +73,13 @@ def _round_report(metrics: RoundMetrics, done: Round, length: int) -> RoundRepor
         unseen=metrics.unseen,
         answered=metrics.answered,
         seconds=metrics.seconds,
+        minutes=metrics.minutes,
         chosen=np.bincount(frames, minlength=length),
     )
+
+
+def _people_report(people: PeopleTime | None) -> PeopleReport | None:
+    return None if people is None else PeopleReport(people.words, people.model_dump())
 
 
 def _outlook_report(outlook: Outlook | None) -> OutlookReport | None:

@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from hvsa_cvat.metrics import Scores, score_video
 from hvsa_cvat.session.asked import asked_pixels
 from hvsa_cvat.session.context import RunContext
+from hvsa_cvat.session.effort import minutes_so_far
 from hvsa_cvat.session.outlook import Outlook
+from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.simulation.datasets import LabelMaps
 from hvsa_cvat.types import AnswerKind
@@ -36,6 +38,9 @@ class RoundMetrics(Scores):
     """What the session says of this round's masks without the truth."""
     unseen: tuple[str, ...] = ()
     """Classes that no answer has shown so far."""
+    minutes: float | None = None
+    """How long people would have worked up to and with this round, by the published figures; None
+    in a round of an older version."""
     seconds: dict[str, float]
     """Of each phase."""
 
@@ -48,6 +53,8 @@ class RunMetrics(BaseModel):
     settings: dict[str, Any]
     preparation_seconds: dict[str, float]
     rounds: tuple[RoundMetrics, ...]
+    people: PeopleTime | None = None
+    """The time of people after the last round; None in a file of an older version."""
 
 
 def round_metrics(
@@ -79,6 +86,7 @@ def round_metrics(
         propagated_percent=propagation.reached_percent if propagation is not None else None,
         outlook=files.outlook(),
         unseen=agreement.unseen if agreement is not None else (),
+        minutes=minutes_so_far(session, context.config, files)[done.number],
         seconds=dict(done.seconds),
     )
     files.save_metrics(metrics)

@@ -32,9 +32,9 @@ Disturbances:
     cvat.process_dies(n, "before")    a context in which the client's process ends at request n
 
 Left out: cloud storages, share and remote files, TUS uploads (files over 100 MB), archives, PDF,
-3-D, audio, honeypots, consensus, skeletons, backups, exports and imports, quality, lambda,
-analytics, invitations, the moving of tasks between projects, and events of comments and
-memberships.
+3-D, audio, honeypots, consensus, skeletons, backups, exports and imports but that of the log of
+events (`world.analytics`, `world.working_time`), quality, lambda, invitations, the moving of tasks
+between projects, and events of comments and memberships.
 """
 
 from .cvat import Account, Person, ProcessDied, StandIn

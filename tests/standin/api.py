@@ -678,6 +678,32 @@ def read_background(call: Call, identity: str) -> Answer:
     return Answer(200, shown)
 
 
+@route("POST", "events/export")
+def export_events(call: Call) -> Answer:
+    """Without analytics the work is taken in, and fails."""
+    if call.world.refuses_events is not None:
+        raise Refusal(call.world.refuses_events, {"detail": "no events here"})
+    number = int(call.query.get("task_id", 0))
+    task, world = find(call, "tasks", number), call.world
+    identity = f"action=export&target=events&id={world.new_id('export')}"
+    failure = "" if world.analytics else "ConnectionError: no clickhouse"
+    background = Background(identity, task, call.user, world.now(), failure, [""])
+    background.result = f"{world.url}/api/events/download?rq_id={identity.replace('&', '%26')}"
+    world.backgrounds[identity] = background
+    return Answer(202, {"rq_id": identity})
+
+
+@route("GET", "events/download")
+def download_events(call: Call) -> Answer:
+    """The rows of everybody, whichever export it was."""
+    if not call.world.analytics:
+        raise Refusal(404, {"detail": "File not found"})
+    lines = ["scope,job_id,user_id,duration,timestamp"]
+    for job, milliseconds in call.world.working_time:
+        lines += [f"draw:object,{job},1,40,0", f"send:working_time,{job},1,{milliseconds},0"]
+    return Answer(200, "\n".join(lines).encode(), {"Content-Type": "text/csv"})
+
+
 def media_of(call: Call, kind: str, number: int) -> tuple[Task, Media, Sequence[int], Job | None]:
     """The task, its media and the frames that the task or job shows."""
     thing = find(call, kind, number)

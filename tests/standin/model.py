@@ -239,6 +239,8 @@ class Background:
     messages: list[str]
     """What the polls before the end are told, one after the other."""
     finished: datetime | None = None
+    result: str | None = None
+    """Where the file lies that it makes."""
 
 
 Watched = Project | Task | Job | Issue
@@ -271,6 +273,12 @@ class World:
         self.version = "2.54.1"
         self.working = True
         """Whether a worker takes background requests; without one they stay "queued" for ever."""
+        self.analytics = False
+        """Whether a log of events is kept."""
+        self.refuses_events: int | None = 501
+        """The status with which an export of the log is refused; None: it is begun."""
+        self.working_time: list[tuple[int, int]] = []
+        """(job, milliseconds) in the log of events."""
         self.next_ids: dict[str, int] = {}
         self.users: dict[int, User] = {}
         self.organizations: dict[int, Organization] = {}
@@ -665,6 +673,6 @@ class World:
             "finished_date": stamp(end),
             "expiry_date": stamp(end and end + timedelta(seconds=500)),
             "owner": pick(request.owner, "id username"),
-            "result_url": None,
+            "result_url": request.result if status == "finished" else None,
             "result_id": None,
         }

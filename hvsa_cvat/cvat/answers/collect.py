@@ -6,11 +6,14 @@ is compared later.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hvsa_cvat.cvat.answers.child_labels import TagLost
 from hvsa_cvat.cvat.answers.finished import CollectPolicy, assignee_of
 from hvsa_cvat.cvat.answers.merge import digest_of, merge
 from hvsa_cvat.cvat.answers.read_request import ReadJob, RequestReader, name_jobs
 from hvsa_cvat.cvat.answers.send_back import finish_sending_back, send_back, was_sent_back
+from hvsa_cvat.cvat.answers.work_time import note_saves, timed_jobs
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.exchange import Json
 from hvsa_cvat.cvat.request.links import job_link
@@ -30,6 +33,7 @@ def collect(connection: TaskConnection, request: Request, policy: CollectPolicy)
         raise ServerError(_asked_by_old_version(connection, request))
     reader = RequestReader(connection, request, policy)
     rows = reader.rows()
+    note_saves(connection, rows.values())
     gone = [job.id for job in request.jobs if job.id not in rows]
     if gone:
         raise reader.deleted(gone)
@@ -45,6 +49,7 @@ def collect(connection: TaskConnection, request: Request, policy: CollectPolicy)
     if len(answered) < len(request.jobs):
         return None
     answers = merge([read.answers for read in answered])
+    answers = replace(answers, timed=timed_jobs(connection, request))
     collected = CollectedAnswers(digest_of(answers), revised=False)
     connection.state.requests.set_collected(request.task, collected)
     return answers

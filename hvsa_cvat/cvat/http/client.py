@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +21,7 @@ from hvsa_cvat.cvat.http.errors import (
     Unreachable,
 )
 from hvsa_cvat.cvat.http.exchange import Json, Policy, Request, encode
+from hvsa_cvat.cvat.http.export import Export
 from hvsa_cvat.cvat.http.forms import check_answer, check_page
 from hvsa_cvat.cvat.http.limits import LARGEST_FILE, LONGEST_CALL, MOST_PAGES, Patience
 from hvsa_cvat.cvat.http.outcome import Outcome
@@ -243,6 +245,15 @@ class CvatClient:
         form, kind = urllib3.encode_multipart_formdata(fields)
         request = Request("POST", "assets", form, headers={"Content-Type": kind})
         return f"/api/assets/{self._call(Policy.ONCE, request)['uuid']}"
+
+    def export(self, path: str, target: Path, /, *, most: int, **query: object) -> None:
+        """Let the server make the file that `path` stands for, and write it to `target`.
+
+        Nothing is repeated but the question whether it is made; a file of more than `most` bytes
+        is refused.
+        """
+        download = partial(self.download, most=most)
+        Export(self.send, self.get, download, self._sleep).run(path, query, target)
 
     def _call(self, policy: Policy, request: Request) -> Any:
         def take(response: urllib3.BaseHTTPResponse) -> Any:

@@ -50,7 +50,8 @@ def assign_jobs(
     assigned = []
     for job, share in zip(jobs, shares, strict=True):
         name = _assign(connection, job, people[share.person] if people else None)
-        assigned.append(ChildJob(job["id"], share.start, share.stop, name, share.expected_clicks))
+        expected = share.expected_clicks, share.expected_seconds
+        assigned.append(ChildJob(job["id"], share.start, share.stop, name, *expected))
     return tuple(assigned)
 
 

@@ -45,6 +45,8 @@ class Question:
     """Class indices, the most frequent class first."""
     shown: Shown | None = None
     """The masks that people correct; None: they draw."""
+    expected_seconds: Sequence[float] = ()
+    """Of each sample; empty where only the clicks are known, which then count as published."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Share:
     expected_clicks: float
     person: int
     """Whose job it is: the place among the people who are asked."""
+    expected_seconds: float
 
 
 @dataclass(frozen=True)
@@ -111,12 +114,14 @@ def plan_request(question: Question, options: AskOptions, progress: Progress) ->
         progress("planning pictures", done, len(frames))
     shares: list[Share] = []
     for person, group in enumerate(groups):
-        minutes = [PUBLISHED.minutes(len(frames[i]), costs[i]) for i in group]
+        minutes = [_seconds(question, frames[i], places, costs[i]) / 60 for i in group]
         for sitting in sittings(minutes, options.job_minutes):
             indices = [group[place] for place in sitting]
+            seconds = 60 * sum(minutes[place] for place in sitting)
             start = shares[-1].stop + 1 if shares else 0
             stop = start + sum(len(frames[i]) for i in indices) - 1
-            shares.append(Share(start, stop, sum(costs[i] for i in indices), person))
+            clicks = sum(costs[i] for i in indices)
+            shares.append(Share(start, stop, clicks, person, seconds))
     exact = question.shown is not None and question.shown.exact
     return Plan(tuple(cards), tuple(contents), tuple(parts), tuple(shares), exact)
 
@@ -128,6 +133,20 @@ def _clicks(question: Question, samples: Sequence[Sample], places: dict[Sample, 
         min(question.expected_clicks[places[one]], most_clicks(int(pixels[one.segment])))
         for one in samples
     )
+
+
+def _seconds(
+    question: Question, samples: Sequence[Sample], places: dict[Sample, int], clicks: float
+) -> float:
+    """What the samples of one frame are expected to take, which need these clicks in all.
+
+    Where fewer clicks count than were expected, the time is shorter in the same proportion.
+    """
+    if not question.expected_seconds:
+        return 60 * PUBLISHED.minutes(len(samples), clicks)
+    seconds = sum(question.expected_seconds[places[one]] for one in samples)
+    expected = sum(question.expected_clicks[places[one]] for one in samples)
+    return seconds * min(clicks / expected, 1.0) if expected > 0 else seconds
 
 
 def _cards(

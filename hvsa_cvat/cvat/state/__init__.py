@@ -20,6 +20,7 @@ from hvsa_cvat.cvat.state.requests import (
 )
 from hvsa_cvat.cvat.state.state import State
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
+from hvsa_cvat.cvat.state.work_times import WorkTime, WorkTimes
 
 __all__ = [
     "UNMASKED",
@@ -37,6 +38,8 @@ __all__ = [
     "State",
     "TaskFacts",
     "TaskMemory",
+    "WorkTime",
+    "WorkTimes",
     "read_content",
     "read_memory",
     "read_requests",

@@ -82,6 +82,8 @@ class ChildJob:
     assignee: str | None
     """User name."""
     expected_clicks: float
+    expected_seconds: float | None = None
+    """None in a request that an older version saved."""
 
     @property
     def pictures(self) -> int:
@@ -89,6 +91,8 @@ class ChildJob:
 
     @property
     def expected_minutes(self) -> float:
+        if self.expected_seconds is not None:
+            return self.expected_seconds / 60
         return PUBLISHED.minutes(self.pictures, self.expected_clicks)
 
 

@@ -9,6 +9,7 @@ from hvsa_cvat.cvat.state.ledger import Ledger
 from hvsa_cvat.cvat.state.readings import Readings
 from hvsa_cvat.cvat.state.requests import Requests
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
+from hvsa_cvat.cvat.state.work_times import WorkTimes
 from hvsa_cvat.database import Database
 
 
@@ -35,5 +36,7 @@ class State:
         """Which jobs have been read."""
         self.ledger = Ledger(database)
         """Which shapes are ours, and how we left them."""
+        self.work_times = WorkTimes(database)
+        """How long people have worked in the jobs of requests."""
         self.facts = TaskFacts(database)
         """What the task was like at other times."""

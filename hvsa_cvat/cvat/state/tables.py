@@ -8,7 +8,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
-VERSION = 2
+VERSION = 3
+"""Version 3 only adds tables: `work_times` and `log_refusals`."""
 
 HOLDS = "the memory of a watched task"
 """What the file is, for messages about a file that is something else."""
@@ -110,6 +111,24 @@ frame_files = sa.Table(
     metadata,
     sa.Column("position", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("name", sa.Text, nullable=False),  # as it was uploaded
+)
+
+work_times = sa.Table(
+    "work_times",
+    metadata,
+    sa.Column("job", sa.Integer, primary_key=True),
+    sa.Column("state", sa.String(20), nullable=False),
+    sa.Column("updated_date", sa.String(40), nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("gaps", sa.Integer, nullable=False),
+    sa.Column("pauses", sa.Integer, nullable=False),
+    sa.Column("logged", sa.Float),  # NULL: the server's log does not tell
+)
+
+log_refusals = sa.Table(
+    "log_refusals",
+    metadata,
+    sa.Column("reason", sa.Text, nullable=False),  # at most one row
 )
 
 
