@@ -9,7 +9,7 @@ from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.agent.status import TaskStatus, read_status
+from hvsa_cvat.agent.status import TaskStatus
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.session.outlook import Advice, Outlook, after_clicks, factor_for
 from hvsa_cvat.session.records import Audit, Interval, Skipped
@@ -131,7 +131,7 @@ def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
 
 
 def status_of(team: Team) -> TaskStatus:
-    (told,) = read_status(team.agent().workspace, None)
+    (told,) = team.status()
     return told
 
 

@@ -9,6 +9,7 @@ mask shows it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ def without_errors(
                 mended += bool(still < 0.5)
             one = _without(one, errors[one.frame].label_map)
         annotations.append(one)
-    kept = Answers(tuple(annotations), answers.clicks, answers.kinds)
+    kept = replace(answers, annotations=tuple(annotations))
     return kept, Planted(planted=looked_at, mended=mended)
 
 
