@@ -96,7 +96,8 @@ class RoundFiles:
 
     def certainty(self, name: str) -> NDArray[np.float32]:
         """float32 (H, W), 0 to 1: the same, as the middle of the level."""
-        return (self.certainty_levels(name).astype(np.float32) + 0.5) / LEVELS
+        levels = self.certainty_levels(name).astype(np.float32)
+        return np.asarray((levels + 0.5) / LEVELS, np.float32)
 
     def carried_pixels(self, name: str) -> Mask | None:
         """Where the predicted label map of a frame shows the label that was carried there, whether
@@ -148,9 +149,6 @@ class RoundFiles:
 
     def scores(self) -> Pool:
         """What the network of the round says of the samples that may be asked for next."""
-        # its module needs PyTorch, which takes seconds to import
-        from hvsa_cvat.selection.strategy import Pool
-
         return Pool(*self._arrays(self.folder / "scores.npz", _POOL_COLUMNS))
 
     def save_scores(self, scores: Pool) -> None:
