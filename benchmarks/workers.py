@@ -4,7 +4,7 @@
 
 Runs against the server of the tests, on this machine: small tasks that people have answered, from
 there until they are asked again. A pass before has started the workers. Prints Markdown. The memory
-is that of an agent started by the command, which holds no PyTorch.
+is that of an agent started by the command, which holds no PyTorch. Every worker has one thread.
 """
 
 from __future__ import annotations
@@ -35,6 +35,9 @@ from tests.worker_orders import Warm
 @click.option("--tasks", default=8, show_default=True)
 @click.option("--method", default="hvsa", show_default=True)
 def main(tasks: int, method: str) -> None:
+    # one thread a worker in both rows: else the first row has two threads that share tiny arrays,
+    # wait for each other on a busy machine, and the second row only looks better
+    os.environ["OMP_NUM_THREADS"] = "1"
     click.echo(
         "| workers | tasks a minute | a worker's time without a task | memory of the agent |\n"
         "| ---: | ---: | ---: | ---: |"
