@@ -42,6 +42,7 @@ def test_the_table_is_written_between_the_marks(clips: Path, tmp_path: Path) -> 
     assert "| label propagation | 2 |" in written
 
 
+@pytest.mark.slow
 def test_runs_side_by_side_make_the_table_of_runs_one_by_one(clips: Path, tmp_path: Path) -> None:
     tables = []
     for jobs in ("1", "2"):

@@ -166,6 +166,7 @@ def test_what_is_computed_is_held_and_said(team: Team, pool: WorkerPool) -> None
     assert lease is None
 
 
+@pytest.mark.slow
 def test_a_lost_lease_stops_the_computing(team: Team, pool: WorkerPool, tmp_path: Path) -> None:
     """It is noticed when the lease should be renewed, every 15 s."""
     agent = replace(team.agent(), compute=pool)
@@ -367,7 +368,8 @@ class Lives:
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(3, 0), *(pytest.param(12, k, marks=pytest.mark.slow) for k in range(1, 4))]
+    ("kills", "seed"),
+    [(1, 0), *(pytest.param(12, k, marks=pytest.mark.slow) for k in range(1, 4))],
 )
 def test_kills_change_nothing(team: Team, kills: int, seed: int) -> None:
     """Of the worker or of the agent, at any moment."""

@@ -99,6 +99,7 @@ def test_every_granularity_method_and_strategy(
     for number in (1, 2):
         files = {p.name for p in (tmp_path / "out/rounds" / str(number)).iterdir()}
         kept = {"agreement.json", "answers.npz", "selection.json", "metrics.json", "scores.npz"}
+        kept.add("work.json")
         if number > 1:
             kept |= {"held_out.npz", "outlook.json"}
         assert files == {"label_maps", "certainty", "origins"} | kept | trained
@@ -172,7 +173,7 @@ def test_labels_are_carried_once_a_round(clip: tiny.Clip, checkpoint: Path, tmp_
 
 def test_metrics_say_everything(undisturbed: Path) -> None:
     metrics = json.loads((undisturbed / "metrics.json").read_text())
-    assert set(metrics) == {"settings", "preparation_seconds", "rounds"}
+    assert set(metrics) == {"settings", "preparation_seconds", "people", "rounds"}
     assert set(metrics["preparation_seconds"]) == {"frames", "flow", "full_cost"}
     settings = metrics["settings"]
     assert settings["video"] == "clip"

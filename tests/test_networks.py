@@ -143,6 +143,7 @@ def run(*arguments: object) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_the_table_names_size_and_licence() -> None:
     told = run("networks", "list", "resnet18", "hrnet_w18_small", "--time", "--size", "32x48")
     (line,) = [one for one in told.splitlines() if "resnet18" in one]

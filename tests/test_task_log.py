@@ -151,7 +151,7 @@ def test_what_people_decide_is_in_the_log_for_good(team: Team) -> None:
     ]
     first, extended, *_, withdrawn, second = entries
     assert (first.detail or {})["options"]["seed"] == 5
-    assert (extended.detail or {})["budget"] == 0.5
+    assert (extended.detail or {})["budget"] == "50%"
     assert withdrawn.detail == {"masks": "removed", "child_tasks": "kept"}
     assert first.enrollment == withdrawn.enrollment != second.enrollment
 
