@@ -188,7 +188,7 @@ def test_metrics_say_everything(undisturbed: Path) -> None:
     assert settings["full_clicks"] > 0
     assert all(0 < share <= 1 for share in settings["flow_valid"].values())
     counts = {"round", "clicks", "clicks_percent", "pixels_percent", "samples"}
-    counts |= {"answered", "propagated_percent", "outlook", "unseen", "seconds"}
+    counts |= {"answered", "propagated_percent", "outlook", "unseen", "minutes", "seconds"}
     for one in metrics["rounds"]:
         assert set(one) == SCORES | counts
         assert set(one["iou"]) == set(one["boundary_iou_classes"]) == set(tiny.LABELS)
