@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-.PHONY: demo test coverage test-lowest test-slow test-cvat lint format demo-data ablation bench gpu requirements clean docs
+.PHONY: demo test coverage test-lowest test-slow test-cluster test-cvat lint format demo-data ablation bench gpu requirements clean docs
 
 PIP = $(BIN)/pip install --quiet --disable-pip-version-check
 
@@ -46,6 +46,10 @@ build/lowest/installed: build/lowest.txt
 
 test-slow: $(VENV)/dev-installed
 	$(BIN)/pytest -m slow --timeout 1500
+
+# PostgreSQL, S3 and Ray, which the tests start on this machine
+test-cluster: $(VENV)/dev-installed
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster
 
 # against the server that CVAT_HOST and CVAT_ACCESS_TOKEN name; see docs/testing.md
 test-cvat: $(VENV)/dev-installed
