@@ -40,7 +40,7 @@ def metrics(agent: AgentContext, address: str, monitor: Monitor) -> Iterator[Non
     from hvsa_cvat.agent.task_counts import TaskCounts
 
     workspace = agent.workspace
-    monitor.add(TaskCounts(workspace.root, workspace.server, agent.clock))
+    monitor.add(TaskCounts(workspace.place, workspace.server, agent.clock))
     pages = {**_checks(monitor), "/metrics": monitor.metrics}
     with listening(Place("--metrics", address, "metrics"), pages, agent.log) as gate:
         monitor.watch_gate("metrics", gate)
