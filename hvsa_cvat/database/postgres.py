@@ -9,9 +9,9 @@ rows and no tables.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import TypeVar
 
 import sqlalchemy as sa
@@ -25,10 +25,24 @@ from hvsa_cvat.errors import SessionError
 T = TypeVar("T")
 
 
-@lru_cache(maxsize=8)
+_servers: dict[str, PostgresServer] = {}
+_lock = threading.Lock()
+
+
 def server_at(address: str) -> PostgresServer:
     """The connections of this process to the database at `address`."""
-    return PostgresServer(address)
+    with _lock:
+        if address not in _servers:
+            _servers[address] = PostgresServer(address)
+        return _servers[address]
+
+
+def close_all() -> None:
+    """Close the connections of this process, and forget what is known of the databases."""
+    with _lock:
+        for server in _servers.values():
+            server.close()
+        _servers.clear()
 
 
 class PostgresDatabase:

@@ -62,6 +62,10 @@ class PostgresServer:
     def __str__(self) -> str:
         return self._url.render_as_string(hide_password=True)
 
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._engine.dispose()
+
     def connect(self) -> sa.Connection:
         """A connection that works."""
         connection = self._engine.connect()
@@ -111,7 +115,7 @@ class PostgresServer:
         attempts = tenacity.Retrying(
             retry=tenacity.retry_if_exception(is_away),
             stop=tenacity.stop_after_delay(self._patience),
-            wait=tenacity.wait_exponential_jitter(0.2, 5.0),
+            wait=tenacity.wait_exponential(0.2, 4.0) + tenacity.wait_random(0, 1),
             sleep=self._sleep,
             before_sleep=tell,
             reraise=True,
@@ -130,13 +134,15 @@ class PostgresServer:
         text, user, name = _line(error), self._url.username, self._url.database
         if getattr(error.orig, "sqlstate", None) == "42501":
             return f'let its owner run: GRANT CREATE ON DATABASE "{name}" TO "{user}"'
+        if not isinstance(error, sa.exc.OperationalError):
+            return "if its tables were changed by hand, restore it from a copy; else report this"
         if "password" in text:
             return f"set PGPASSWORD to the password of {user}"
         if "resolve" in text or "translate host name" in text:
             return "correct the host in `database`"
         if "does not exist" in text and "database" in text:
             return f"create it: createdb {name}"
-        if self._reached and isinstance(error, sa.exc.OperationalError):
+        if self._reached:
             return f"it was tried for {self._patience:.0f} s; see whether PostgreSQL runs"
         return "see whether PostgreSQL runs there and lets this machine in"
 

@@ -59,7 +59,7 @@ pushed = sa.Table(
     sa.Column("job", sa.Integer, nullable=False),
     sa.Column("frame", sa.Integer, nullable=False),
     sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("shape", sa.Integer),  # NULL: the server's answer is not known
+    sa.Column("shape", sa.BigInteger),  # NULL: the server's answer is not known
     sa.Index("pushed_shape", "job", "shape"),
 )
 
