@@ -25,6 +25,12 @@ from hvsa_cvat.errors import SessionError
 T = TypeVar("T")
 
 
+_WAIT = "30s"
+"""For which transactions about the same place wait for each other."""
+
+_LONGEST = "60s"
+"""After which PostgreSQL ends a transaction whose holder does nothing: its machine may be gone."""
+
 _servers: dict[str, PostgresServer] = {}
 _lock = threading.Lock()
 
@@ -75,13 +81,14 @@ class PostgresDatabase:
             schema, table = tables_schema(self._tables), self._tables.version_table
             begin = sa.text(
                 "SELECT set_config('search_path', :views, true), set_config('hvsa.place', :place, "
-                "true), pg_advisory_xact_lock(hashtextextended(:key, 0)), "
+                "true), set_config('lock_timeout', :wait, true), "
+                "set_config('idle_in_transaction_session_timeout', :longest, true), "
+                "pg_advisory_xact_lock(hashtextextended(:key, 0)), "
                 f"(SELECT version FROM {schema}.{table}) AS version"
             )
             views, place = views_schema(self._tables), self._place.name
-            row = connection.execute(
-                begin, {"views": views, "place": place, "key": f"{schema} {place}"}
-            ).one()
+            values = {"views": views, "place": place, "key": f"{schema} {place}"}
+            row = connection.execute(begin, {**values, "wait": _WAIT, "longest": _LONGEST}).one()
             if row.version > self._tables.version:
                 told = self._place.told(self._tables.file)
                 raise SessionError(self._tables.newer(told, row.version))
