@@ -16,8 +16,9 @@ import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.events import Event, read_events
+from hvsa_cvat.agent.looking import is_workspace, look_into
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.workspace import Workspace, is_workspace, look_into
+from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.state import Pushed, Reading, State, memory_stamp, read_memory
 from hvsa_cvat.dashboard.marks import Marks
 from hvsa_cvat.database import Fence, LeaseLostError, Place, Tables, open_database, read_only

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
+from hvsa_cvat.agent.looking import is_workspace
 from hvsa_cvat.agent.settings import LocalSettings
-from hvsa_cvat.agent.workspace import is_workspace
 from hvsa_cvat.cvat.doctor import Finding
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.files import check_writable

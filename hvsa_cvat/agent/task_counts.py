@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hvsa_cvat.agent.workspace import Contents, Enrollment, enrollment_place, look_into
+from hvsa_cvat.agent.looking import Contents, look_into
+from hvsa_cvat.agent.workspace import Enrollment, enrollment_place
 from hvsa_cvat.database import Place, Where
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.rounds import Phase
