@@ -24,7 +24,7 @@ from hvsa_cvat.cvat.state import State
 from hvsa_cvat.database import Place, Where
 from hvsa_cvat.database.postgres import close_all
 from hvsa_cvat.session.rounds import Session
-from hvsa_cvat.session.store import Store, session_stamp
+from hvsa_cvat.session.store import Store, session_stamps
 from hvsa_cvat.types import LabelSet
 from tests.postgres import PASSWORD, LocalServer
 
@@ -77,7 +77,7 @@ def _measured(where: Where, tasks: int) -> dict[str, float]:
             "save a session": _median(lambda: store.save(session)),
             "intend 30 shapes and settle them": _median(write),
             f"see which of {tasks} sessions have changed": _median(
-                lambda: [session_stamp(place) for place in places], 5
+                lambda: session_stamps(places), 5
             ),
             f"what `status` reads first of {tasks} tasks": _median(
                 lambda: look_into(where, "cvat.example.com", time.time()), 5

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -156,11 +156,13 @@ def reading(place: Place, tables: Tables) -> Iterator[sa.Connection]:
         yield connection
 
 
-def stamp_of(place: Place, tables: Tables) -> tuple[int, ...]:
-    """How often the rows of a place have changed."""
-    assert place.database is not None
-    if not server_at(place.database).has(tables):
-        return ()
-    query = sa.text(f"SELECT stamp FROM {tables_schema(tables)}.stamps WHERE place = :place")
-    with reading(place, tables) as connection:
-        return tuple(connection.scalars(query, {"place": place.name}))
+def stamps_of(address: str, names: Sequence[str], tables: Tables) -> list[tuple[int, ...]]:
+    """How often the rows of each place have changed."""
+    server = server_at(address)
+    if not server.has(tables):
+        return [() for _ in names]
+    query = sa.text(
+        f"SELECT place, stamp FROM {tables_schema(tables)}.stamps WHERE place = ANY(:names)"
+    )
+    found = {row.place: (row.stamp,) for row in server.rows(query, {"names": list(names)})}
+    return [found.get(name, ()) for name in names]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -103,16 +103,21 @@ class PostgresServer:
             return True
         name = f"hvsa_{tables.file.removesuffix('.db')}.{tables.version_table}"
         query = sa.text("SELECT to_regclass(:name) IS NOT NULL")
-
-        def look() -> bool:
-            with self.connect() as connection:
-                return bool(connection.scalar(query, {"name": name}))
-
-        with self.refusals():
-            found = self.retried(look)
+        found = bool(self.rows(query, {"name": name})[0][0])
         if found:
             self._there.add(tables.file)
         return found
+
+    def rows(self, query: sa.TextClause, parameters: Mapping[str, object]) -> Sequence[sa.Row[Any]]:
+        """What one query finds, without a transaction around it."""
+
+        def look() -> Sequence[sa.Row[Any]]:
+            with self.connect() as connection:
+                alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+                return alone.execute(query, dict(parameters)).all()
+
+        with self.refusals():
+            return self.retried(look)
 
     def retried(self, work: Callable[[], T]) -> T:
         """What `work` gives; it is called again while the database is away, if it was there
