@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent import tables
+from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.refresh import refresh_open_jobs
