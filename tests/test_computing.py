@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,9 +22,9 @@ from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.workers import WorkerPool
 from hvsa_cvat.agent.workspace import HeldLease
-from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import Store
+from hvsa_cvat.session.rounds import Phase
 from tests.standin import StandIn
+from tests.story import masks, run_to_the_end, session_of, until
 from tests.team import NAMES, Team, only, only_folder
 from tests.worker_orders import Gate
 
@@ -40,20 +40,6 @@ def pool() -> Iterator[WorkerPool]:
     """Each test leaves it with nothing to do; to start a worker takes seconds."""
     with WorkerPool(1) as workers:
         yield workers
-
-
-def masks(folder: Path) -> dict[str, bytes]:
-    """The label maps of all rounds, by their paths."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.glob("rounds/*/label_maps/*.png"))
-    }
-
-
-def session_of(folder: Path) -> Session:
-    session = Store.peek(folder)
-    assert session is not None
-    return session
 
 
 def events_of(agent: AgentContext, task: int) -> list[Event]:
@@ -81,24 +67,6 @@ def a_worker_of(agent: int) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return found[0]
-
-
-def until(agent: AgentContext, reached: Callable[[dict[int, TaskReport]], bool]) -> None:
-    """Passes, until one reports what is waited for."""
-    deadline = time.monotonic() + 120
-    while not reached({report.task: report for report in sync(agent)}):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def run_to_the_end(team: Team, agent: AgentContext, task: int) -> None:
-    for _ in range(4):
-        report = only(sync(agent, task, to_the_end=True))
-        assert report.error is None
-        if report.done:
-            return
-        team.answer()
-    raise AssertionError
 
 
 def test_masks_are_those_of_one_process(team: Team, pool: WorkerPool) -> None:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvsa_cvat.agent.compute import Computed, Contact
+from hvsa_cvat.agent.place import Place
 from hvsa_cvat.errors import ConfigError
+
+NOWHERE = Place(Path())
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Gate:
     task: int
     pipe: Path
     name: str = "a task"
-    folder: Path = Path()
+    place: Place = NOWHERE
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -34,7 +37,7 @@ class Steps:
 
     task: int = 7
     name: str = "a task"
-    folder: Path = Path()
+    place: Place = NOWHERE
     step: str = "round 9: predict"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -80,7 +83,7 @@ class Death:
 
     task: int = 7
     name: str = "a task"
-    folder: Path = Path()
+    place: Place = NOWHERE
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -94,7 +97,7 @@ class Warm:
 
     task: int
     name: str = "a task"
-    folder: Path = Path()
+    place: Place = NOWHERE
     step: str = "round 0: predict"
 
     def carry_out(self, contact: Contact) -> Computed:

@@ -1,7 +1,7 @@
 """Where the agent's computing is done: in this process, or in workers.
 
-Computing is given as orders: frozen values with paths in them, which any process of this machine
-can carry out. What an order needs of PyTorch is imported when it is carried out.
+Computing is given as orders: frozen values with paths in them, which any process that can
+reach these paths can carry out. What an order needs of PyTorch is imported when it is carried out.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, TypeVar
 
+from hvsa_cvat.agent.place import Place
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.session.rounds import Phase
@@ -66,7 +66,7 @@ class TaskOrder(Order[Computed], Protocol):
         """What people call the task."""
 
     @property
-    def folder(self) -> Path:
+    def place(self) -> Place:
         """Of the task's session."""
 
     @property
@@ -94,6 +94,20 @@ class Ended:
     lease: HeldLease
     hold: ExitStack
     """Ends the lease when it is closed."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """What the workers of one agent have to do now."""
+
+    places: int
+    """Tasks that are computed at once."""
+    running: int
+    """Tasks that are computed now."""
+    waiting: int
+    """Tasks that wait until a worker is free."""
+    busy_seconds: float
+    """For how long workers have computed for tasks so far, all of them together."""
 
 
 class Compute(Protocol):
@@ -127,6 +141,9 @@ class Compute(Protocol):
     def wait(self, stopping: Callable[[], bool]) -> None:
         """Return when some computing has ended, or none is under way, or at a stop."""
 
+    def load(self) -> Load:
+        """What there is to do now. May be asked from any thread."""
+
 
 class InProcess:
     """Computing in the agent's own process: the agent waits for it."""
@@ -156,3 +173,6 @@ class InProcess:
 
     def wait(self, stopping: Callable[[], bool]) -> None:
         return None
+
+    def load(self) -> Load:
+        return Load(1, 0, 0, 0.0)

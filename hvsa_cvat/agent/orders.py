@@ -1,4 +1,4 @@
-"""What the agent has computed: values that any process of this machine can carry out."""
+"""What the agent has computed: values that any process which reaches their paths can carry out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.agent.compute import Computed, Contact
 from hvsa_cvat.agent.options import EnrollOptions
+from hvsa_cvat.agent.place import Place
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.media import TaskMedia
 from hvsa_cvat.cvat.task import WatchedTask
@@ -27,7 +28,7 @@ class ComputeRounds:
     """The phase that is due, such as `round 2: finetune`."""
     soon: bool
     """Whether it is short, and people wait for it."""
-    folder: Path
+    place: Place
     """Of the session. Whoever carries this out holds it meanwhile."""
     options: EnrollOptions
     server: str
@@ -65,7 +66,7 @@ class ChooseStart:
 
     options: EnrollOptions
     task: WatchedTask
-    folder: Path
+    place: Place
     """Of the session that is to be made."""
     disk: Path
     """A folder on the disk that the rounds will fill."""
@@ -85,7 +86,7 @@ class MeasureRounds:
     media: TaskMedia
     classes: int
     config: RunConfig
-    folder: Path
+    place: Place
     """Of the session."""
 
     def carry_out(self, contact: Contact) -> str:
