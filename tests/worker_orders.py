@@ -9,10 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvsa_cvat.agent.compute import Computed, Contact
-from hvsa_cvat.agent.place import Place
 from hvsa_cvat.errors import ConfigError
-
-NOWHERE = Place(Path())
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Gate:
     task: int
     pipe: Path
     name: str = "a task"
-    place: Place = NOWHERE
+    folder: Path = Path()
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -37,7 +34,7 @@ class Steps:
 
     task: int = 7
     name: str = "a task"
-    place: Place = NOWHERE
+    folder: Path = Path()
     step: str = "round 9: predict"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -83,7 +80,7 @@ class Death:
 
     task: int = 7
     name: str = "a task"
-    place: Place = NOWHERE
+    folder: Path = Path()
     step: str = "round 9: finetune"
 
     def carry_out(self, contact: Contact) -> Computed:
@@ -97,7 +94,7 @@ class Warm:
 
     task: int
     name: str = "a task"
-    place: Place = NOWHERE
+    folder: Path = Path()
     step: str = "round 0: predict"
 
     def carry_out(self, contact: Contact) -> Computed:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, TypeVar
 
-from hvsa_cvat.agent.place import Place
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.session.rounds import Phase
@@ -66,7 +66,7 @@ class TaskOrder(Order[Computed], Protocol):
         """What people call the task."""
 
     @property
-    def place(self) -> Place:
+    def folder(self) -> Path:
         """Of the task's session."""
 
     @property

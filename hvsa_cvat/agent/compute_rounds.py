@@ -32,7 +32,7 @@ def compute_rounds(order: ComputeRounds, contact: Contact) -> Computed:
         return Computed(tuple(moved), tuple(seconds), error, lacks_frames)
 
     try:
-        with order.place.open() as store:
+        with Store(order.folder) as store:
             work = _Work(order, store, contact)
             while work.session.current.phase.computes:
                 due = work.session.current
@@ -47,9 +47,9 @@ def compute_rounds(order: ComputeRounds, contact: Contact) -> Computed:
     except LackingFramesError as error:
         if not order.fetched:
             return computed(lacks_frames=True)
-        return computed(told(error, order.place.folder))
+        return computed(told(error, order.folder))
     except Exception as error:  # the other tasks go on, whatever it is
-        return computed(told(error, order.place.folder))
+        return computed(told(error, order.folder))
     return computed()
 
 

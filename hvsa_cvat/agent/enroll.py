@@ -12,7 +12,6 @@ from typing import Any
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.orders import ChooseStart, ChosenStart
-from hvsa_cvat.agent.place import Place
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
@@ -62,7 +61,7 @@ def enroll(
         find_person(agent.client, name)
     enrollment = _new_enrollment(agent, watched, options)
     folder = agent.workspace.folder(enrollment)
-    order = ChooseStart(options, watched, Place(folder), agent.workspace.root)
+    order = ChooseStart(options, watched, folder, agent.workspace.root)
     start = agent.compute.ask(order, agent.contact())
     agent.log(f"task {task}: {start.told}")
     agent.log(f"task {task}: takes {start.takes}")

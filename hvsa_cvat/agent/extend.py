@@ -17,7 +17,6 @@ from hvsa_cvat.agent.context import AgentContext, alone_with
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.orders import MeasureRounds
-from hvsa_cvat.agent.place import Place
 from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.agent.task_pass import read_enrolled
 from hvsa_cvat.agent.workspace import Enrollment
@@ -195,6 +194,5 @@ def _takes(agent: AgentContext, enrollment: Enrollment, store: Store, config: Ru
     """What all rounds take of this machine, in words; `CapacityError` where it lacks that."""
     in_use = State(store.path("cvat")).facts.frames_in_use()
     task = read_enrolled(agent.client, enrollment, in_use)
-    place = Place(store.root)
-    order = MeasureRounds(enrollment.options, task.media, len(task.labels), config, place)
+    order = MeasureRounds(enrollment.options, task.media, len(task.labels), config, store.root)
     return agent.compute.ask(order, agent.contact())

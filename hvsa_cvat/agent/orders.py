@@ -1,4 +1,4 @@
-"""What the agent has computed: values that any process which reaches their paths can carry out."""
+"""What the agent has computed: values that any process of this machine can carry out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.agent.compute import Computed, Contact
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.place import Place
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.media import TaskMedia
 from hvsa_cvat.cvat.task import WatchedTask
@@ -28,7 +27,7 @@ class ComputeRounds:
     """The phase that is due, such as `round 2: finetune`."""
     soon: bool
     """Whether it is short, and people wait for it."""
-    place: Place
+    folder: Path
     """Of the session. Whoever carries this out holds it meanwhile."""
     options: EnrollOptions
     server: str
@@ -66,7 +65,7 @@ class ChooseStart:
 
     options: EnrollOptions
     task: WatchedTask
-    place: Place
+    folder: Path
     """Of the session that is to be made."""
     disk: Path
     """A folder on the disk that the rounds will fill."""
@@ -86,7 +85,7 @@ class MeasureRounds:
     media: TaskMedia
     classes: int
     config: RunConfig
-    place: Place
+    folder: Path
     """Of the session."""
 
     def carry_out(self, contact: Contact) -> str:

@@ -187,7 +187,7 @@ class Pool(ABC):
         except CutOffError:
             return Computed()
         except Exception as error:  # the other tasks go on, whatever it is
-            return Computed(error=told(error, order.place.folder))
+            return Computed(error=told(error, order.folder))
         finally:
             with self._lock:
                 if mine.begun is not None:

@@ -106,17 +106,17 @@ def put_start(order: ChooseStart, contact: Contact) -> ChosenStart:
     takes = check_machine(
         task.media, len(task.labels), config, start.network, flow, device, order.disk
     )
-    start.write(order.place.folder, config.size)
+    start.write(order.folder, config.size)
     return ChosenStart(start.network, start.known, start.told, takes, config)
 
 
 def measure_rounds(order: MeasureRounds) -> str:
     """What the rounds of an enrolled task take of this machine, in words."""
-    options, config, folder = order.options, order.config, order.place.folder
+    options, config = order.options, order.config
     device = choose_device(options.device)
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
-    network = read_info(start_checkpoint(folder, options, config.size)).network
-    return check_machine(order.media, order.classes, config, network, flow, device, folder)
+    network = read_info(start_checkpoint(order.folder, options, config.size)).network
+    return check_machine(order.media, order.classes, config, network, flow, device, order.folder)
 
 
 def feature_map(order: FeatureMap) -> NDArray[np.float32]:

@@ -15,7 +15,6 @@ from hvsa_cvat.agent.ask_again import ask_again
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.orders import ComputeRounds, FeatureMap
-from hvsa_cvat.agent.place import Place
 from hvsa_cvat.agent.start_file import knows_all_classes, start_checkpoint
 from hvsa_cvat.agent.stored import stored_session
 from hvsa_cvat.agent.workspace import Enrollment
@@ -81,7 +80,7 @@ class TaskPass:
             name=self.session.video,
             step=self.due,
             soon=self.session.current.phase is Phase.SELECT,
-            place=Place(self._store.root),
+            folder=self._store.root,
             options=self._options,
             server=self._agent.client.address.url,
             media=self._task.media,
