@@ -1,8 +1,9 @@
 """One life of an agent with a worker, as a program that tests start and kill.
 
-python -m tests.agent_life WORKSPACE LIFE
+python -m tests.agent_life WORKSPACE LIFE [LEASE_SECONDS]
 
-Each life is a minute later than the one before, so that the lease of the one before has ended.
+In a workspace of files each life, counted 1, 2, ..., is a minute later than the one before, so that
+the lease of the one before has ended. In PostgreSQL a life has a name, and its leases are short.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.settings import load_settings
 from hvsa_cvat.agent.workers import WorkerPool
-from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.agent.workspace import LEASE_SECONDS, Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.ports import silent
 
 
-def main(workspace: Path, life: int) -> None:
+def main(workspace: Path, life: str, lease_seconds: float = LEASE_SECONDS) -> None:
     def clock() -> float:
-        return time.time() + 61 * life
+        return time.time() + (61 * int(life) if life.isdigit() else 0)
 
     def log(line: str) -> None:
         print(line, flush=True)
@@ -40,7 +41,8 @@ def main(workspace: Path, life: int) -> None:
         ) as client,
         WorkerPool(1) as pool,
     ):
-        known = Workspace(workspace, server_key(settings.address.url), f"life {life}", clock)
+        key = server_key(settings.address.url)
+        known = Workspace(settings.place, key, f"{life}: life", clock, lease_seconds)
         agent = AgentContext(settings, known, client, clock, log, silent, pool)
         done = False
         while not done:
@@ -53,4 +55,4 @@ def main(workspace: Path, life: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(Path(sys.argv[1]), sys.argv[2], *map(float, sys.argv[3:]))

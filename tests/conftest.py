@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,7 @@ from tests import tiny
 
 if TYPE_CHECKING:
     from tests.lead import Filled
+    from tests.postgres import LocalServer
 
 # arrays this small gain nothing from threads, which on a busy machine wait for each other
 torch.set_num_threads(1)
@@ -49,3 +51,23 @@ def copied(filled: Filled, tmp_path: Path) -> Filled:
 
     shutil.copytree(filled.workspace, tmp_path / "copy")
     return Filled(tmp_path / "copy", filled.url)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[LocalServer]:
+    """A PostgreSQL server."""
+    from tests.postgres import LocalServer
+
+    with LocalServer() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres(postgres_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of an empty database in it; its password is in the environment."""
+    from hvsa_cvat.database.postgres import close_all
+    from tests.postgres import PASSWORD
+
+    monkeypatch.setenv("PGPASSWORD", PASSWORD)
+    yield postgres_server.new_database()
+    close_all()

@@ -19,6 +19,6 @@ def ask_again(store: Store) -> Session:
     request = session.current.request
     session = session.ask_again()
     if request is not None:
-        State(store.path("cvat")).requests.forget(request)
+        State(store.place / "cvat").requests.forget(request)
     store.save(session)
     return session

@@ -53,7 +53,10 @@ def _do(agent: AgentContext, wish: Wish, enrollment: Enrollment) -> str | None:
     """Returns why it could not be done now."""
     task, arguments = wish.task, wish.arguments
     if wish.kind is WishKind.ASK_AGAIN:
-        with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
+        with (
+            alone_with(agent, task) as lease,
+            Store(agent.workspace.session_place(enrollment, lease)) as store,
+        ):
             ask_again(store)
         return None
     if wish.kind is WishKind.EXTEND:

@@ -32,7 +32,7 @@ def compute_rounds(order: ComputeRounds, contact: Contact) -> Computed:
         return Computed(tuple(moved), tuple(seconds), error, lacks_frames)
 
     try:
-        with Store(order.folder) as store:
+        with Store(order.place) as store:
             work = _Work(order, store, contact)
             while work.session.current.phase.computes:
                 due = work.session.current

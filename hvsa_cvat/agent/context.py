@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from hvsa_cvat.agent.compute import Compute, Contact, InProcess
 from hvsa_cvat.agent.settings import AgentSettings
 from hvsa_cvat.agent.subject import about
-from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.agent.workspace import HeldLease, Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.ports import Progress
@@ -60,14 +60,14 @@ class TaskHeld(SessionError):
 
 
 @contextmanager
-def alone_with(agent: AgentContext, task: int) -> Iterator[None]:
+def alone_with(agent: AgentContext, task: int) -> Iterator[HeldLease]:
     """Hold the lease of a task; `TaskHeld` where another agent has it."""
     with agent.workspace.leased(task) as lease:
         if lease is None:
             raise TaskHeld(
                 f"{holder(agent, task)} works on task {task} now; try again when it is done"
             )
-        yield
+        yield lease
 
 
 def holder(agent: AgentContext, task: int) -> str:

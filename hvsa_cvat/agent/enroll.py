@@ -182,7 +182,7 @@ def _make_session(
     config: RunConfig,
 ) -> None:
     """In the folder in which the network that it starts from lies already."""
-    with Store(workspace.folder(enrollment)) as store:
+    with Store(workspace.session_place(enrollment)) as store:
         store.create(
             Session(
                 id=f"{workspace.server}/tasks/{task.id}/{enrollment.key}",
@@ -192,6 +192,6 @@ def _make_session(
                 rounds_total=len(config.budgets),
             )
         )
-        facts = State(store.path("cvat")).facts
+        facts = State(store.place / "cvat").facts
         facts.set_frames_in_use(task.media.numbers)
         facts.set_class_colours([label.color for label in task.classes])

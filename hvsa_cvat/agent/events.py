@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
-from hvsa_cvat.database import Database, read_only
+from hvsa_cvat.database import Database, Where, is_present, read_only, table_names
 
 _events = tables.events
 
@@ -106,16 +105,15 @@ class Events:
         }
 
 
-def read_events(root: Path, server: str, task: int) -> list[Recorded]:
-    """The events of a task in the workspace `root`, the oldest first; for processes that only
-    look. Empty in a workspace of version 1."""
-    path = root / tables.FILE
-    if not path.exists():
+def read_events(where: Where, server: str, task: int) -> list[Recorded]:
+    """The events of a task in a workspace, the oldest first; for processes that only look. Empty
+    in a workspace of version 1."""
+    if not is_present(where, tables.TABLES):
         return []
     mine = (_events.c.server == server) & (_events.c.task == task)
     query = sa.select(_events).where(mine).order_by(_events.c.time, _events.c.entry)
-    with read_only(path, tables.HOLDS) as connection:
-        if not sa.inspect(connection).has_table(_events.name):
+    with read_only(where, tables.TABLES) as connection:
+        if _events.name not in table_names(connection):
             return []
         return [
             Recorded(row.time, row.who, Event(row.what), row.round, row.detail, row.enrollment)

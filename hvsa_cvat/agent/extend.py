@@ -65,7 +65,10 @@ def extend(agent: AgentContext, task: int, asked: Extension, who: str | None = N
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
         raise ConfigError(f"task {task} is not enrolled; enroll it: hvsa-agent enroll {task}")
-    with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
+    with (
+        alone_with(agent, task) as lease,
+        Store(agent.workspace.session_place(enrollment, lease)) as store,
+    ):
         session = stored_session(store)
         files = store.round(session.current.number)
         if session.done and everything_asked(session, files):
@@ -192,7 +195,7 @@ def _config(
 
 def _takes(agent: AgentContext, enrollment: Enrollment, store: Store, config: RunConfig) -> str:
     """What all rounds take of this machine, in words; `CapacityError` where it lacks that."""
-    in_use = State(store.path("cvat")).facts.frames_in_use()
+    in_use = State(store.place / "cvat").facts.frames_in_use()
     task = read_enrolled(agent.client, enrollment, in_use)
     order = MeasureRounds(enrollment.options, task.media, len(task.labels), config, store.root)
     return agent.compute.ask(order, agent.contact())

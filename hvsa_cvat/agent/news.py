@@ -6,18 +6,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.events import Event, read_events
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
-from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
+from hvsa_cvat.cvat.state import Request, TaskMemory, memory_stamp, read_memory
+from hvsa_cvat.database import Place
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.plain_text import plural
 from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import Store, database_stamp
+from hvsa_cvat.session.store import Store, session_stamp
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class TaskNews:
     url: str
     """Address of the server."""
     enrollment: Enrollment
-    folder: Path
+    place: Place
+    """Of the session."""
     session: Session
     memory: TaskMemory
     last: float | None
@@ -54,19 +55,19 @@ _NO_MOVE = (Event.STOPPED, Event.GOES_ON, Event.WISHED, Event.REFUSED)
 
 def read_news(workspace: Workspace, enrollment: Enrollment, url: str) -> TaskNews:
     """`SessionError` where the folder of the task cannot be read."""
-    folder = workspace.folder(enrollment)
-    session = Store.peek(folder)
+    place = workspace.session_place(enrollment)
+    session = Store.peek(place)
     if session is None:
-        raise SessionError(f"{folder} holds no session")
-    memory = read_memory(folder / "cvat")
-    events = read_events(workspace.root, workspace.server, enrollment.task)
+        raise SessionError(f"{place.folder} holds no session")
+    memory = read_memory(place / "cvat")
+    events = read_events(workspace.place, workspace.server, enrollment.task)
     # a server that is down for a minute now and then does not move a task
     moved = (one for one in events if one.what not in _NO_MOVE)
     times = [one.time for one in moved if one.enrollment == enrollment.key]
     times += filter(None, map(_seconds, memory.answered_at.values()))
     paused = enrollment.task in workspace.pauses.all()
     last = max(times, default=None)
-    return TaskNews(url, enrollment, folder, session, memory, last, paused)
+    return TaskNews(url, enrollment, place, session, memory, last, paused)
 
 
 def _seconds(date: str) -> float | None:
@@ -132,9 +133,8 @@ def _stamp(
     workspace: Workspace, enrollment: Enrollment, paused: bool, newest: int | None
 ) -> _Stamp:
     """Changes with everything that `read_news` reads. `newest`: number of the newest event."""
-    folder = workspace.folder(enrollment)
-    memory = database_stamp(folder / "cvat", "cvat.db")
-    return enrollment, paused, newest, database_stamp(folder), memory
+    place = workspace.session_place(enrollment)
+    return enrollment, paused, newest, session_stamp(place), memory_stamp(place / "cvat")
 
 
 def _as_notices(
@@ -173,7 +173,7 @@ def _sent_back(news: TaskNews) -> Iterator[tuple[str, str]]:
 def _ready(news: TaskNews) -> Iterator[tuple[str, str]]:
     finished = [one.number for one in news.session.rounds if one.phase is Phase.DONE]
     if finished and finished[-1] > 0:
-        outlook = Store.peek_round(news.folder, finished[-1]).outlook()
+        outlook = Store.peek_round(news.place, finished[-1]).outlook()
         worth = ""
         if outlook is not None:
             worth = (
@@ -187,7 +187,7 @@ def _ready(news: TaskNews) -> Iterator[tuple[str, str]]:
 def _budget(news: TaskNews) -> Iterator[tuple[str, str]]:
     session = news.session
     if session.done:
-        files = Store.peek_round(news.folder, session.current.number)
+        files = Store.peek_round(news.place, session.current.number)
         command = next_command(news.enrollment.task, session, files)
         text = f"all {session.rounds_total} rounds are done, {session.clicks} clicks are spent"
         yield str(session.rounds_total), text + (f"; to go on: {command}" if command else "")

@@ -13,6 +13,7 @@ from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.media import TaskMedia
 from hvsa_cvat.cvat.task import WatchedTask
+from hvsa_cvat.database import Place
 from hvsa_cvat.types import Image, LabelSet
 
 
@@ -27,8 +28,8 @@ class ComputeRounds:
     """The phase that is due, such as `round 2: finetune`."""
     soon: bool
     """Whether it is short, and people wait for it."""
-    folder: Path
-    """Of the session. Whoever carries this out holds it meanwhile."""
+    place: Place
+    """Of the session. Whoever carries this out holds its folder meanwhile."""
     options: EnrollOptions
     server: str
     """The address, by which the kept frames are found."""
@@ -36,6 +37,10 @@ class ComputeRounds:
     fetched: bool
     """Whether all frames were fetched for this order. They are not before a first order has seen
     that the machine has room for the task."""
+
+    @property
+    def folder(self) -> Path:
+        return self.place.folder
 
     def carry_out(self, contact: Contact) -> Computed:
         from hvsa_cvat.agent.compute_rounds import compute_rounds

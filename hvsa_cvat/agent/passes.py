@@ -86,7 +86,7 @@ def companion_projects(agent: AgentContext) -> list[int]:
     """The projects in which people are asked about the enrolled tasks."""
     found: set[int] = set()
     for enrollment in agent.workspace.enrollments():
-        requests = read_requests(agent.workspace.folder(enrollment) / "cvat")
+        requests = read_requests(agent.workspace.session_place(enrollment) / "cvat")
         found.update(request.project for request in requests)
     return sorted(found)
 
@@ -205,7 +205,7 @@ class _Pass:
         if self._agent.compute.has_room():
             return None
         try:
-            session = Store.peek(self._agent.workspace.folder(enrollment))
+            session = Store.peek(self._agent.workspace.session_place(enrollment))
         except HvsaError:
             return None  # the pass over it says what is wrong
         if session is None or not session.current.phase.computes:
@@ -256,7 +256,10 @@ class _Pass:
 
         report = TaskReport(enrollment.task, f"task {enrollment.task}")
         try:
-            with Store(agent.workspace.folder(enrollment)) as store:
+            with (
+                Store(agent.workspace.session_place(enrollment, lease)) as store,
+                agent.client.guarded(store.check_held),
+            ):
                 work = TaskPass(agent, enrollment, store, self._server.now)
                 report = replace(report, name=work.session.video)
                 if self._ask_again:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from hvsa_cvat.agent.reports import one_line
 from hvsa_cvat.agent.task_pass import collect_policy
@@ -13,6 +12,7 @@ from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Unreachable
 from hvsa_cvat.cvat.state import Request, read_requests
+from hvsa_cvat.database import Place
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
@@ -27,7 +27,7 @@ def refresh_open_jobs(workspace: Workspace, client: CvatClient) -> Mapping[int, 
     for enrollment in workspace.enrollments():
         task = enrollment.task
         try:
-            request = _open_request(workspace.folder(enrollment))
+            request = _open_request(workspace.session_place(enrollment))
             if request is not None and down is not None:
                 failures[task] = down
                 continue
@@ -39,13 +39,13 @@ def refresh_open_jobs(workspace: Workspace, client: CvatClient) -> Mapping[int, 
     return failures
 
 
-def _open_request(folder: Path) -> Request | None:
+def _open_request(place: Place) -> Request | None:
     """What people are asked now."""
-    session = Store.peek(folder)
+    session = Store.peek(place)
     if session is None or session.current.phase is not Phase.ANNOTATE:
         return None
     return next(
-        (one for one in read_requests(folder / "cvat") if one.key == session.current.request), None
+        (one for one in read_requests(place / "cvat") if one.key == session.current.request), None
     )
 
 

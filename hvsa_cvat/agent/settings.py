@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
+from hvsa_cvat.database import Place, checked_address
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 
@@ -45,6 +46,8 @@ ENVIRONMENT = {
     f"{NOTIFY_URLS}_FILE": "File that holds these addresses in one line.",
     "HVSA_CONFIG": f"Settings file, instead of `{FILE}` in the current folder.",
     "HVSA_WORKSPACE": "Folder of everything that the agent remembers.",
+    "HVSA_DATABASE": "Address of the PostgreSQL database, instead of `database` in that file.",
+    "PGPASSWORD": "Password of that database; PGPASSFILE and the others of libpq work, too.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
 }
 """Every environment variable that is read, and its meaning."""
@@ -175,6 +178,12 @@ class SettingsFile(_Section):
         Path("hvsa-workspace"),
         description="Folder of everything that the agent remembers. HVSA_WORKSPACE replaces it.",
     )
+    database: str | None = Field(
+        None,
+        description="Address of a PostgreSQL database without a password, such as "
+        "postgresql+psycopg://hvsa@db/hvsa. HVSA_DATABASE replaces it. Default: SQLite files in "
+        "the workspace.",
+    )
     interval: float = Field(30.0, gt=0, description="Seconds between two passes of `sync --watch`.")
     metrics: str | None = Field(
         None,
@@ -205,6 +214,8 @@ class LocalSettings:
     address: Address
     workspace: Path
     """Folder of everything that the agent remembers."""
+    database: str | None
+    """Address of the PostgreSQL database; None: SQLite files in the workspace."""
     interval: float
     """Seconds between two passes of `sync --watch`."""
     metrics: str | None
@@ -219,6 +230,11 @@ class LocalSettings:
     """Options by project id, over the defaults."""
     notify: NotifySection
     """What people are told, and when."""
+
+    @property
+    def place(self) -> Place:
+        """Where the workspace is."""
+        return Place(self.workspace, self.database)
 
     def enroll_options(self, project: int | None, given: Mapping[str, Any]) -> EnrollOptions:
         """The options for a task of a project; values of `given` that are None were not given."""
@@ -271,13 +287,16 @@ def load_local_settings(
             f"no server is named; write `url` under [server] in {FILE}, set CVAT_HOST, or give "
             "--server https://cvat.example.com"
         )
+    database = environment.get("HVSA_DATABASE") or content.database
+    folder = workspace or content.workspace
     settings = LocalSettings(
         address=Address(
             url,
             organization if organization is not None else content.server.organization,
             content.server.ca,
         ),
-        workspace=workspace or content.workspace,
+        workspace=folder,
+        database=_address(database, folder) if database else None,
         interval=content.interval,
         metrics=content.metrics,
         log_format=content.log_format,
@@ -290,6 +309,16 @@ def load_local_settings(
     for project in (None, *map(int, content.projects)):
         settings.enroll_options(project, {})
     return settings
+
+
+def _address(database: str, folder: Path) -> str:
+    address = checked_address(database)
+    if (folder / "workspace.db").exists():
+        raise ConfigError(
+            f"database: {folder} holds a workspace in SQLite files, whose tasks are not in "
+            f"{address}; name another folder by `workspace`, or leave `database` out"
+        )
+    return address
 
 
 def read_secret(name: str, environment: Mapping[str, str] = os.environ) -> str | None:

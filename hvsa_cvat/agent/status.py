@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from hvsa_cvat.agent.advice import clicks_budget, next_command, session_time
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.looks import OpenJob
-from hvsa_cvat.agent.workspace import enrollment_folder, look_into
+from hvsa_cvat.agent.workspace import enrollment_place, look_into
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.cvat.state import read_requests
+from hvsa_cvat.database import Place, Where
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.artefacts import RoundFiles, newest_records
@@ -72,15 +72,15 @@ class TaskStatus:
 
 
 def read_status(
-    root: Path, url: str, now: float, failures: Mapping[int, str] | None = None
+    workspace: Where, url: str, now: float, failures: Mapping[int, str] | None = None
 ) -> Iterator[TaskStatus]:
-    """The status of every task of the server at `url` that is enrolled in the workspace `root`.
+    """The status of every task of the server at `url` that is enrolled in the workspace.
 
     No server is asked, no file is made, and no agent waits. `now`: seconds since 1970. `failures`:
     why the server could not be asked for the open jobs just now, by task.
     """
     server, failures = server_key(url), failures or {}
-    contents = look_into(root, server, now)
+    contents = look_into(workspace, server, now)
     for enrollment in contents.enrollments:
         task = enrollment.task
         status = TaskStatus(
@@ -94,26 +94,26 @@ def read_status(
         if look is not None and look.enrollment == enrollment.key:
             seen, age = datetime.fromtimestamp(look.time, UTC), max(0.0, now - look.time)
             status = replace(status, open_jobs=look.jobs, jobs_seen=seen, jobs_age=age)
-        folder = enrollment_folder(root, server, enrollment)
-        yield _with_folder(status, folder, enrollment.options.rate)
+        place = enrollment_place(workspace, server, enrollment)
+        yield _with_place(status, place, enrollment.options.rate)
 
 
-def _with_folder(status: TaskStatus, folder: Path, rate: Rate | None) -> TaskStatus:
-    """The status with what the folder of the task says, as far as that can be read."""
+def _with_place(status: TaskStatus, place: Place, rate: Rate | None) -> TaskStatus:
+    """The status with what the place of the task says, as far as that can be read."""
     name = ""
     try:
-        found = Store.peek_records(folder)
+        found = Store.peek_records(place)
         if found is None:
-            lost = f"{folder} holds no session; withdraw the task and enroll it again"
+            lost = f"{place.folder} holds no session; withdraw the task and enroll it again"
             return replace(status, error=status.error or lost)
         name = found[0].video
-        return _with_session(status, *found, folder, rate)
+        return _with_session(status, *found, place, rate)
     except HvsaError as problem:
         return replace(status, name=name, error=status.error or str(problem))
 
 
 def _with_session(
-    status: TaskStatus, session: Session, files: RoundFiles, folder: Path, rate: Rate | None
+    status: TaskStatus, session: Session, files: RoundFiles, place: Place, rate: Rate | None
 ) -> TaskStatus:
     current = session.current
     records = newest_records(files)
@@ -136,14 +136,14 @@ def _with_session(
         skipped=selection.skipped if selection is not None else None,
         next_command=next_command(status.task, session, files, records),
         target=target_words(status.task, session, files),
-        people=session_time(session, files, rate, _asked_minutes(session, folder)),
+        people=session_time(session, files, rate, _asked_minutes(session, place)),
     )
 
 
-def _asked_minutes(session: Session, folder: Path) -> float | None:
+def _asked_minutes(session: Session, place: Place) -> float | None:
     """What the jobs of the open request should take; None where nobody is asked."""
     current = session.current
     if current.request is None or current.clicks is not None:
         return None
-    asked = (one for one in read_requests(folder / "cvat") if one.key == current.request)
+    asked = (one for one in read_requests(place / "cvat") if one.key == current.request)
     return sum(job.expected_minutes for one in asked for job in one.jobs) or None

@@ -1,18 +1,16 @@
-"""The tables in `workspace.db`."""
+"""The tables that are in `workspace.db` in SQLite."""
 
 from __future__ import annotations
 
 import sqlalchemy as sa
 
+from hvsa_cvat.database import Tables
 from hvsa_cvat.errors import ConfigError
 
-VERSION = 3
+VERSION = 4
 """1 had no events, pauses, wishes and notices. An agent that knows nothing of pauses must not work
-with the tables. 2 had no looks; an agent that keeps none would let those of others grow old."""
-
-FILE = "workspace.db"
-HOLDS = "a workspace"
-"""What the file is, for messages about a file that is something else."""
+with the tables. 2 had no looks; an agent that keeps none would let those of others grow old. 3 had
+no fences; an agent that raises none would not stop the holder of a lease that has ended."""
 
 metadata = sa.MetaData()
 
@@ -45,10 +43,18 @@ leases = sa.Table(
     sa.Column("expires", sa.Float, nullable=False),
 )
 
+fences = sa.Table(
+    "fences",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("token", sa.Integer, nullable=False),  # of the newest lease
+)
+
 events = sa.Table(
     "events",
     metadata,
-    sa.Column("entry", sa.Integer, primary_key=True),
+    sa.Column("entry", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("server", sa.String(200), nullable=False),
     sa.Column("task", sa.Integer, nullable=False),
     sa.Column("enrollment", sa.String(20)),  # its key; NULL: the task was not enrolled
@@ -100,6 +106,8 @@ notices = sa.Table(
     sa.Column("time", sa.Float, nullable=False),
     sa.Column("sent", sa.Float),  # NULL: it waits
 )
+
+TABLES = Tables("workspace.db", metadata, VERSION, "a workspace")
 
 
 def of_task(table: sa.Table, server: str, task: int) -> sa.ColumnElement[bool]:

@@ -6,15 +6,15 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hvsa_cvat.agent.workspace import Contents, Enrollment, enrollment_folder, look_into
+from hvsa_cvat.agent.workspace import Contents, Enrollment, enrollment_place, look_into
+from hvsa_cvat.database import Place, Where
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.rounds import Phase
-from hvsa_cvat.session.store import Store, database_stamp
+from hvsa_cvat.session.store import Store, session_stamp
 
 _UNREADABLE = "unreadable"
 """In place of a phase."""
@@ -31,13 +31,13 @@ class TaskCounts(Collector):
     """Tasks by phase, jobs that wait, and tasks that stopped or are paused, of all agents of the
     workspace together. Several threads may ask; only sessions that have changed are read."""
 
-    def __init__(self, root: Path, server: str, clock: Callable[[], float]) -> None:
+    def __init__(self, workspace: Where, server: str, clock: Callable[[], float]) -> None:
         """`server` is the key of the server; `clock` gives seconds since 1970."""
-        self._root = root
+        self._workspace = workspace
         self._server = server
         self._clock = clock
         self._lock = threading.Lock()
-        self._kept: dict[Path, tuple[tuple[int, ...], str]] = {}
+        self._kept: dict[Place, tuple[tuple[int, ...], str]] = {}
 
     def describe(self) -> list[Metric]:
         """Nothing is read before somebody asks."""
@@ -46,7 +46,7 @@ class TaskCounts(Collector):
     def collect(self) -> Iterator[Metric]:
         """Nothing where the workspace cannot be read; the passes say why."""
         try:
-            contents = look_into(self._root, self._server, self._clock())
+            contents = look_into(self._workspace, self._server, self._clock())
         except HvsaError:
             return
         with self._lock:
@@ -77,19 +77,19 @@ class TaskCounts(Collector):
                 waiting += len(look.jobs)
         return _Counts(phases, waiting)
 
-    def _phase(self, one: Enrollment, before: dict[Path, tuple[tuple[int, ...], str]]) -> str:
-        folder = enrollment_folder(self._root, self._server, one)
-        stamp = database_stamp(folder)
-        kept = before.get(folder)
+    def _phase(self, one: Enrollment, before: dict[Place, tuple[tuple[int, ...], str]]) -> str:
+        place = enrollment_place(self._workspace, self._server, one)
+        stamp = session_stamp(place)
+        kept = before.get(place)
         if kept is None or kept[0] != stamp:
-            kept = stamp, _phase_of(folder)
-        self._kept[folder] = kept
+            kept = stamp, _phase_of(place)
+        self._kept[place] = kept
         return kept[1]
 
 
-def _phase_of(folder: Path) -> str:
+def _phase_of(place: Place) -> str:
     try:
-        session = Store.peek(folder)
+        session = Store.peek(place)
     except HvsaError:
         return _UNREADABLE
     return _UNREADABLE if session is None else session.current.phase.value

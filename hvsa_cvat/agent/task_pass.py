@@ -51,7 +51,7 @@ class TaskPass:
     ) -> None:
         """`now` is the time of the server."""
         self.session = stored_session(store)
-        self.state = State(store.path("cvat"))
+        self.state = State(store.place / "cvat")
         self._agent = agent
         self._enrollment = enrollment
         self._options = enrollment.options
@@ -80,7 +80,7 @@ class TaskPass:
             name=self.session.video,
             step=self.due,
             soon=self.session.current.phase is Phase.SELECT,
-            folder=self._store.root,
+            place=self._store.place,
             options=self._options,
             server=self._agent.client.address.url,
             media=self._task.media,

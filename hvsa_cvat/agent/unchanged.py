@@ -12,7 +12,7 @@ from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError, ServerError
-from hvsa_cvat.session.store import database_stamp
+from hvsa_cvat.session.store import session_stamp
 
 _LOOK_AGAIN = 900.0
 """Seconds after which a task is looked at in any case: deleted tasks, for one, are in no list."""
@@ -93,7 +93,7 @@ class Unchanged:
         if enrollment is None or report.error or report.computing or active:
             return
         try:
-            asked = read_requests(self._agent.workspace.folder(enrollment) / "cvat")
+            asked = read_requests(self._agent.workspace.session_place(enrollment) / "cvat")
         except HvsaError:
             return  # the next look says what is wrong
         self._seen[enrollment.task] = _Seen(
@@ -105,7 +105,7 @@ class Unchanged:
         )
 
     def _stamp(self, enrollment: Enrollment) -> tuple[int, ...]:
-        return database_stamp(self._agent.workspace.folder(enrollment))
+        return session_stamp(self._agent.workspace.session_place(enrollment))
 
     def _written_since(self, since: datetime) -> frozenset[int]:
         """The ids of tasks that were written, or of which a job was."""

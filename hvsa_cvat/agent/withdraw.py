@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hvsa_cvat.agent.context import AgentContext, alone_with, server_clock
 from hvsa_cvat.agent.task_pass import publish_options
-from hvsa_cvat.agent.workspace import Enrollment
+from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.answers.unfinished import unassign
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import NotFound
@@ -39,12 +39,16 @@ def withdraw(
     enrollment = agent.workspace.enrollment(task)
     if enrollment is None:
         _check_was_asked(agent, task, children=children)
-        with alone_with(agent, task):
+        with alone_with(agent, task) as lease:
             _find_task(agent.client, task)  # refuses a wrong organisation
-            _delete_earlier_children(agent, task)
+            _delete_earlier_children(agent, task, lease)
         return None
-    with alone_with(agent, task), Store(agent.workspace.folder(enrollment)) as store:
-        state = State(store.path("cvat"))
+    with (
+        alone_with(agent, task) as lease,
+        Store(agent.workspace.session_place(enrollment, lease)) as store,
+        agent.client.guarded(store.check_held),
+    ):
+        state = State(store.place / "cvat")
         row = _find_task(agent.client, task)
         keep = keep_masks and row is not None
         retracted = None if keep or row is None else _retract(agent, state, enrollment)
@@ -56,7 +60,7 @@ def withdraw(
             return retracted
         _leave_requests(agent, state, state.requests.all(), children=children)
         if children:
-            _delete_earlier_children(agent, task)
+            _delete_earlier_children(agent, task, lease)
         agent.workspace.remove_task(
             task,
             who=who,
@@ -89,8 +93,8 @@ def _retract(agent: AgentContext, state: State, enrollment: Enrollment) -> Retra
 
 def _check_was_asked(agent: AgentContext, task: int, *, children: bool) -> None:
     """`ConfigError` where a task that is not enrolled leaves nothing to be done."""
-    folders = agent.workspace.earlier_folders(task)
-    if not any(read_requests(folder / "cvat") for folder in folders):
+    places = agent.workspace.earlier_places(task)
+    if not any(read_requests(place / "cvat") for place in places):
         raise ConfigError(f"task {task} is not enrolled; see `hvsa-agent status`")
     if not children:
         raise ConfigError(
@@ -99,11 +103,11 @@ def _check_was_asked(agent: AgentContext, task: int, *, children: bool) -> None:
         )
 
 
-def _delete_earlier_children(agent: AgentContext, task: int) -> None:
+def _delete_earlier_children(agent: AgentContext, task: int, lease: HeldLease) -> None:
     """Delete the child tasks that stayed when the task was withdrawn before."""
-    for folder in agent.workspace.earlier_folders(task):
-        with Store(folder) as store:
-            state = State(store.path("cvat"))
+    for place in agent.workspace.earlier_places(task, lease):
+        with Store(place) as store:
+            state = State(store.place / "cvat")
             _leave_requests(agent, state, state.requests.all(), children=True)
 
 

@@ -1,7 +1,7 @@
 """A worker: a process that carries out the agent's orders, one after the other.
 
 The agent and the worker speak over one pair of connected sockets. The worker ends when the agent's
-end of it is closed, whatever ended the agent. It is given values and paths, never a login.
+end of it is closed, whatever ended the agent. It is given values and paths, never a login to CVAT.
 """
 
 from __future__ import annotations

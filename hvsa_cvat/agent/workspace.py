@@ -1,8 +1,8 @@
 """The agent's memory: which tasks are enrolled and how, and which agent works on which task now.
 
-SQL in `workspace.db`. Each task has a folder of its own below `tasks/`, with its session, the files
-of its rounds and what the CVAT rooms remember. Agents lease tasks, so that several of them can
-share a workspace; a lease that is not renewed ends by itself.
+SQL in `workspace.db`, or in PostgreSQL. Each task has a place of its own below `tasks/`, with its
+session, the files of its rounds and what the CVAT rooms remember. Agents lease tasks, so that
+several of them can share a workspace; a lease that is not renewed ends by itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import glob
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,16 @@ from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
 from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
-from hvsa_cvat.database import Database, read_only
+from hvsa_cvat.database import (
+    Fence,
+    Place,
+    Where,
+    is_present,
+    open_database,
+    place_of,
+    read_only,
+    shared_time,
+)
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
 
 _TASKS = "tasks"
@@ -32,7 +41,8 @@ _TASKS = "tasks"
 LEASE_SECONDS = 60.0
 """An agent that gives no sign of life for this long loses its task."""
 
-_tasks, _projects, _leases = tables.tasks, tables.projects, tables.leases
+_tasks, _projects = tables.tasks, tables.projects
+_leases, _fences = tables.leases, tables.fences
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,9 @@ class Lease:
 class HeldLease:
     """A lease of ours."""
 
-    def __init__(self) -> None:
+    def __init__(self, fence: Fence | None = None) -> None:
+        self.fence = fence
+        """Proves to PostgreSQL that the lease is still ours."""
         self._lost = threading.Event()
 
     @property
@@ -77,18 +89,29 @@ class HeldLease:
 class Workspace:
     """The enrolled tasks of one server. Safe to use from several processes."""
 
-    def __init__(self, root: Path, server: str, owner: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        where: Where,
+        server: str,
+        owner: str,
+        clock: Callable[[], float],
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         """`server` is the key of the server, `owner` the name of this agent; what comes before
         its first colon stands in the log of what was done.
 
-        `clock` gives seconds since 1970; the agents of a workspace share it.
+        `clock` gives seconds since 1970. The agents of a workspace in files share it; leases in
+        PostgreSQL go by the clock of the database. A lease that is not renewed for `lease_seconds`
+        ends; the agents of a workspace agree on that.
         """
-        self.root = root
+        self.place = place_of(where)
+        self.root = self.place.folder
         self.server = server
         self.owner = owner
-        self.database = root / tables.FILE
+        self.database = self.root / tables.TABLES.file
         self._clock = clock
-        self._database = Database(self.database, tables.metadata, tables.VERSION, tables.HOLDS)
+        self._lease_seconds = lease_seconds
+        self._database = open_database(self.place, tables.TABLES)
         self.events = Events(self._database, server, owner.partition(":")[0], clock)
         """What was done with the tasks."""
         self.pauses = Pauses(self._database, server, self.events, clock)
@@ -98,15 +121,21 @@ class Workspace:
         """What was found of the open jobs."""
 
     def folder(self, enrollment: Enrollment) -> Path:
-        """Where the session and the files of an enrollment are."""
-        return enrollment_folder(self.root, self.server, enrollment)
+        """Where the files of an enrollment are."""
+        return self.session_place(enrollment).folder
 
-    def earlier_folders(self, task: int) -> list[Path]:
-        """The folders of those enrollments of a task that have ended."""
+    def session_place(self, enrollment: Enrollment, lease: HeldLease | None = None) -> Place:
+        """Where the session of an enrollment is; to write there, under a lease of the task."""
+        place = enrollment_place(self.place, self.server, enrollment)
+        return place if lease is None else replace(place, fence=lease.fence)
+
+    def earlier_places(self, task: int, lease: HeldLease | None = None) -> list[Place]:
+        """The places of those enrollments of a task that have ended."""
         enrollment = self.enrollment(task)
-        present = None if enrollment is None else self.folder(enrollment)
-        found = enrollment_folders(self.root, self.server, task)
-        return [folder for folder in found if folder != present]
+        present = None if enrollment is None else self.session_place(enrollment)
+        found = enrollment_places(self.place, self.server, task)
+        fence = None if lease is None else lease.fence
+        return [replace(place, fence=fence) for place in found if place != present]
 
     # -- tasks
 
@@ -219,13 +248,14 @@ class Workspace:
         A thread renews the lease while the block runs, so that long training keeps it. The lease
         of a process that dies ends by itself.
         """
-        if not self._acquire(task):
+        fence = self._acquire(task)
+        if fence is None:
             yield None
             return
-        held, ended = HeldLease(), threading.Event()
+        held, ended = HeldLease(fence), threading.Event()
 
         def renew() -> None:
-            while not ended.wait(LEASE_SECONDS / 4):
+            while not ended.wait(self._lease_seconds / 4):
                 with suppress(HvsaError):  # such as a full disk; the work meets it too
                     if not self._renew(task):
                         held.lose()
@@ -245,33 +275,36 @@ class Workspace:
         """Which agent works on a task now."""
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(_leases).where(self._is(_leases, task))).first()
-        if row is None or not self._holds(row.expires):
+            now = shared_time(connection, self._clock)
+        if row is None or not _runs(row.expires, now, self._lease_seconds):
             return None
         return Lease(row.owner, row.expires)
 
-    def _holds(self, expires: float) -> bool:
-        return _runs(expires, self._clock())
-
-    def _acquire(self, task: int) -> bool:
+    def _acquire(self, task: int) -> Fence | None:
+        """None where another agent holds the task."""
         with self._database.transaction() as connection:
             held = connection.execute(sa.select(_leases).where(self._is(_leases, task))).first()
-            if held is not None and self._holds(held.expires):
-                return False
+            now = shared_time(connection, self._clock)
+            if held is not None and _runs(held.expires, now, self._lease_seconds):
+                return None
             connection.execute(sa.delete(_leases).where(self._is(_leases, task)))
-            row = {
-                "server": self.server,
-                "task": task,
-                "owner": self.owner,
-                "expires": self._clock() + LEASE_SECONDS,
-            }
+            key = {"server": self.server, "task": task}
+            row = {**key, "owner": self.owner, "expires": now + self._lease_seconds}
             connection.execute(sa.insert(_leases), row)
-        return True
+            mine = self._is(_fences, task)
+            # whoever held the task before finds another token before its next write
+            if not connection.execute(
+                sa.update(_fences).where(mine).values(token=_fences.c.token + 1)
+            ).rowcount:
+                connection.execute(sa.insert(_fences), {**key, "token": 1})
+            token = connection.execute(sa.select(_fences.c.token).where(mine)).scalar_one()
+        return Fence(self.server, task, token)
 
     def _renew(self, task: int) -> bool:
         """Whether the task is still ours."""
         mine = (_leases.c.owner == self.owner) & self._is(_leases, task)
-        expires = self._clock() + LEASE_SECONDS
         with self._database.transaction() as connection:
+            expires = shared_time(connection, self._clock) + self._lease_seconds
             update = sa.update(_leases).where(mine).values(expires=expires)
             return connection.execute(update).rowcount > 0
 
@@ -304,25 +337,25 @@ class Contents:
     """What was found of the open jobs, by task."""
 
 
-def is_workspace(root: Path) -> bool:
+def is_workspace(where: Where) -> bool:
     """Whether an agent has made a workspace there."""
-    return (root / tables.FILE).exists()
+    return is_present(where, tables.TABLES)
 
 
-def look_into(root: Path, server: str, now: float) -> Contents:
+def look_into(where: Where, server: str, now_here: float) -> Contents:
     """The enrolled tasks of a server. It makes no file, changes none and waits for no agent.
 
-    `now`: seconds since 1970. `SessionError` where a newer hvsa-agent made the workspace.
+    `now_here`: seconds since 1970. `SessionError` where a newer hvsa-agent made the workspace.
     """
-    if not is_workspace(root):
+    if not is_workspace(where):
         return Contents()
-    with read_only(root / tables.FILE, tables.HOLDS) as connection:
+    with read_only(where, tables.TABLES) as connection:
         version = connection.scalar(sa.text("SELECT version FROM version")) or 1
         if version > tables.VERSION:
             raise SessionError(
-                f"{root / tables.FILE} has schema version {version}, this hvsa-agent knows up to "
-                f"{tables.VERSION}; install the newer hvsa-agent that made it"
+                tables.TABLES.newer(place_of(where).told(tables.TABLES.file), version)
             )
+        now = shared_time(connection, lambda: now_here)
         tasks = sa.select(_tasks).where(_tasks.c.server == server).order_by(_tasks.c.task)
         leases = sa.select(_leases).where(_leases.c.server == server)
         pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
@@ -338,24 +371,26 @@ def look_into(root: Path, server: str, now: float) -> Contents:
         )
 
 
-def enrollment_folder(root: Path, server: str, enrollment: Enrollment) -> Path:
-    """Where the session and the files of an enrollment are, in the workspace `root`."""
-    return root / _TASKS / f"{_prefix(server, enrollment.task)}{enrollment.key}"
+def enrollment_place(workspace: Where, server: str, enrollment: Enrollment) -> Place:
+    """Where the session and the files of an enrollment are."""
+    return place_of(workspace) / _TASKS / f"{_prefix(server, enrollment.task)}{enrollment.key}"
 
 
-def enrollment_folders(root: Path, server: str, task: int) -> list[Path]:
-    """The folders of all enrollments of a task, those that have ended, too."""
-    return sorted((root / _TASKS).glob(f"{glob.escape(_prefix(server, task))}*"))
+def enrollment_places(workspace: Where, server: str, task: int) -> list[Place]:
+    """The places of all enrollments of a task, those that have ended, too."""
+    tasks = place_of(workspace) / _TASKS
+    found = tasks.folder.glob(f"{glob.escape(_prefix(server, task))}*")
+    return [tasks / folder.name for folder in sorted(found)]
 
 
 def _prefix(server: str, task: int) -> str:
     return f"{server.replace(':', '_')}-{task}-"
 
 
-def _runs(expires: float, now: float) -> bool:
+def _runs(expires: float, now: float, longest: float = LEASE_SECONDS) -> bool:
     """Whether a lease is still running.
 
-    No lease is longer than `LEASE_SECONDS`: one that ends later was written while the clock was
+    No lease is longer than `longest` seconds: one that ends later was written while the clock was
     wrong, and would lock the task for as long as the clock was ahead.
     """
-    return 0 < expires - now <= LEASE_SECONDS
+    return 0 < expires - now <= longest

@@ -52,9 +52,9 @@ def export(task: int, form: str, out: Path, number: int | None, **options: Any) 
     from hvsa_cvat.dashboard.runs import read_run
     from hvsa_cvat.export.write import export_masks
 
-    enrolled = EnrolledTasks(settings.workspace, settings.address.url, time.time).one(task)
+    enrolled = EnrolledTasks(settings.place, settings.address.url, time.time).one(task)
     with progress_bars() as progress:
-        done = export_masks(task, read_run(enrolled.folder), number, form, out, progress)
+        done = export_masks(task, read_run(enrolled.place), number, form, out, progress)
     total = sum(done.pixels.values())
     shares = ", ".join(f"{kind} {100 * n / total:.1f} %" for kind, n in done.pixels.items())
     say(f"{out}: round {done.round}, {plural(done.frames, 'frame')}; pixels: {shares}")

@@ -39,7 +39,7 @@ def log(task: int, form: str, out: Path | None, **options: Any) -> None:
     from hvsa_cvat.dashboard.timeline import FORMS, read_timeline
     from hvsa_cvat.files import atomic_write
 
-    text = FORMS[form](read_timeline(settings.workspace, settings.address.url, task))
+    text = FORMS[form](read_timeline(settings.place, settings.address.url, task))
     if out is None:
         click.echo(text, nl=False)
         return

@@ -79,14 +79,14 @@ def open_workspace(settings: LocalSettings) -> Workspace:
     from hvsa_cvat.cvat.keys import server_key
 
     owner = f"{_user()}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    return Workspace(settings.workspace, server_key(settings.address.url), owner, time.time)
+    return Workspace(settings.place, server_key(settings.address.url), owner, time.time)
 
 
 def open_present_workspace(settings: LocalSettings) -> Workspace:
     """The workspace, for commands that have nothing to do in a new one: it makes none."""
     from hvsa_cvat.agent.workspace import is_workspace
 
-    if not is_workspace(settings.workspace):
+    if not is_workspace(settings.place):
         raise ConfigError(
             f"there is no workspace at {settings.workspace}; name it by --workspace, "
             "HVSA_WORKSPACE or hvsa.toml"

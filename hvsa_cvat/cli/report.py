@@ -50,7 +50,7 @@ def report(task: int, out: Path, form: str | None, **options: Any) -> None:
     from hvsa_cvat.dashboard.runs import read_run
     from hvsa_cvat.report import write_form
 
-    enrolled = EnrolledTasks(settings.workspace, settings.address.url, time.time).one(task)
+    enrolled = EnrolledTasks(settings.place, settings.address.url, time.time).one(task)
     rate = enrolled.enrollment.options.rate
-    write_form(live_report(task, read_run(enrolled.folder), rate), chosen, out)
+    write_form(live_report(task, read_run(enrolled.place), rate), chosen, out)
     say(f"Report: {out}")

@@ -42,7 +42,7 @@ def metrics(agent: AgentContext, address: str, monitor: Monitor) -> Iterator[Non
 
     workspace = agent.workspace
     monitor.add(LoadMetrics(agent.compute.load))
-    monitor.add(TaskCounts(workspace.root, workspace.server, agent.clock))
+    monitor.add(TaskCounts(workspace.place, workspace.server, agent.clock))
     pages = {**_checks(monitor), "/metrics": monitor.metrics}
     with listening(Place("--metrics", address, "metrics"), pages, agent.log) as gate:
         monitor.watch_gate("metrics", gate)

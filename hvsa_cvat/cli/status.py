@@ -52,7 +52,7 @@ def status(refresh: bool, as_json: bool, **options: Any) -> None:
     from hvsa_cvat.agent.status import read_status
 
     url, now = settings.address.url, time.time()
-    found = list(read_status(settings.workspace, url, now, failures))
+    found = list(read_status(settings.place, url, now, failures))
     if as_json:
         click.echo(json.dumps([_as_json(one) for one in found], indent=2))
         return

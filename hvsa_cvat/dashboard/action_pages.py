@@ -79,7 +79,7 @@ def ask(what: str, site: Site, request: Request) -> Response:
 def _run(enrolled: EnrolledTask) -> Run | None:
     """None where the folder of the session cannot be read; it can be withdrawn all the same."""
     try:
-        return read_run(enrolled.folder)
+        return read_run(enrolled.place)
     except HvsaError:
         return None
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from hvsa_cvat.agent.looks import Look
 from hvsa_cvat.agent.wishes import Wish
-from hvsa_cvat.agent.workspace import Enrollment, enrollment_folder, look_into
+from hvsa_cvat.agent.workspace import Enrollment, enrollment_place, look_into
 from hvsa_cvat.cvat.keys import server_key
+from hvsa_cvat.database import Place, Where, place_of
 from hvsa_cvat.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ class EnrolledTask:
     """One enrolled task."""
 
     enrollment: Enrollment
-    folder: Path
+    place: Place
     """Of its session."""
     owner: str | None
     """The agent that works on it now."""
@@ -30,6 +31,10 @@ class EnrolledTask:
     """What the last look at the server found of its open jobs."""
 
     @property
+    def folder(self) -> Path:
+        return self.place.folder
+
+    @property
     def number(self) -> int:
         return self.enrollment.task
 
@@ -37,20 +42,20 @@ class EnrolledTask:
 class EnrolledTasks:
     """The enrolled tasks of one server, as the workspace has them when they are asked for."""
 
-    def __init__(self, root: Path, url: str, clock: Callable[[], float]) -> None:
+    def __init__(self, workspace: Where, url: str, clock: Callable[[], float]) -> None:
         """`url` is the address of the server; `clock` gives seconds since 1970."""
-        self.root = root
+        self.workspace = place_of(workspace)
         self.url = url
         self._server = server_key(url)
         self._clock = clock
 
     def all(self) -> Mapping[int, EnrolledTask]:
         """By the number of the task, ascending."""
-        found = look_into(self.root, self._server, self._clock())
+        found = look_into(self.workspace, self._server, self._clock())
         return {
             one.task: EnrolledTask(
                 one,
-                enrollment_folder(self.root, self._server, one),
+                enrollment_place(self.workspace, self._server, one),
                 found.owners.get(one.task),
                 one.task in found.paused,
                 found.wishes.get(one.task),
@@ -64,6 +69,7 @@ class EnrolledTasks:
         found = self.all().get(task)
         if found is None:
             raise ConfigError(
-                f"task {task} of {self.url} is not enrolled in {self.root}; see `hvsa-agent status`"
+                f"task {task} of {self.url} is not enrolled in "
+                f"{self.workspace.folder}; see `hvsa-agent status`"
             )
         return found

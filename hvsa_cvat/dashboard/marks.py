@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import sqlalchemy as sa
 
-from hvsa_cvat.database import Database, read_only
+from hvsa_cvat.database import Tables, Where, is_present, open_database, read_only
 
 SCHEMA_VERSION = 1
-_HOLDS = "the memory of the dashboard"
 
 _metadata = sa.MetaData()
 
@@ -26,11 +24,13 @@ _seen = sa.Table(
 _actions = sa.Table(
     "actions",
     _metadata,
-    sa.Column("entry", sa.Integer, primary_key=True),
+    sa.Column("entry", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("time", sa.Float, nullable=False),
     sa.Column("sender", sa.String(100), nullable=False),
     sa.Column("what", sa.Text, nullable=False),
 )
+
+_TABLES = Tables("dashboard.db", _metadata, SCHEMA_VERSION, "the memory of the dashboard")
 
 
 @dataclass(frozen=True)
@@ -47,17 +47,17 @@ class Action:
 class Marks:
     """A database beside the workspace's own, made with the first mark."""
 
-    def __init__(self, root: Path, clock: Callable[[], float]) -> None:
-        """`root` is the workspace; `clock` gives seconds since 1970."""
-        self.path = root / "dashboard.db"
+    def __init__(self, workspace: Where, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds since 1970."""
+        self._workspace = workspace
         self._clock = clock
 
     def seen(self, session: str, number: int) -> frozenset[int]:
         """The frames of a round that are marked as seen."""
-        if not self.path.exists():
+        if not is_present(self._workspace, _TABLES):
             return frozenset()
         query = sa.select(_seen.c.frame).where(_seen.c.session == session, _seen.c.round == number)
-        with read_only(self.path, _HOLDS) as connection:
+        with read_only(self._workspace, _TABLES) as connection:
             return frozenset(connection.scalars(query))
 
     def mark(self, session: str, number: int, frame: int, *, seen: bool, sender: str) -> None:
@@ -66,7 +66,7 @@ class Marks:
         same = sa.and_(*(_seen.c[name] == value for name, value in row.items()))
         word = "seen" if seen else "not seen"
         what = f"{session}: round {number}: frame {frame} is marked as {word}"
-        database = Database(self.path, _metadata, SCHEMA_VERSION, _HOLDS)
+        database = open_database(self._workspace, _TABLES)
         with database.transaction() as connection:
             connection.execute(sa.delete(_seen).where(same))
             if seen:
@@ -76,9 +76,9 @@ class Marks:
 
     def actions(self, most: int) -> list[Action]:
         """What was done last, the newest first."""
-        if not self.path.exists():
+        if not is_present(self._workspace, _TABLES):
             return []
         columns = (_actions.c.time, _actions.c.sender, _actions.c.what)
         query = sa.select(*columns).order_by(_actions.c.entry.desc()).limit(most)
-        with read_only(self.path, _HOLDS) as connection:
+        with read_only(self._workspace, _TABLES) as connection:
             return [Action(row.time, row.sender, row.what) for row in connection.execute(query)]

@@ -89,7 +89,7 @@ def tasks(site: Site, request: Request) -> Response:
 def task(site: Site, request: Request) -> Response:
     enrolled = _enrolled(site, request)
     try:
-        run = read_run(enrolled.folder)
+        run = read_run(enrolled.place)
     except HvsaError as problem:
         return _unreadable(site, request, enrolled, problem)
     counts = [run.asked_frames(one.number) for one in run.rounds]
@@ -283,7 +283,7 @@ def _enrolled(site: Site, request: Request) -> EnrolledTask:
 
 def _opened(site: Site, request: Request) -> Opened:
     enrolled = _enrolled(site, request)
-    return Opened(enrolled, read_run(enrolled.folder))
+    return Opened(enrolled, read_run(enrolled.place))
 
 
 def _frame(run: Run, request: Request) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
+from hvsa_cvat.database import Place, Where, place_of
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.report import class_colours
 from hvsa_cvat.session.artefacts import RoundFiles
@@ -56,7 +57,7 @@ class RoundFacts:
 class Run:
     """One enrolled task."""
 
-    root: Path
+    place: Place
     session: Session
     memory: TaskMemory
     names: tuple[str, ...]
@@ -64,6 +65,11 @@ class Run:
     colours: NDArray[np.uint8]
     """uint8 (C, 3) RGB: those of the labels in CVAT, else those of the report."""
     rounds: tuple[RoundFacts, ...]
+
+    @property
+    def root(self) -> Path:
+        """The folder of the session."""
+        return self.place.folder
 
     @property
     def planted(self) -> Planted:
@@ -98,14 +104,15 @@ class Run:
         return numbers[frame] if frame < len(numbers) else int(self.names[frame].split("_")[-1])
 
 
-def read_run(root: Path) -> Run:
-    """The task whose session lies in `root`; `SessionError` where there is none."""
-    session = Store.peek(root)
+def read_run(where: Where) -> Run:
+    """The task whose session is there; `SessionError` where there is none."""
+    place = place_of(where)
+    root, session = place.folder, Store.peek(place)
     if session is None:
         raise SessionError(f"{root} holds no session; withdraw the task and enroll it again")
-    memory = read_memory(root / "cvat")
+    memory = read_memory(place / "cvat")
     return Run(
-        root,
+        place,
         session,
         memory,
         _names(root, memory),

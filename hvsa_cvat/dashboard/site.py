@@ -56,11 +56,11 @@ class Site:
         self.url = settings.address.url
         self.clock = clock
         self.guard = Guard(options.token, options.prefix, clock)
-        self.tasks = EnrolledTasks(settings.workspace, self.url, clock)
+        self.tasks = EnrolledTasks(settings.place, self.url, clock)
         self.overview = Overview(self.tasks, options.patience)
         self.rankings = Rankings()
         self.pictures = PictureCache()
-        self.marks = Marks(settings.workspace, clock)
+        self.marks = Marks(settings.place, clock)
         self.findings = Findings(settings, clock)
         self._templates = _environment(options.prefix)
 
@@ -73,7 +73,7 @@ class Site:
     def workspace(self) -> Workspace:
         """The workspace, to change something in it."""
         server = server_key(self.url)
-        return Workspace(self.settings.workspace, server, "dashboard", self.clock)
+        return Workspace(self.settings.place, server, "dashboard", self.clock)
 
     def close(self) -> None:
         """End the threads of the site."""

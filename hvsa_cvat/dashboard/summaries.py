@@ -8,21 +8,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 
 from hvsa_cvat.agent.advice import clicks_budget, next_command
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
+from hvsa_cvat.cvat.state import memory_stamp
 from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
 from hvsa_cvat.dashboard.people_time import people_time_of
 from hvsa_cvat.dashboard.runs import Run, read_run
+from hvsa_cvat.database import Place
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Selection
 from hvsa_cvat.session.rounds import Phase, Session
+from hvsa_cvat.session.store import session_stamp
 
-Stamp = tuple[int, ...]
+Stamp = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class State(StrEnum):
@@ -218,7 +220,7 @@ class Overview:
         self._tasks = tasks
         self._clock = clock
         self._patience = patience
-        self._kept: dict[Path, tuple[Stamp, TaskSummary]] = {}
+        self._kept: dict[Place, tuple[Stamp, TaskSummary]] = {}
         self._lock = threading.Lock()
 
     def rows(self) -> Rows:
@@ -227,22 +229,22 @@ class Overview:
         with self._lock:
             ends = self._clock() + self._patience
             found = {task: self._row(one, ends) for task, one in enrolled.items()}
-            folders = {one.folder for one in enrolled.values()}
-            self._kept = {at: kept for at, kept in self._kept.items() if at in folders}
+            places = {one.place for one in enrolled.values()}
+            self._kept = {at: kept for at, kept in self._kept.items() if at in places}
         return Rows(
             tuple(with_enrollment(row, enrolled[task]) for task, row in found.items()),
             sum(row.state is State.UNREAD for row in found.values()),
         )
 
     def _row(self, enrolled: EnrolledTask, ends: float) -> TaskSummary:
-        stamp = _stamp(enrolled.folder)
-        kept = self._kept.get(enrolled.folder)
+        stamp = _stamp(enrolled.place)
+        kept = self._kept.get(enrolled.place)
         if kept is not None and kept[0] == stamp:
             return kept[1]
         if self._clock() > ends:
             return kept[1] if kept is not None else _unread(enrolled.enrollment)
         row = _read(enrolled)
-        self._kept[enrolled.folder] = stamp, row
+        self._kept[enrolled.place] = stamp, row
         return row
 
 
@@ -254,28 +256,16 @@ def _read(enrolled: EnrolledTask) -> TaskSummary:
     """The row of a task; where its folder cannot be read, it says so."""
     try:
         return summarise(
-            enrolled.number, read_run(enrolled.folder), enrolled.enrollment.options.rate
+            enrolled.number, read_run(enrolled.place), enrolled.enrollment.options.rate
         )
     except HvsaError as problem:
         name = f"task {enrolled.number}"
         return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
 
 
-def _stamp(folder: Path) -> Stamp:
+def _stamp(place: Place) -> Stamp:
     """Changes whenever a phase ends, a request is made or a job is read."""
-    return tuple(
-        number
-        for name in ("session.db", "cvat/cvat.db")
-        for number in _time_and_size(folder / name)
-    )
-
-
-def _time_and_size(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
+    return session_stamp(place), memory_stamp(place / "cvat")
 
 
 def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:

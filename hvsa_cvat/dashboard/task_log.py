@@ -35,4 +35,4 @@ def done_and_to_do(site: Site, enrolled: EnrolledTask) -> dict[str, Any]:
 
 def _timeline(site: Site, task: int) -> list[Entry]:
     """Everything that was done with a task, the oldest first."""
-    return read_timeline(site.settings.workspace, site.url, task)
+    return read_timeline(site.settings.place, site.url, task)

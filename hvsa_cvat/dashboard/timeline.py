@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from hvsa_cvat.agent.events import Event, Recorded, read_events
-from hvsa_cvat.agent.workspace import enrollment_folders
+from hvsa_cvat.agent.workspace import enrollment_places
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.dashboard.runs import RoundFacts, Run, read_run
+from hvsa_cvat.database import Where, place_of
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round
@@ -57,20 +57,21 @@ class Entry:
         }
 
 
-def read_timeline(root: Path, url: str, task: int) -> list[Entry]:
+def read_timeline(workspace: Where, url: str, task: int) -> list[Entry]:
     """Everything that is known of a task of the server at `url`, the oldest first; also where the
-    task is withdrawn. `ConfigError` where the workspace `root` knows nothing of it."""
+    task is withdrawn. `ConfigError` where the workspace knows nothing of it."""
     server = server_key(url)
-    recorded = read_events(root, server, task)
-    folders = enrollment_folders(root, server, task)
-    if not folders and not recorded:
+    recorded = read_events(workspace, server, task)
+    places = enrollment_places(workspace, server, task)
+    if not places and not recorded:
         raise ConfigError(
-            f"task {task} of {url} was never enrolled in {root}; see `hvsa-agent status`"
+            f"task {task} of {url} was never enrolled in {place_of(workspace).folder}; see "
+            "`hvsa-agent status`"
         )
     entries = [_of_log(one) for one in recorded]
-    for folder in folders:
+    for place in places:
         with suppress(HvsaError):  # what the log has is told all the same
-            run = read_run(folder)
+            run = read_run(place)
             entries += _of_session(run, entries)
             entries = [_with_what_was_asked(one, run) for one in entries]
     return sorted(entries, key=lambda one: one.time)

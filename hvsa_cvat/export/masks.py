@@ -77,7 +77,7 @@ class RoundMasks:
             raise ConfigError(f"round {number} of {run.session.video!r} has no masks; {have}")
         self.run = run
         self.number = number
-        self._files: RoundFiles = Store.peek_round(run.root, number)
+        self._files: RoundFiles = Store.peek_round(run.place, number)
 
     def __len__(self) -> int:
         return len(self.run.names)

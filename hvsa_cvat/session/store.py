@@ -13,7 +13,15 @@ from typing import IO
 
 import sqlalchemy as sa
 
-from hvsa_cvat.database import Database, read_only
+from hvsa_cvat.database import (
+    Tables,
+    Where,
+    is_present,
+    open_database,
+    place_of,
+    read_only,
+    stamp,
+)
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import make_folder, remove_partial
 from hvsa_cvat.session.artefacts import RoundFiles, VideoFiles
@@ -22,8 +30,6 @@ from hvsa_cvat.session.rounds import Json, Session
 
 SCHEMA_VERSION = 2
 """1 had no checksums."""
-
-_HOLDS = "a session"
 
 _RECORD = ".json"
 """How the names of records end."""
@@ -60,6 +66,10 @@ _artefacts = sa.Table(
     sa.Column("checksum", sa.String(64), primary_key=True),  # two while a file is being replaced
 )
 
+_TABLES = Tables(
+    "session.db", _metadata, SCHEMA_VERSION, "a session", version_table="schema_version"
+)
+
 _CLOSED = "closed"
 """What the lock file says while nobody works in the folder and nobody was killed there."""
 
@@ -67,19 +77,18 @@ _CLOSED = "closed"
 class Store:
     """The folder of one run, held alone until it is closed. Use it in a `with` statement."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.database = root / "session.db"
+    def __init__(self, where: Where) -> None:
+        self.place = place_of(where)
+        self.root = root = self.place.folder
+        self.database = root / _TABLES.file
         with ExitStack() as opening:
             closed_well = opening.enter_context(_locked(root))
-            if not _has_content(self.database) and (root / "rounds").exists():
+            if (root / "rounds").exists() and not _is_begun(self.place):
                 raise SessionError(
-                    f"{self.database} is missing or empty, but {root} holds rounds; restore it "
-                    "from a copy or choose another folder"
+                    f"{self.place.told(_TABLES.file)} is missing or empty, but {root} holds "
+                    "rounds; restore it from a copy or choose another folder"
                 )
-            self._database = Database(
-                self.database, _metadata, SCHEMA_VERSION, _HOLDS, version_table="schema_version"
-            )
+            self._database = open_database(self.place, _TABLES)
             if not closed_well:
                 remove_partial(root)
             with self._database.transaction() as connection:
@@ -87,35 +96,34 @@ class Store:
             self._resources = opening.pop_all()
 
     @staticmethod
-    def peek(root: Path) -> Session | None:
-        """The session that lies in `root`, read without holding the folder: whoever works there
-        goes on. None in a folder without one."""
-        database = root / "session.db"
-        if not _has_content(database):
+    def peek(where: Where) -> Session | None:
+        """The session of a place, read without holding the folder: whoever works there
+        goes on. None where there is none."""
+        if not is_present(where, _TABLES):
             return None
-        with read_only(database, _HOLDS) as connection:
-            return _load(connection, database)
+        with read_only(where, _TABLES) as connection:
+            return _load(connection, place_of(where).told(_TABLES.file))
 
     @staticmethod
-    def peek_round(root: Path, number: int) -> RoundFiles:
-        """The files of a round in `root`, to be read without holding the folder."""
-        database, recorded = root / "session.db", dict[str, set[str]]()
-        if _has_content(database):
-            with read_only(database, _HOLDS) as connection:
+    def peek_round(where: Where, number: int) -> RoundFiles:
+        """The files of a round, to be read without holding the folder."""
+        root, recorded = place_of(where).folder, dict[str, set[str]]()
+        if is_present(where, _TABLES):
+            with read_only(where, _TABLES) as connection:
                 if sa.inspect(connection).has_table(_artefacts.name):
                     recorded = _recorded(connection)
         return RoundFiles(root, number, Checksums(root, recorded))
 
     @staticmethod
-    def peek_records(root: Path) -> tuple[Session, RoundFiles] | None:
-        """The session that lies in `root`, and the files of its current round, of which the
+    def peek_records(where: Where) -> tuple[Session, RoundFiles] | None:
+        """The session of a place, and the files of its current round, of which the
         records alone may be read: the checksums of masks are not looked up, because a long video
         has tens of thousands."""
-        database = root / "session.db"
-        if not _has_content(database):
+        if not is_present(where, _TABLES):
             return None
-        with read_only(database, _HOLDS) as connection:
-            session = _load(connection, database)
+        root = place_of(where).folder
+        with read_only(where, _TABLES) as connection:
+            session = _load(connection, place_of(where).told(_TABLES.file))
             present = sa.inspect(connection).has_table(_artefacts.name)
             recorded = _recorded(connection, f"%{_RECORD}") if present else {}
         if session is None:
@@ -163,7 +171,8 @@ class Store:
     def save(self, session: Session) -> None:
         """Replace what is stored of `session`, and record the checksums of the files that were
         written since: as a whole or not at all."""
-        with self._database.transaction() as connection:
+
+        def write(connection: sa.Connection) -> None:
             mine = sa.update(_sessions).where(_sessions.c.id == session.id)
             if connection.execute(mine.values(_head(session))).rowcount == 0:
                 raise SessionError(
@@ -172,19 +181,26 @@ class Store:
             connection.execute(sa.delete(_rounds).where(_rounds.c.session == session.id))
             _write_rounds(connection, session)
             _write_checksums(connection, self.checksums.written)
+
+        self._database.run(write)
         self.checksums.settle()
 
     def save_checksums(self) -> None:
         """Record the checksums of files that were written outside the phases."""
         if self.checksums.written:
-            with self._database.transaction() as connection:
-                _write_checksums(connection, self.checksums.written)
+            self._database.run(lambda c: _write_checksums(c, self.checksums.written))
             self.checksums.settle()
 
     def load(self) -> Session | None:
         """The session as it was saved last, or None in a new folder."""
         with self._database.transaction() as connection:
-            return _load(connection, self.database)
+            return _load(connection, self.place.told(_TABLES.file))
+
+    def check_held(self) -> None:
+        """`LeaseLostError` where another agent has taken the task since."""
+        if self.place.database is not None and self.place.fence is not None:
+            with self._database.transaction():
+                pass
 
     def _expect(self, name: str, checksum: str) -> None:
         with self._database.transaction() as connection:
@@ -192,21 +208,12 @@ class Store:
             connection.execute(sa.insert(_artefacts), row)
 
 
-def database_stamp(root: Path, name: str = "session.db") -> tuple[int, ...]:
-    """Sizes and times of a database in the folder of a session; another tuple after each change.
-    It reads nothing, so it is cheap for many sessions."""
-    found: list[int] = []
-    for file in (name, f"{name}-wal"):
-        try:
-            told = (root / file).stat()
-        except OSError:
-            continue
-        if told.st_size:
-            found += (told.st_size, told.st_mtime_ns)
-    return tuple(found)
+def session_stamp(where: Where) -> tuple[int, ...]:
+    """Another tuple after each change of a session; cheap for many sessions."""
+    return stamp(where, _TABLES)
 
 
-def _load(connection: sa.Connection, database: Path) -> Session | None:
+def _load(connection: sa.Connection, database: str) -> Session | None:
     head = connection.execute(sa.select(_sessions)).mappings().first()
     if head is None:
         return None
@@ -248,8 +255,11 @@ def _write_checksums(connection: sa.Connection, written: dict[str, str]) -> None
     connection.execute(sa.insert(_artefacts), rows)
 
 
-def _has_content(database: Path) -> bool:
-    return database.exists() and database.stat().st_size > 0
+def _is_begun(where: Where) -> bool:
+    """Whether a session, or in a file the beginning of one, is there."""
+    if place_of(where).database is None:
+        return is_present(where, _TABLES)
+    return Store.peek(where) is not None
 
 
 @contextmanager

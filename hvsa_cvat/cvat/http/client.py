@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -79,6 +80,7 @@ class CvatClient:
         self.address = address
         self._sleep = sleep
         self._log = log
+        self._before_write: Callable[[], None] = lambda: None
         self._me: Json | None = None
         self._version: tuple[int, int] | None = None
         self._transport = Transport(
@@ -107,6 +109,15 @@ class CvatClient:
     def close(self) -> None:
         """Close the connections; safe to repeat."""
         self._transport.close()
+
+    @contextmanager
+    def guarded(self, check: Callable[[], None]) -> Iterator[None]:
+        """Call `check` before each write; what it raises keeps the request from being sent."""
+        before, self._before_write = self._before_write, check
+        try:
+            yield
+        finally:
+            self._before_write = before
 
     def login(self) -> None:
         """Log in now; other calls do it when they need it."""
@@ -183,6 +194,7 @@ class CvatClient:
 
         What is already gone counts as deleted.
         """
+        self._before_write()
         request = Request(method, path, encode(body), query)
         try:
             return self._call(Policy.REPEATABLE, request)
@@ -193,6 +205,7 @@ class CvatClient:
 
     def send(self, method: str, path: str, body: Any = None, /, **query: object) -> Any:
         """A write that must not happen twice; `Uncertain` where nobody knows whether it did."""
+        self._before_write()
         request = Request(method, path, encode(body), query)
         return self._call(Policy.ONCE, request)
 
@@ -234,6 +247,7 @@ class CvatClient:
         deleted and made anew: a second upload would append to the files of the first. `Uncertain`:
         nobody knows how far the upload came.
         """
+        self._before_write()
         Upload(self._transport, self.get, self._sleep, task).run(files, data, progress, step)
 
     def attach(self, guide: int, name: str, picture: bytes) -> str:

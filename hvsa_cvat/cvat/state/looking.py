@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.cvat.state.requests import Request, all_requests
-from hvsa_cvat.database import read_only
+from hvsa_cvat.database import Where, is_present, read_only, stamp, table_names
 
 
 @dataclass(frozen=True)
@@ -56,13 +55,17 @@ class TaskMemory:
     """The name of each image as it was uploaded; empty for a video."""
 
 
-def read_memory(folder: Path) -> TaskMemory:
-    """The memory of a task in the `State` of a folder; empty where there is none."""
-    path = folder / "cvat.db"
-    if not path.exists():
+def memory_stamp(where: Where) -> tuple[int, ...]:
+    """Another tuple after each change of the memory; cheap for many tasks."""
+    return stamp(where, tables.TABLES)
+
+
+def read_memory(where: Where) -> TaskMemory:
+    """The memory of a task in the `State` of a place; empty where there is none."""
+    if not is_present(where, tables.TABLES):
         return TaskMemory()
-    with read_only(path, tables.HOLDS) as connection:
-        present = set(sa.inspect(connection).get_table_names())
+    with read_only(where, tables.TABLES) as connection:
+        present = table_names(connection)
 
         def rows(query: sa.Select[Any], table: sa.Table) -> list[sa.Row[Any]]:
             return list(connection.execute(query)) if table.name in present else []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.annotation.effort import PUBLISHED
 from hvsa_cvat.cvat.state import tables
-from hvsa_cvat.database import Database, read_only
+from hvsa_cvat.database import Database, Where, is_present, place_of, read_only
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write, write_npz
 from hvsa_cvat.types import Sample, Size
@@ -216,22 +216,21 @@ class Requests:
                 connection.execute(sa.insert(table), {"task": child_task, "line": line})
 
 
-def read_requests(folder: Path) -> list[Request]:
-    """All finished requests in the `State` of a folder, oldest first; empty where there is none.
+def read_requests(where: Where) -> list[Request]:
+    """All finished requests in the `State` of a place, oldest first; empty where there is none.
 
     For processes that only look: it makes no file, changes none and waits for no writer. The
     database may be of version 1.
     """
-    path = folder / "cvat.db"
-    if not path.exists():
+    if not is_present(where, tables.TABLES):
         return []
-    with read_only(path, tables.HOLDS) as connection:
+    with read_only(where, tables.TABLES) as connection:
         return all_requests(connection)
 
 
-def read_content(folder: Path, key: str, card: int) -> NDArray[np.int32]:
-    """`Requests.content` in the `State` of a folder, for processes that only look."""
-    return _content(_contents_path(folder / "requests", key), card)
+def read_content(where: Where, key: str, card: int) -> NDArray[np.int32]:
+    """`Requests.content` in the `State` of a place, for processes that only look."""
+    return _content(_contents_path(place_of(where).folder / "requests", key), card)
 
 
 def all_requests(connection: sa.Connection) -> list[Request]:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.cvat.state.ledger import Ledger
 from hvsa_cvat.cvat.state.readings import Readings
 from hvsa_cvat.cvat.state.requests import Requests
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
 from hvsa_cvat.cvat.state.work_times import WorkTimes
-from hvsa_cvat.database import Database
+from hvsa_cvat.database import Where, open_database, place_of
 
 
 class State:
@@ -20,17 +18,12 @@ class State:
     the requests with `read_requests`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.path = folder / "cvat.db"
-        database = Database(
-            self.path,
-            tables.metadata,
-            tables.VERSION,
-            tables.HOLDS,
-            upgrades={1: tables.upgrade_from_1},
-        )
-        self.requests = Requests(folder, database)
+    def __init__(self, where: Where) -> None:
+        self.place = place_of(where)
+        self.folder = self.place.folder
+        self.path = self.folder / tables.TABLES.file
+        database = open_database(where, tables.TABLES)
+        self.requests = Requests(self.folder, database)
         """What we asked people for."""
         self.readings = Readings(database)
         """Which jobs have been read."""

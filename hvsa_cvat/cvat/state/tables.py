@@ -1,4 +1,4 @@
-"""The tables in `cvat.db`, and how those of an older version become these."""
+"""The tables that are in `cvat.db` in SQLite, and how those of an older version become these."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from hvsa_cvat.database import Tables
+
 VERSION = 3
 """Version 3 only adds tables: `work_times` and `log_refusals`."""
-
-HOLDS = "the memory of a watched task"
-"""What the file is, for messages about a file that is something else."""
 
 metadata = sa.MetaData()
 
@@ -56,11 +55,11 @@ send_backs = sa.Table(
 pushed = sa.Table(
     "pushed",
     metadata,
-    sa.Column("entry", sa.Integer, primary_key=True),
+    sa.Column("entry", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("job", sa.Integer, nullable=False),
     sa.Column("frame", sa.Integer, nullable=False),
     sa.Column("fingerprint", sa.String(64), nullable=False),
-    sa.Column("shape", sa.Integer),  # NULL: the server's answer is not known
+    sa.Column("shape", sa.BigInteger),  # NULL: the server's answer is not known
     sa.Index("pushed_shape", "job", "shape"),
 )
 
@@ -171,3 +170,11 @@ _NOTES: tuple[tuple[str, sa.Table, Callable[[int, Any], list[dict[str, Any]]]], 
     (r"own write to job (\d+)", own_writes, _date_of_job),
 )
 """Name of a note in version 1, the table that its value moves to, and the rows there."""
+
+TABLES = Tables(
+    "cvat.db",
+    metadata,
+    VERSION,
+    "the memory of a watched task",
+    upgrades={1: upgrade_from_1},
+)

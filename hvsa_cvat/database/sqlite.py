@@ -1,47 +1,33 @@
-"""A small SQL database in one file, with a version, in which several processes take turns."""
+"""SQLite: the tables in one file, in which several processes take turns."""
 
 from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
+from hvsa_cvat.database.tables import Tables
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import make_folder
+
+T = TypeVar("T")
 
 _WAIT = 30
 """Seconds for which processes wait for each other's short transactions."""
 
-Upgrade = Callable[[sa.Connection], None]
-"""Changes tables of one version to the next; tables that are missing are made afterwards."""
 
+class SqliteDatabase:
+    """The tables in the file `path`, made if they are not there."""
 
-class Database:
-    """The tables of `metadata` in the SQLite file `path`, made if they are not there."""
-
-    def __init__(
-        self,
-        path: Path,
-        metadata: sa.MetaData,
-        version: int,
-        holds: str,
-        *,
-        version_table: str = "version",
-        upgrades: Mapping[int, Upgrade] | None = None,
-    ) -> None:
-        """`version` is that of the tables; `holds` says in errors what the file is.
-
-        `upgrades[n]` leads from version n to n + 1; where there is none, the new version only adds
-        tables.
-        """
+    def __init__(self, path: Path, tables: Tables) -> None:
         self.path = path
-        self._holds = holds
+        self._holds = tables.holds
         try:
             make_folder(path.parent)
         except OSError as error:
@@ -53,48 +39,41 @@ class Database:
         arguments = {"timeout": _WAIT, "isolation_level": None}
         self._engine = sa.create_engine(url, poolclass=sa.NullPool, connect_args=arguments)
         sa.event.listen(self._engine, "begin", _begin)
-        versions = sa.Table(
-            version_table, metadata, sa.Column("version", sa.Integer), extend_existing=True
-        )
         with self.transaction() as connection:
-            self._prepare(connection, metadata, versions, version, upgrades or {})
+            self._prepare(connection, tables)
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """All or nothing; what the database refuses becomes a `SessionError` naming its file.
-
-        The audit event `hvsa_cvat.commit` comes right before it is made to last.
-        """
         with _refusals(self.path, self._holds), self._engine.begin() as connection:
             yield connection
             sys.audit("hvsa_cvat.commit", str(self.path))
 
-    def _prepare(
-        self,
-        connection: sa.Connection,
-        metadata: sa.MetaData,
-        versions: sa.Table,
-        version: int,
-        upgrades: Mapping[int, Upgrade],
-    ) -> None:
+    def run(self, work: Callable[[sa.Connection], T]) -> T:
+        with self.transaction() as connection:
+            return work(connection)
+
+    def _prepare(self, connection: sa.Connection, tables: Tables) -> None:
+        versions = sa.Table(
+            tables.version_table,
+            tables.metadata,
+            sa.Column("version", sa.Integer),
+            extend_existing=True,
+        )
         present = set(sa.inspect(connection).get_table_names())
         if present and versions.name not in present:
             raise SessionError(f"{self.path} was not made by hvsa-agent; choose another folder")
-        known = version
+        known = tables.version
         if present:
             known = connection.scalar(sa.select(versions.c.version)) or 1
-        if known > version:
-            raise SessionError(
-                f"{self.path} has schema version {known}, this hvsa-agent knows up to {version}; "
-                "install the newer hvsa-agent that made it"
-            )
-        for old in range(known, version):
-            if old in upgrades:
-                upgrades[old](connection)
-        metadata.create_all(connection)
-        if not present or known < version:
+        if known > tables.version:
+            raise SessionError(tables.newer(str(self.path), known))
+        for old in range(known, tables.version):
+            if old in tables.upgrades:
+                tables.upgrades[old](connection)
+        tables.metadata.create_all(connection)
+        if not present or known < tables.version:
             connection.execute(sa.delete(versions))
-            connection.execute(sa.insert(versions), {"version": version})
+            connection.execute(sa.insert(versions), {"version": tables.version})
 
 
 _read_from: ContextVar[str] = ContextVar("read_from")
@@ -109,20 +88,33 @@ _reader = sa.create_engine(
 
 
 @contextmanager
-def read_only(path: Path, holds: str) -> Iterator[sa.Connection]:
-    """A connection that makes no file, writes nothing and takes no lock beyond a single query.
-
-    The tables may be of an older version.
-    """
+def read_only(path: Path, tables: Tables) -> Iterator[sa.Connection]:
     # as a quoted URI: `?`, `#` and `%` in the path are not part of SQLite's options
     token = _read_from.set(f"{path.absolute().as_uri()}?mode=ro")
-    with _refusals(path, holds):
+    with _refusals(path, tables.holds):
         try:
             opened = _reader.connect()
         finally:
             _read_from.reset(token)
         with opened as connection:
             yield connection
+
+
+def is_present(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Sizes and times of the file. It reads nothing, so it is cheap for many."""
+    found: list[int] = []
+    for file in (path, path.with_name(f"{path.name}-wal")):
+        try:
+            told = file.stat()
+        except OSError:
+            continue
+        if told.st_size:
+            found += (told.st_size, told.st_mtime_ns)
+    return tuple(found)
 
 
 @contextmanager
