@@ -216,7 +216,8 @@ def _same_signals() -> Iterator[None]:
 
 def _nodes() -> list[Node]:
     found = []
-    for one in ray.nodes():
+    alive: Callable[[], list[dict[str, Any]]] = ray.nodes
+    for one in alive():
         resources: Mapping[str, float] = one["Resources"]
         if one["Alive"]:
             name = one["NodeManagerHostname"]

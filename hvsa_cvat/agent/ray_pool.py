@@ -6,6 +6,7 @@ that is repeated ends as it would have.
 
 from __future__ import annotations
 
+import itertools
 import math
 import pickle
 import secrets
@@ -129,23 +130,25 @@ class RayPool(Pool):
     ) -> T:
         task = getattr(order, "task", None)
         about = f"task {task}: " if isinstance(task, int) else ""
-        of_task, most = isinstance(task, int), 1 + self._cluster.retries
-        for attempt in range(1, most + 1):
+        of_task, retries = isinstance(task, int), self._cluster.retries
+        for attempt in itertools.count(1):
             try:
                 return self._once(order, contact, cut_off, begun, of_task=of_task)
             except _LOST as error:
-                why = _why(error)
                 if contact.stopping():
                     raise CutOffError("the agent stops") from error
-                if attempt < most:
-                    contact.log(f"{about}{why}; begun again ({attempt} of {most - 1} times)")
+                if attempt > retries:
+                    raise WorkerDiedError(
+                        f"{_why(error)}, {attempt} times; {_fix(error)}"
+                    ) from error
+                again = f"begun again ({attempt} of {retries} times)"
+                contact.log(f"{about}{_why(error)}; {again}")
             except (RayError, ConnectionError) as error:
                 raise WorkerDiedError(
                     f"the Ray cluster at {self._cluster.address} fails: {_short(error)}; look at "
                     "`ray status` there; the next pass retries"
                 ) from error
-                why = f"{why}, {most} times; {_fix(error)}"
-        raise WorkerDiedError(why)
+        raise AssertionError
 
     def _once(
         self,

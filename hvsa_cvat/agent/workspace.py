@@ -23,6 +23,7 @@ from hvsa_cvat.agent.looks import Look, Looks, look_of
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.steps import ComputedStep, Steps
 from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
 from hvsa_cvat.database import (
     Fence,
@@ -119,6 +120,8 @@ class Workspace:
         self.outbox = Outbox(self._database, server, clock)
         self.looks = Looks(self._database, server, clock)
         """What was found of the open jobs."""
+        self.steps = Steps(self._database, server, clock)
+        """What is computed now."""
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the files of an enrollment are."""
@@ -269,7 +272,8 @@ class Workspace:
             thread.join()
             mine = (_leases.c.owner == self.owner) & self._is(_leases, task)
             with suppress(HvsaError), self._database.transaction() as connection:
-                connection.execute(sa.delete(_leases).where(mine))
+                if connection.execute(sa.delete(_leases).where(mine)).rowcount:
+                    self.steps.forget(task, connection)
 
     def lease(self, task: int) -> Lease | None:
         """Which agent works on a task now."""
@@ -335,6 +339,10 @@ class Contents:
     """What the next pass is asked to do, by task."""
     looks: Mapping[int, Look] = field(default_factory=dict)
     """What was found of the open jobs, by task."""
+    steps: Mapping[int, ComputedStep] = field(default_factory=dict)
+    """What is computed now, by task."""
+    now: float = 0.0
+    """When it was read, by the workspace's clock."""
 
 
 def is_workspace(where: Where) -> bool:
@@ -361,6 +369,7 @@ def look_into(where: Where, server: str, now_here: float) -> Contents:
         pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
         wishes = sa.select(tables.wishes).where(tables.wishes.c.server == server)
         looks = sa.select(tables.looks).where(tables.looks.c.server == server)
+        steps = sa.select(tables.steps).where(tables.steps.c.server == server)
         young = version > 1
         return Contents(
             tuple(_enrollment(row) for row in connection.execute(tasks)),
@@ -368,6 +377,10 @@ def look_into(where: Where, server: str, now_here: float) -> Contents:
             frozenset(row.task for row in connection.execute(pauses)) if young else frozenset(),
             {row.task: wish_of(row) for row in connection.execute(wishes)} if young else {},
             {row.task: look_of(row) for row in connection.execute(looks)} if version > 2 else {},
+            {row.task: ComputedStep(row.step, row.since) for row in connection.execute(steps)}
+            if version > 3
+            else {},
+            now,
         )
 
 
