@@ -31,7 +31,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from hvsa_cvat.agent.compute import Contact, Order
 from hvsa_cvat.agent.pool import AHEAD, Pool
 from hvsa_cvat.agent.ray_cluster import Cluster
-from hvsa_cvat.agent.ray_task import Begun, Mailbox, Message, Over, carry_out
+from hvsa_cvat.agent.ray_task import Begun, Mailbox, Message, Over, Seen, carry_out
 from hvsa_cvat.agent.worker import (
     Advance,
     CutOffError,
@@ -210,9 +210,11 @@ class RayPool(Pool):
 
     def _listen(self) -> None:
         """In a thread: hear what the workers tell."""
+        seen = Seen()
         while not self._deaf.is_set():
             try:
-                messages = ray.get(self._mailbox.take.remote(_POLL), timeout=_PATIENCE + _POLL)
+                taken = self._mailbox.take.remote(seen, _POLL)
+                seen, messages = ray.get(taken, timeout=_PATIENCE + _POLL)
             except Exception:  # the orders say what is wrong
                 self._deaf.wait(_POLL)
                 continue

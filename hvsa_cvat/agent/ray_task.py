@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,13 +34,23 @@ class Over:
 Message = Line | Step | Advance | Begun | Over
 
 
+@dataclass(frozen=True)
+class Seen:
+    """How much the agent has seen of what came to a mailbox."""
+
+    mailbox: str = ""
+    messages: int = 0
+
+
 class Mailbox:
     """Between one agent and the workers that carry out its orders: an actor, whose calls are
     answered in one thread. Ray starts it anew where its process is lost; what lay in it is lost
     then, which are lines of the log and wishes to stop. The agent repeats its wishes."""
 
     def __init__(self) -> None:
+        self._id = secrets.token_hex(8)
         self._messages: list[tuple[str, Message]] = []
+        self._seen = 0
         self._some = asyncio.Event()
         self._stopped: set[str] = set()
 
@@ -47,15 +59,17 @@ class Mailbox:
         self._messages.append((order, message))
         self._some.set()
 
-    async def take(self, seconds: float) -> list[tuple[str, Message]]:
-        """For the agent: what has come since, waiting for it so long at the most."""
-        try:
-            await asyncio.wait_for(self._some.wait(), seconds)
-        except TimeoutError:
-            return []
-        self._some.clear()
-        taken, self._messages = self._messages, []
-        return taken
+    async def take(self, seen: Seen, seconds: float) -> tuple[Seen, list[tuple[str, Message]]]:
+        """For the agent: what has come after what it has seen, waiting for it so long at the most.
+        It stays until the agent says that it has seen it, because an answer may be lost."""
+        if seen.mailbox == self._id and seen.messages > self._seen:
+            del self._messages[: seen.messages - self._seen]
+            self._seen = seen.messages
+        if not self._messages:
+            self._some.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._some.wait(), seconds)
+        return Seen(self._id, self._seen + len(self._messages)), list(self._messages)
 
     async def stop(self, order: str) -> None:
         """From the agent: begin no further step."""
