@@ -80,9 +80,9 @@ def test_memories_of_tasks_are_apart(place: Place) -> None:
     one.ledger.settle(7, [("a", wide), ("a", wide + 1)])
     one.ledger.forget_intents(7, ["b"])
     assert one.ledger.pushed(7) == [
+        Pushed(0, "a", wide),
         Pushed(0, "a", wide + 1),
         Pushed(0, "b", None),
-        Pushed(0, "a", wide),
     ]
     assert two.ledger.pushed(7) == [Pushed(0, "a", None), Pushed(0, "b", None)]
     one.work_times.set_refusal("no")
@@ -271,10 +271,16 @@ def test_a_newer_version_is_refused_also_while_we_run(
     place: Place, postgres_server: LocalServer
 ) -> None:
     workspace = agent(place)
-    older(postgres_server, str(place.database), "UPDATE hvsa_workspace.version SET version = 99")
-    for use in (workspace.enrollments, lambda: agent(place), lambda: look_into(place, SERVER, 0)):
-        with pytest.raises(SessionError, match=r"version 99, this .* up to 4; install the newer"):
-            use()
+    newer = "UPDATE hvsa_workspace.version SET version = 99"
+    postgres_server.execute(newer, str(place.database).rpartition("/")[2])
+    refused = r"version 99, this .* up to 4; install the newer"
+    with pytest.raises(SessionError, match=refused):
+        workspace.enrollments()
+    with pytest.raises(SessionError, match=refused):
+        look_into(place, SERVER, 0)
+    close_all()  # as in a new process
+    with pytest.raises(SessionError, match=refused):
+        agent(place)
 
 
 def test_many_processes_may_make_the_tables_at_once(postgres: str, tmp_path: Path) -> None:

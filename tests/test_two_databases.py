@@ -42,8 +42,8 @@ def sharing(
     team: Team, address: str, owner: str = "agent", lease_seconds: float = 60
 ) -> AgentContext:
     """An agent whose workspace is in PostgreSQL."""
-    agent = team.agent(owner, workspace="shared")
-    settings = replace(agent.settings, database=address)
+    agent = team.agent(owner, workspace="elsewhere")
+    settings = replace(agent.settings, workspace=team.root / "shared", database=address)
     key = server_key(team.cvat.url)
     workspace = Workspace(settings.place, key, owner, lambda: team.now, lease_seconds)
     return replace(agent, settings=settings, workspace=workspace)
@@ -149,7 +149,7 @@ def test_a_killed_agent_frees_its_tasks(team: Team, postgres: str) -> None:
     try:
         deadline = time.monotonic() + 120
         while agent.workspace.lease(team.task) is None:
-            assert time.monotonic() < deadline, first.log()
+            assert first.process.poll() is None and time.monotonic() < deadline, first.log()
             time.sleep(0.02)
         held = agent.workspace.lease(team.task)
         assert held is not None

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from hvsa_cvat.cli.console import warn
-from hvsa_cvat.cli.log_lines import LogLines
+from hvsa_cvat.cli.log_lines import LogLines, warnings_to
 from hvsa_cvat.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def open_agent(
             show(step, done, total)
 
     client = open_client(settings, warn_of_server, watch, monitor)
-    with client as connected, lines.progress() as show:
+    with warnings_to(warn_of_server), client as connected, lines.progress() as show:
         agent = AgentContext(
             settings,
             open_workspace(settings),
