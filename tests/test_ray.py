@@ -1,4 +1,4 @@
-"""Computing on a Ray cluster of two nodes, which the tests start on this machine."""
+"""Computing on a Ray cluster, which the tests start on this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.cluster_utils import Cluster as Nodes
 
 from hvsa_cvat.agent.compute import Computed, Contact, Ended, UnderWay
 from hvsa_cvat.agent.enroll import enroll
@@ -22,6 +21,7 @@ from hvsa_cvat.agent.settings import ComputeSection
 from hvsa_cvat.agent.workspace import HeldLease
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.ports import silent
+from tests.ray_nodes import started
 from tests.standin import StandIn
 from tests.story import masks, run_to_the_end, session_of
 from tests.team import Team, only_folder
@@ -32,11 +32,9 @@ pytestmark = pytest.mark.cluster
 
 @pytest.fixture(scope="module")
 def address() -> Iterator[str]:
-    """Of a cluster of two nodes with a processor core each."""
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    nodes.add_node(num_cpus=1)
-    yield nodes.address
-    nodes.shutdown()
+    """Of a cluster of one machine with two processor cores."""
+    with started(2) as nodes:
+        yield nodes.address
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +81,7 @@ def pid_in(lines: list[str]) -> int:
 # -- orders
 
 
-def test_two_nodes_compute_two_tasks_and_tell_what_they_do(pool: RayPool, tmp_path: Path) -> None:
+def test_two_cores_compute_two_tasks_and_tell_what_they_do(pool: RayPool, tmp_path: Path) -> None:
     lines: list[str] = []
     gates = [gate(tmp_path / str(task), task) for task in (1, 2, 3, 4)]
     assert pool.places == 2
@@ -199,9 +197,9 @@ def test_versions_that_differ_are_one_line(cluster: Cluster, tmp_path: Path) -> 
     [
         (
             {"gpus_per_task": 1},
-            r"has 1 GPUs and 1 CPUs for a task \(it has .*: 1 CPUs, 0 GPUs;",
+            r"has 1 GPUs and 1 CPUs for a task \(it has .*: 2 CPUs, 0 GPUs\);",
         ),
-        ({"cpus_per_task": 8}, r"has 8 CPUs for a task .*: 1 CPUs, 0 GPUs.*cpus_per_task$"),
+        ({"cpus_per_task": 8}, r"has 8 CPUs for a task .*: 2 CPUs, 0 GPUs.*cpus_per_task$"),
     ],
 )
 def test_a_cluster_without_what_a_task_takes_is_one_line(

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ray.cluster_utils import Cluster as Nodes
 
 from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.session.rounds import Phase
+from tests.ray_nodes import started
 from tests.standin import StandIn
 from tests.story import command, masks, memory_of, run_to_the_end, said, session_of, watching
 from tests.team import Team, only_folder
@@ -148,9 +148,8 @@ def test_two_agents_and_three_workers_are_killed(team: Team, kills: int, seed: i
     run_to_the_end(team, alone, other)
     for task in tasks:
         enroll(team.agent(), task, options)
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False})
     rng, killed = random.Random(seed), Counter[str]()
-    try:
+    with started(3) as nodes:
         computes_on(team, nodes.address)
         raylets = {info.process.pid for info in nodes.head_node.all_processes["raylet"]}
         with Agents(team, tasks) as agents:
@@ -172,8 +171,6 @@ def test_two_agents_and_three_workers_are_killed(team: Team, kills: int, seed: i
                         one.wait()
                         killed["agent"] += 1
                 agents.live(rng.uniform(0, 8))
-    finally:
-        nodes.shutdown()
     (undisturbed,) = (team.root / "undisturbed" / "tasks").iterdir()
     for task in tasks:
         assert masks(only_folder(team, task)) == masks(undisturbed)
