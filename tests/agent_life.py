@@ -34,6 +34,9 @@ def opened(settings: AgentSettings) -> Iterator[Compute]:
             yield pool
         return
 
+    from hvsa_cvat.agent.ray_environment import prepare_ray
+
+    prepare_ray(settings.compute.address)
     from hvsa_cvat.agent.ray_cluster import connected
     from hvsa_cvat.agent.ray_pool import RayPool
 

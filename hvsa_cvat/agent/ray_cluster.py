@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import re
@@ -152,9 +153,9 @@ def _reach(address: str, sleep: Callable[[float], None]) -> None:
 
 
 def _connect(address: str, cpus: int | None) -> None:
+    logging.getLogger("ray").setLevel(logging.ERROR)  # our lines say the rest
     arguments: dict[str, Any] = {"address": address, "namespace": "hvsa"}
-    if not address.startswith("ray://"):
-        arguments.update(log_to_driver=False, configure_logging=False)
+    arguments.update(log_to_driver=False, configure_logging=False)
     if address == "local":
         arguments.update(num_cpus=cpus, include_dashboard=False)
     # the cluster on this machine inherits the environment, which its tasks must not see
@@ -176,7 +177,8 @@ def refusal(address: str, error: Exception) -> str:
             f"the Ray cluster at {address} runs {theirs}, the agent {mine}; install the same "
             "versions of both on all machines"
         )
-    if isinstance(error, ray.exceptions.AuthenticationError):
+    causes = [error, error.__cause__, error.__context__]
+    if any("AuthToken" in str(one) or "RAY_AUTH" in str(one) for one in causes):
         return (
             f"the Ray cluster at {address} refuses the agent; give both the same token: "
             "RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
@@ -186,21 +188,19 @@ def refusal(address: str, error: Exception) -> str:
             "no Ray cluster runs on this machine; start one by `ray start --head`, or write "
             f'address = "local" under [compute] ({text[:200]})'
         )
-    return f"cannot use the Ray cluster at {address}: {text[:300]}; see the logs of its head"
+    return (
+        f"cannot use the Ray cluster at {address}: {text[:300]}; see the logs of its head, and "
+        "whether the agent has its token (RAY_AUTH_TOKEN_PATH)"
+    )
 
 
 @contextmanager
 def _without_secrets() -> Iterator[None]:
-    # nor does Ray tell its makers how it is used, unless somebody says so
     kept = {name: os.environ.pop(name) for name in SECRETS if name in os.environ}
-    silent = "RAY_USAGE_STATS_ENABLED" not in os.environ
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         yield
     finally:
         os.environ.update(kept)
-        if silent:
-            del os.environ["RAY_USAGE_STATS_ENABLED"]
 
 
 @contextmanager

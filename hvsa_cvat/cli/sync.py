@@ -195,6 +195,9 @@ def _open_compute(
 @contextmanager
 def _open_ray(settings: AgentSettings, passes: Watch, lines: LogLines) -> Iterator[Compute]:
     """A Ray cluster; Ray is imported here and nowhere else."""
+    from hvsa_cvat.agent.ray_environment import prepare_ray
+
+    prepare_ray(settings.compute.address)
     try:
         import ray  # noqa: F401
     except ModuleNotFoundError as error:
