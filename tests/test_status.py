@@ -15,11 +15,11 @@ import pytest
 from click.testing import CliRunner, Result
 
 from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.refresh import refresh_open_jobs
 from hvsa_cvat.agent.unchanged import Unchanged
 from hvsa_cvat.agent.withdraw import withdraw
-from hvsa_cvat.agent.workspace import look_into
 from hvsa_cvat.cli import main
 from hvsa_cvat.cli.task_lines import span
 from hvsa_cvat.cvat.keys import server_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +20,7 @@ from hvsa_cvat.database import (
     open_database,
     place_of,
     read_only,
-    stamp,
+    stamps,
 )
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import make_folder, remove_partial
@@ -208,9 +208,9 @@ class Store:
             connection.execute(sa.insert(_artefacts), row)
 
 
-def session_stamp(where: Where) -> tuple[int, ...]:
-    """Another tuple after each change of a session; cheap for many sessions."""
-    return stamp(where, _TABLES)
+def session_stamps(places: Sequence[Where]) -> list[tuple[int, ...]]:
+    """For each session another tuple after each change; cheap for many sessions."""
+    return stamps(places, _TABLES)
 
 
 def _load(connection: sa.Connection, database: str) -> Session | None:
