@@ -102,22 +102,21 @@ class Cluster:
 @contextmanager
 def connected(
     options: ComputeSection,
-    workspace: Path,
+    workspace: Path | None,
     *,
-    cpus: int | None = None,
     mine: Versions | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Cluster]:
     """Connect to the cluster, or start one on this machine; `ConfigError` where it is of no use,
     before anything was given to it. A connection that this process has already is used and stays.
 
-    `workspace` must be visible on all nodes. `cpus` bounds what a cluster on this machine takes;
-    `mine` are the versions that the nodes must have, by default those of this process.
+    `workspace` is a folder that all nodes must see; None where files go another way. `mine` are
+    the versions that the nodes must have, by default those of this process.
     """
     present = ray.is_initialized()
     if not present:
         _reach(options.address, sleep)
-        _connect(options.address, cpus)
+        _connect(options.address)
     try:
         share = _share(options)
         cluster = Cluster(options.address, share, options.retries)
@@ -152,12 +151,12 @@ def _reach(address: str, sleep: Callable[[float], None]) -> None:
     )
 
 
-def _connect(address: str, cpus: int | None) -> None:
+def _connect(address: str) -> None:
     logging.getLogger("ray").setLevel(logging.ERROR)  # our lines say the rest
     arguments: dict[str, Any] = {"address": address, "namespace": "hvsa"}
     arguments.update(log_to_driver=False, configure_logging=False)
     if address == "local":
-        arguments.update(num_cpus=cpus, include_dashboard=False)
+        arguments.update(include_dashboard=False)
     # the cluster on this machine inherits the environment, which its tasks must not see
     with _without_secrets(), _same_signals():
         try:
@@ -242,15 +241,10 @@ def _share(options: ComputeSection) -> Share:
     return share
 
 
-def _check_nodes(cluster: Cluster, mine: Versions, workspace: Path) -> None:
+def _check_nodes(cluster: Cluster, mine: Versions, workspace: Path | None) -> None:
     """Each node that can compute has our versions and sees our folder."""
-    make_folder(workspace)
-    marker = workspace / f".ray-{secrets.token_hex(8)}"
-    marker.write_text(marker.name)
-    try:
+    with _marked(workspace) as marker:
         found = _probe(cluster, marker)
-    finally:
-        marker.unlink()
     for node, (versions, seen) in found:
         if versions != mine:
             raise ConfigError(
@@ -264,11 +258,30 @@ def _check_nodes(cluster: Cluster, mine: Versions, workspace: Path) -> None:
             )
 
 
-def _probe(cluster: Cluster, marker: Path) -> Sequence[tuple[Node, tuple[Versions, bool]]]:
+@contextmanager
+def _marked(workspace: Path | None) -> Iterator[Path | None]:
+    """A file in the folder, whose content is its name."""
+    if workspace is None:
+        yield None
+        return
+    make_folder(workspace)
+    marker = workspace / f".ray-{secrets.token_hex(8)}"
+    try:
+        marker.write_text(marker.name)
+        yield marker
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write in {workspace}: {error.strerror}; choose another workspace"
+        ) from error
+    finally:
+        marker.unlink(missing_ok=True)
+
+
+def _probe(cluster: Cluster, marker: Path | None) -> Sequence[tuple[Node, tuple[Versions, bool]]]:
     """What a small task on each node finds."""
 
     # inside, so that Ray sends it whole: a node may lack this package
-    def look(path: str, name: str) -> tuple[str, str, str | None, bool]:
+    def look(path: str | None) -> tuple[str, str, str | None, bool]:
         import os
         import platform
 
@@ -280,11 +293,14 @@ def _probe(cluster: Cluster, marker: Path) -> Sequence[tuple[Node, tuple[Version
             ours: str | None = hvsa_cvat.__version__
         except ModuleNotFoundError:
             ours = None
-        try:
-            with open(path) as file:
-                seen = file.read() == name and os.access(os.path.dirname(path), os.W_OK)
-        except OSError:
-            seen = False
+        seen = True
+        if path is not None:
+            folder, name = os.path.split(path)
+            try:
+                with open(path) as file:
+                    seen = file.read() == name and os.access(folder, os.W_OK)
+            except OSError:
+                seen = False
         python = ".".join(platform.python_version_tuple()[:2])
         return python, ray.__version__, ours, seen
 
@@ -295,7 +311,7 @@ def _probe(cluster: Cluster, marker: Path) -> Sequence[tuple[Node, tuple[Version
             num_cpus=0,
             max_retries=2,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node.id, soft=False),
-        ).remote(str(marker), marker.name)
+        ).remote(None if marker is None else str(marker))
         for node in nodes
     ]
     try:
