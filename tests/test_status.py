@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.passes import sync
@@ -189,7 +190,7 @@ def test_a_workspace_of_the_version_before_is_read_and_upgraded(team: Team) -> N
     assert only(sync(team.agent())).open_jobs
     assert len(look_into(root, server, team.now).looks[team.task].jobs) == 2
     with closing(sqlite3.connect(root / "workspace.db")) as connection:
-        assert connection.execute("SELECT version FROM version").fetchall() == [(4,)]
+        assert connection.execute("SELECT version FROM version").fetchall() == [(tables.VERSION,)]
 
 
 def test_what_is_computed_is_told_while_its_agent_works(team: Team) -> None:

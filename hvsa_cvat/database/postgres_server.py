@@ -161,7 +161,7 @@ class PostgresServer:
         if "does not exist" in text and "database" in text:
             return f"create it: createdb {name}"
         if self._reached:
-            return f"it was tried for {self._patience:.0f} s; see whether PostgreSQL runs"
+            return "see whether PostgreSQL runs; the next pass tries again"
         return "see whether PostgreSQL runs there and lets this machine in"
 
 
