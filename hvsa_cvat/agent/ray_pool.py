@@ -115,6 +115,13 @@ class RayPool(Pool):
                 self._places = max(1, min(self._cluster.places(), _MOST))
         return self._places
 
+    def close(self) -> None:
+        # all at once: else one that waits for a place begins when another has stopped
+        self._closing.set()
+        with suppress(Exception):
+            ray.get(self._mailbox.stop_all.remote(), timeout=_PATIENCE)
+        super().close()
+
     def _end(self) -> None:
         self._deaf.set()
         self._ear.join(10 * _POLL)
@@ -169,9 +176,8 @@ class RayPool(Pool):
                     ray.wait([reference], timeout=_PATIENCE)
                     raise CutOffError("another agent works on the task now")
                 if contact.stopping():
-                    if heard.begun.is_set():
-                        self._mailbox.stop.remote(key)  # again and again: it may be a new mailbox
-                    else:
+                    self._mailbox.stop.remote(key)  # again and again: it may be a new mailbox
+                    if not heard.begun.is_set():
                         ray.cancel(reference)
             try:
                 given: Done | Failed = pickle.loads(ray.get(reference))

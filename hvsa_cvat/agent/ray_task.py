@@ -14,7 +14,7 @@ from typing import Any
 import ray
 
 from hvsa_cvat.agent.compute import Contact, Order
-from hvsa_cvat.agent.worker import Advance, Line, Step, answer
+from hvsa_cvat.agent.worker import Advance, CutOffError, Failed, Line, Step, answer
 from hvsa_cvat.threads import limit_processors
 
 _SELDOM = 0.25
@@ -53,6 +53,7 @@ class Mailbox:
         self._seen = 0
         self._some = asyncio.Event()
         self._stopped: set[str] = set()
+        self._all_stopped = False
 
     async def put(self, order: str, message: Message) -> None:
         """From a worker."""
@@ -75,9 +76,13 @@ class Mailbox:
         """From the agent: begin no further step."""
         self._stopped.add(order)
 
+    async def stop_all(self) -> None:
+        """From the agent: begin no further step of any order."""
+        self._all_stopped = True
+
     async def stopping(self, order: str) -> bool:
         """For a worker."""
-        return order in self._stopped
+        return self._all_stopped or order in self._stopped
 
     async def forget(self, order: str) -> None:
         """From the agent, when an order is over."""
@@ -97,7 +102,10 @@ def carry_out(order: Order[Any], key: str, mailbox: Any, processors: int) -> byt
         clock=time.time,
         step=lambda text: told.send(Step(text)),
     )
-    given = pickle.dumps(answer(order, contact))
+    if told.stopping():  # while it waited for a place
+        given = pickle.dumps(Failed(CutOffError("the agent stops")))
+    else:
+        given = pickle.dumps(answer(order, contact))
     told.end()
     return given
 
