@@ -11,16 +11,37 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from hvsa_cvat.agent.compute import Compute
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.agent.settings import load_settings
+from hvsa_cvat.agent.settings import AgentSettings, load_settings
 from hvsa_cvat.agent.workers import WorkerPool
 from hvsa_cvat.agent.workspace import LEASE_SECONDS, Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.ports import silent
+
+
+@contextmanager
+def opened(settings: AgentSettings) -> Iterator[Compute]:
+    """Where `hvsa.toml` says; by default in one worker process."""
+    if settings.compute.engine == "workers":
+        with WorkerPool(1) as pool:
+            yield pool
+        return
+
+    from hvsa_cvat.agent.ray_environment import prepare_ray
+
+    prepare_ray(settings.compute.address)
+    from hvsa_cvat.agent.ray_cluster import connected
+    from hvsa_cvat.agent.ray_pool import RayPool
+
+    with connected(settings.compute, settings.workspace) as cluster, RayPool(cluster) as pool:
+        yield pool
 
 
 def main(workspace: Path, life: str, lease_seconds: float = LEASE_SECONDS) -> None:
@@ -39,7 +60,7 @@ def main(workspace: Path, life: str, lease_seconds: float = LEASE_SECONDS) -> No
             rng=random.Random(0),
             log=log,
         ) as client,
-        WorkerPool(1) as pool,
+        opened(settings) as pool,
     ):
         key = server_key(settings.address.url)
         known = Workspace(settings.place, key, f"{life}: life", clock, lease_seconds)

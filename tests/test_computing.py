@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,9 +22,18 @@ from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.workers import WorkerPool
 from hvsa_cvat.agent.workspace import HeldLease
-from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import Store
+from hvsa_cvat.session.rounds import Phase
 from tests.standin import StandIn
+from tests.story import (
+    command,
+    masks,
+    memory_of,
+    run_to_the_end,
+    said,
+    session_of,
+    until,
+    watching,
+)
 from tests.team import NAMES, Team, only, only_folder
 from tests.worker_orders import Gate
 
@@ -40,20 +49,6 @@ def pool() -> Iterator[WorkerPool]:
     """Each test leaves it with nothing to do; to start a worker takes seconds."""
     with WorkerPool(1) as workers:
         yield workers
-
-
-def masks(folder: Path) -> dict[str, bytes]:
-    """The label maps of all rounds, by their paths."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.glob("rounds/*/label_maps/*.png"))
-    }
-
-
-def session_of(folder: Path) -> Session:
-    session = Store.peek(folder)
-    assert session is not None
-    return session
 
 
 def events_of(agent: AgentContext, task: int) -> list[Event]:
@@ -81,24 +76,6 @@ def a_worker_of(agent: int) -> int:
         assert time.monotonic() < deadline
         time.sleep(0.01)
     return found[0]
-
-
-def until(agent: AgentContext, reached: Callable[[dict[int, TaskReport]], bool]) -> None:
-    """Passes, until one reports what is waited for."""
-    deadline = time.monotonic() + 120
-    while not reached({report.task: report for report in sync(agent)}):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-def run_to_the_end(team: Team, agent: AgentContext, task: int) -> None:
-    for _ in range(4):
-        report = only(sync(agent, task, to_the_end=True))
-        assert report.error is None
-        if report.done:
-            return
-        team.answer()
-    raise AssertionError
 
 
 def test_masks_are_those_of_one_process(team: Team, pool: WorkerPool) -> None:
@@ -210,45 +187,6 @@ def test_a_killed_worker_is_one_line_and_the_next_pass_retries(
     assert agent.workspace.enrollments()[0].error is None
     events = events_of(agent, team.task)
     assert events.count(Event.STOPPED) == events.count(Event.GOES_ON) == 1
-
-
-def command(team: Team, *more: str) -> tuple[list[str], dict[str, str]]:
-    """`sync` as people run it, and its environment."""
-    arguments = [sys.executable, "-m", "hvsa_cvat", "sync", "--workspace", "workspace", *more]
-    mine = {"CVAT_HOST": team.cvat.url, "CVAT_ACCESS_TOKEN": team.cvat.admin.token}
-    root = str(Path(__file__).parents[1])
-    return arguments, {**os.environ, **mine, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"}
-
-
-@contextmanager
-def watching(team: Team, *more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`sync --watch`, whose log is in `log`; it is killed afterwards."""
-    arguments, environment = command(team, "--watch", "--interval", "0.2", *more)
-    with (
-        (team.root / "log").open("wb") as log,
-        subprocess.Popen(
-            arguments, stdout=log, stderr=log, env=environment, cwd=team.root
-        ) as process,
-    ):
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def said(team: Team, text: str, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the log of `watching` says so."""
-    deadline = time.monotonic() + 200
-    while text not in (team.root / "log").read_text():
-        assert process.poll() is None, (team.root / "log").read_text()
-        assert time.monotonic() < deadline, (team.root / "log").read_text()
-        time.sleep(0.05)
-
-
-def memory_of(pid: int) -> int:
-    """Bytes that a process has in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def test_the_agent_itself_has_no_pytorch(team: Team) -> None:

@@ -35,7 +35,8 @@ from tests.standin import StandIn
 ROOT = Path(__file__).parent.parent
 COMPOSE = (ROOT / "docker-compose.hvsa.yml", ROOT / "docker-compose.hvsa.gpu.yml")
 KUBERNETES = ROOT / "deploy" / "kubernetes" / "hvsa-agent.yaml"
-YAML = (*COMPOSE, KUBERNETES)
+RAY = ROOT / "deploy" / "kubernetes" / "hvsa-ray.yaml"
+YAML = (*COMPOSE, KUBERNETES, RAY)
 
 Instruction = tuple[str, str]
 
@@ -83,6 +84,50 @@ def test_kubernetes_knows_every_field(version: str) -> None:
         complaints("kubernetes-validate", "--strict", "--kubernetes-version", version, KUBERNETES)
         == ""
     )
+
+
+def ray_resources() -> dict[str, Any]:
+    return {one["kind"]: one for one in yaml.safe_load_all(RAY.read_text())}
+
+
+@pytest.mark.parametrize("version", ["1.29", "1.37"])
+def test_kubernetes_knows_every_field_of_the_pods_of_ray(version: str, tmp_path: Path) -> None:
+    """The schema of a RayCluster is that of its operator; the pods in it are Kubernetes's own."""
+    cluster = ray_resources()["RayCluster"]["spec"]
+    assert set(cluster) == {"rayVersion", "authOptions", "headGroupSpec", "workerGroupSpecs"}
+    groups = [cluster["headGroupSpec"], *cluster["workerGroupSpecs"]]
+    pods = [one["template"] | {"apiVersion": "v1", "kind": "Pod"} for one in groups]
+    for number, one in enumerate(pods):
+        one["metadata"]["name"] = f"pod-{number}"
+    others = [one for kind, one in ray_resources().items() if kind != "RayCluster"]
+    file = tmp_path / "pods.yaml"
+    file.write_text(yaml.safe_dump_all([*pods, *others]))
+    assert (
+        complaints("kubernetes-validate", "--strict", "--kubernetes-version", version, file) == ""
+    )
+
+
+def test_the_pods_of_ray_are_those_of_the_agent_with_gpus() -> None:
+    cluster = ray_resources()["RayCluster"]["spec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert head["rayStartParams"] == {"num-cpus": "0"}
+    mine = pod()["securityContext"]
+    images = set()
+    for group in (head, workers):
+        spec = group["template"]["spec"]
+        assert spec["securityContext"] == mine
+        assert spec["automountServiceAccountToken"] is False
+        (container,) = spec["containers"]
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert {"cpu", "memory", "ephemeral-storage"} <= set(container["resources"]["limits"])
+        mounts = {one["name"]: one["mountPath"] for one in container["volumeMounts"]}
+        assert mounts["shared"] == ENVIRONMENT["HVSA_WORKSPACE"]
+        images.add(container["image"])
+    assert len(images) == 1
+    (container,) = workers["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert cluster["authOptions"]["secretName"] == ray_resources()["Secret"]["metadata"]["name"]
+    assert not any(ray_resources()["Secret"]["stringData"].values())
 
 
 # -- the image

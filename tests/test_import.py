@@ -146,3 +146,18 @@ def test_the_example_of_the_documentation_runs() -> None:
     assert names["published"] == [f"{frame:06d}.png" for frame in range(6)]
     for name in re.findall(r"`(\w+)`", page.split("## One round")[0]):
         assert name in hvsa_cvat.__all__ or name in {"hvsa_cvat", "uint8"}, name
+
+
+def test_ray_is_imported_where_it_is_chosen_and_nowhere_else() -> None:
+    """`cli/sync.py` imports these modules in a function, when the settings say so."""
+    chosen = {f"hvsa_cvat.agent.{name}" for name in ("ray_cluster", "ray_pool", "ray_task")}
+    others = [name for name in MODULES if name not in chosen]
+    code = (
+        "import importlib, json, sys\n"
+        "for name in json.loads(sys.argv[1]): importlib.import_module(name)\n"
+        "print('ray' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(others)], check=True, capture_output=True, text=True
+    )
+    assert done.stdout == "False\n"

@@ -291,6 +291,9 @@ def test_watching_with_metrics_and_a_log_for_programs(team: Team, tmp_path: Path
     text = log.read_text()
     assert found["hvsa_tasks", "annotate"] >= 1
     assert found["hvsa_requests_total", "2xx"] > 0
+    assert found["hvsa_compute_busy_seconds_total", ""] > 0
+    assert found["hvsa_compute_places", ""] == 1
+    assert found["hvsa_compute_running", ""] == found["hvsa_compute_waiting", ""] == 0
     assert text.isascii()
     assert not set(text) & set("\x1b\x7f\r")
     assert team.cvat.admin.token not in text

@@ -193,6 +193,20 @@ def test_a_workspace_of_the_version_before_is_read_and_upgraded(team: Team) -> N
         assert connection.execute("SELECT version FROM version").fetchall() == [(tables.VERSION,)]
 
 
+def test_what_is_computed_is_told_while_its_agent_works(team: Team) -> None:
+    agent = team.agent()
+    with agent.workspace.leased(team.task):
+        agent.contact(task=team.task).step("round 1: finetune")
+        assert [one.computing_seconds for one in team.status()] == [None]  # people are asked now
+        agent.contact(task=team.task).step("round 1: annotate")
+        team.now += 40
+        assert [one.computing_seconds for one in team.status()] == [40]
+        team.now += 1000  # the agent is gone
+        assert [one.computing_seconds for one in team.status()] == [None]
+    with agent.workspace.leased(team.task):
+        assert [one.computing_seconds for one in team.status()] == [None]
+
+
 def test_status_imports_neither_networks_nor_the_client(team: Team) -> None:
     """They take seconds."""
     program = (

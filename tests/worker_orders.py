@@ -102,3 +102,16 @@ class Warm:
 
         time.sleep(1)  # so that each worker gets one
         return Computed()
+
+
+@dataclass(frozen=True)
+class Nothing:
+    """Computing in which nothing is done."""
+
+    task: int
+    name: str = "a task"
+    folder: Path = Path()
+    step: str = "round 0: predict"
+
+    def carry_out(self, contact: Contact) -> Computed:
+        return Computed()

@@ -15,7 +15,7 @@ import click
 from pydantic import BaseModel
 
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.settings import NotifySection, ServerSection, SettingsFile
+from hvsa_cvat.agent.settings import ComputeSection, NotifySection, ServerSection, SettingsFile
 from hvsa_cvat.cli import main as program
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -83,9 +83,12 @@ def configuration_page() -> str:
         "```",
         "",
         *_section(
-            "At the top", SettingsFile, leave_out=("server", "notify", "defaults", "projects")
+            "At the top",
+            SettingsFile,
+            leave_out=("compute", "server", "notify", "defaults", "projects"),
         ),
         *_section("[server]", ServerSection),
+        *_section("[compute]", ComputeSection),
         *_section("[notify]", NotifySection),
         *_section("[defaults] and [projects.N]", EnrollOptions),
         "## Environment",

@@ -1,7 +1,7 @@
 """Where the agent's computing is done: in this process, or in workers.
 
-Computing is given as orders: frozen values with paths in them, which any process of this machine
-can carry out. What an order needs of PyTorch is imported when it is carried out.
+Computing is given as orders: frozen values with paths in them, which any process that can
+reach these paths can carry out. What an order needs of PyTorch is imported when it is carried out.
 """
 
 from __future__ import annotations
@@ -96,6 +96,20 @@ class Ended:
     """Ends the lease when it is closed."""
 
 
+@dataclass(frozen=True)
+class Load:
+    """What the workers of one agent have to do now."""
+
+    places: int
+    """Tasks that are computed at once."""
+    running: int
+    """Tasks that are computed now."""
+    waiting: int
+    """Tasks that wait until a worker is free."""
+    busy_seconds: float
+    """For how long workers have computed for tasks so far, all of them together."""
+
+
 class Compute(Protocol):
     """Where orders are carried out. All methods are called from one thread."""
 
@@ -127,6 +141,9 @@ class Compute(Protocol):
     def wait(self, stopping: Callable[[], bool]) -> None:
         """Return when some computing has ended, or none is under way, or at a stop."""
 
+    def load(self) -> Load:
+        """What there is to do now. May be asked from any thread."""
+
 
 class InProcess:
     """Computing in the agent's own process: the agent waits for it."""
@@ -156,3 +173,6 @@ class InProcess:
 
     def wait(self, stopping: Callable[[], bool]) -> None:
         return None
+
+    def load(self) -> Load:
+        return Load(1, 0, 0, 0.0)

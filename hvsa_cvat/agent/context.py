@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -12,7 +12,7 @@ from hvsa_cvat.agent.settings import AgentSettings
 from hvsa_cvat.agent.subject import about
 from hvsa_cvat.agent.workspace import HeldLease, Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
-from hvsa_cvat.errors import SessionError
+from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.session.rounds import Phase
 
@@ -42,7 +42,12 @@ class AgentContext:
             with about(**({} if task is None else {"task": task})):
                 self.log(line)
 
-        return Contact(log, self.progress, stopping, self.clock)
+        def step(text: str) -> None:
+            if task is not None:
+                with suppress(HvsaError):  # such as a full disk, which the work meets too
+                    self.workspace.steps.begin(task, text)
+
+        return Contact(log, self.progress, stopping, self.clock, step)
 
 
 def server_clock(client: CvatClient) -> Callable[[], datetime]:

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.looks import Look, look_of
+from hvsa_cvat.agent.steps import ComputedStep
 from hvsa_cvat.agent.wishes import Wish, wish_of
 from hvsa_cvat.agent.workspace import Enrollment, enrollment_of, runs
 from hvsa_cvat.database import Where, is_present, place_of, read_only, shared_time
@@ -28,6 +29,10 @@ class Contents:
     """What the next pass is asked to do, by task."""
     looks: Mapping[int, Look] = field(default_factory=dict)
     """What was found of the open jobs, by task."""
+    steps: Mapping[int, ComputedStep] = field(default_factory=dict)
+    """What is computed now, by task."""
+    now: float = 0.0
+    """When it was read, by the clock of the leases."""
 
 
 def is_workspace(where: Where) -> bool:
@@ -55,6 +60,11 @@ def look_into(where: Where, server: str, now_here: float) -> Contents:
         pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
         wishes = sa.select(tables.wishes).where(tables.wishes.c.server == server)
         looks = sa.select(tables.looks).where(tables.looks.c.server == server)
+        steps = (
+            connection.execute(sa.select(tables.steps).where(tables.steps.c.server == server))
+            if version > 3
+            else ()
+        )
         young = version > 1
         return Contents(
             tuple(enrollment_of(row) for row in connection.execute(tasks)),
@@ -62,4 +72,6 @@ def look_into(where: Where, server: str, now_here: float) -> Contents:
             frozenset(row.task for row in connection.execute(pauses)) if young else frozenset(),
             {row.task: wish_of(row) for row in connection.execute(wishes)} if young else {},
             {row.task: look_of(row) for row in connection.execute(looks)} if version > 2 else {},
+            {row.task: ComputedStep(row.step, row.since) for row in steps},
+            now,
         )

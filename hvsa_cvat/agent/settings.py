@@ -143,6 +143,34 @@ class NotifySection(_Section):
         return begin <= minute < end if begin <= end else not end <= minute < begin
 
 
+class ComputeSection(_Section):
+    """`[compute]`: where `sync` computes."""
+
+    engine: Literal["workers", "ray"] = Field(
+        "workers",
+        description="workers: processes on the agent's machine, as many as `workers` says. ray: "
+        "tasks of a Ray cluster; needs hvsa-cvat[cluster].",
+    )
+    address: str = Field(
+        "local",
+        description="The Ray cluster: ray://HOST:10001, HOST:6379 from one of its machines, auto "
+        "for the one that runs on this machine, local to start one here.",
+    )
+    gpus_per_task: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="GPUs of a task; 0.5 puts two tasks on one. Default: 1 where the cluster has "
+        "GPUs, else 0.",
+    )
+    cpus_per_task: float = Field(
+        1.0, gt=0, description="Processor cores of a task. Give a GPU all that are beside it."
+    )
+    retries: int = Field(
+        3, ge=0, description="How often what a lost worker did is begun again within one pass."
+    )
+
+
 class SettingsFile(_Section):
     """`hvsa.toml`. Paths in it are relative to the folder of the file."""
 
@@ -170,6 +198,7 @@ class SettingsFile(_Section):
     workers: int = Field(
         1, ge=1, description="Processes in which `sync` computes: so many tasks at once."
     )
+    compute: ComputeSection = Field(ComputeSection(), description="Where `sync` computes.")
     server: ServerSection = Field(ServerSection(), description="The CVAT server.")
     notify: NotifySection = Field(NotifySection(), description="Messages about what is new.")
     defaults: dict[str, Any] = Field({}, description="Options of `enroll` for all tasks.")
@@ -194,6 +223,8 @@ class LocalSettings:
     log_format: LogFormat
     workers: int
     """Processes in which `sync` computes."""
+    compute: ComputeSection
+    """Where `sync` computes."""
     defaults: Mapping[str, Any]
     projects: Mapping[str, Mapping[str, Any]]
     """Options by project id, over the defaults."""
@@ -270,6 +301,7 @@ def load_local_settings(
         metrics=content.metrics,
         log_format=content.log_format,
         workers=content.workers,
+        compute=content.compute,
         defaults=content.defaults,
         projects=content.projects,
         notify=content.notify,

@@ -42,6 +42,8 @@ class TaskStatus:
     """Rounds that ask people."""
     phase: str = "unknown"
     """What happens next; `done` when all rounds are over."""
+    computing_seconds: float | None = None
+    """For how long an agent has computed this phase; None where none does."""
     clicks: int = 0
     """Clicks spent so far."""
     budget_clicks: float | None = None
@@ -96,7 +98,12 @@ def read_status(
             seen, age = datetime.fromtimestamp(look.time, UTC), max(0.0, now - look.time)
             status = replace(status, open_jobs=look.jobs, jobs_seen=seen, jobs_age=age)
         place = enrollment_place(workspace, server, enrollment)
-        yield _with_place(status, place, enrollment.options.rate)
+        status = _with_place(status, place, enrollment.options.rate)
+        step = contents.steps.get(task)
+        due = f"round {status.round}: {status.phase}"
+        if step is not None and status.worked_on_by is not None and step.text == due:
+            status = replace(status, computing_seconds=max(0.0, contents.now - step.since))
+        yield status
 
 
 def _with_place(status: TaskStatus, place: Place, rate: Rate | None) -> TaskStatus:

@@ -51,6 +51,15 @@ fences = sa.Table(
     sa.Column("token", sa.Integer, nullable=False),  # of the newest lease
 )
 
+steps = sa.Table(
+    "steps",
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("task", sa.Integer, primary_key=True),
+    sa.Column("step", sa.Text, nullable=False),  # what is computed
+    sa.Column("since", sa.Float, nullable=False),  # by the same clock as the leases
+)
+
 events = sa.Table(
     "events",
     metadata,

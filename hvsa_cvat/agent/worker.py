@@ -7,9 +7,11 @@ end of it is closed, whatever ended the agent. It is given values and paths, nev
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import Pipe
@@ -80,6 +82,23 @@ class Failed:
     error: Exception
 
 
+def answer(order: Order[Any], contact: Contact) -> Done | Failed:
+    """In a worker: carry out an order. Nothing is raised, and what is given can be sent."""
+    try:
+        return Done(order.carry_out(contact))
+    except HvsaError as error:
+        return Failed(error)
+    except Exception as error:
+        error.add_note("in a worker:\n" + traceback.format_exc())
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # it cannot be sent as it is
+            told = RuntimeError(f"{type(error).__name__}: {error}")
+            told.add_note(error.__notes__[-1])
+            return Failed(told)
+        return Failed(error)
+
+
 class Worker:
     """A worker process, as the agent sees it."""
 
@@ -109,14 +128,14 @@ class Worker:
         """What the order gives; its errors are raised here. `cut_off` is asked all the time: once
         it is true, the process is killed."""
         try:
-            answer = self._answer(order, contact, cut_off)
+            given = self._answer(order, contact, cut_off)
         except (EOFError, OSError) as error:
             raise WorkerDiedError(self._end()) from error
         self.at_rest = True
-        if isinstance(answer, Failed):
-            raise answer.error
-        given: T = answer.result
-        return given
+        if isinstance(given, Failed):
+            raise given.error
+        result: T = given.result
+        return result
 
     def _answer(
         self, order: Order[Any], contact: Contact, cut_off: Callable[[], bool]

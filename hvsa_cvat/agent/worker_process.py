@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import pickle
 import queue
 import signal
 import sys
 import threading
 import time
-import traceback
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 from hvsa_cvat.agent.compute import Contact, Order
-from hvsa_cvat.agent.worker import STOP, Advance, Done, Failed, Line, Step
-from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.agent.worker import STOP, Advance, Line, Step, answer
 from hvsa_cvat.threads import limit_processors
 
 
@@ -58,22 +55,6 @@ class _Agent:
         os._exit(0)
 
 
-def _answer(order: Order[Any], contact: Contact) -> Done | Failed:
-    try:
-        return Done(order.carry_out(contact))
-    except HvsaError as error:
-        return Failed(error)
-    except Exception as error:
-        error.add_note("in a worker:\n" + traceback.format_exc())
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:  # it cannot be sent as it is
-            told = RuntimeError(f"{type(error).__name__}: {error}")
-            told.add_note(error.__notes__[-1])
-            return Failed(told)
-        return Failed(error)
-
-
 def main() -> None:
     # the agent decides when to stop: a terminal or a service manager signals both processes
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -83,7 +64,7 @@ def main() -> None:
     agent = _Agent(Connection(int(sys.argv[1])))
     with suppress(BrokenPipeError, ConnectionResetError):  # the agent is gone
         while True:
-            agent.send(_answer(agent.next_order(), agent.contact))
+            agent.send(answer(agent.next_order(), agent.contact))
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from hvsa_cvat.agent.looks import Looks
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.steps import Steps
 from hvsa_cvat.agent.wishes import Wishes
 from hvsa_cvat.database import (
     Fence,
@@ -117,6 +118,8 @@ class Workspace:
         self.outbox = Outbox(self._database, server, clock)
         self.looks = Looks(self._database, server, clock)
         """What was found of the open jobs."""
+        self.steps = Steps(self._database, server, clock)
+        """What is computed now."""
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the files of an enrollment are."""
@@ -267,7 +270,8 @@ class Workspace:
             thread.join()
             mine = (_leases.c.owner == self.owner) & self._is(_leases, task)
             with suppress(HvsaError), self._database.transaction() as connection:
-                connection.execute(sa.delete(_leases).where(mine))
+                if connection.execute(sa.delete(_leases).where(mine)).rowcount:
+                    self.steps.forget(task, connection)
 
     def lease(self, task: int) -> Lease | None:
         """Which agent works on a task now."""

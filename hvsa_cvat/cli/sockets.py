@@ -37,9 +37,11 @@ def webhooks(agent: AgentContext, address: str, passes: Watch, monitor: Monitor)
 def metrics(agent: AgentContext, address: str, monitor: Monitor) -> Iterator[None]:
     """Metrics and health checks, and nothing else."""
     from hvsa_cvat.agent.listen import Place, listening
+    from hvsa_cvat.agent.load_metrics import LoadMetrics
     from hvsa_cvat.agent.task_counts import TaskCounts
 
     workspace = agent.workspace
+    monitor.add(LoadMetrics(agent.compute.load))
     monitor.add(TaskCounts(workspace.place, workspace.server, agent.clock))
     pages = {**_checks(monitor), "/metrics": monitor.metrics}
     with listening(Place("--metrics", address, "metrics"), pages, agent.log) as gate:

@@ -125,12 +125,18 @@ def _table(found: Sequence[TaskStatus]) -> Table:
             str(one.task),
             escape(printable(one.name)),
             f"{one.round} of {one.rounds}",
-            one.phase,
+            _next(one),
             str(len(one.open_jobs)),
             f"{one.clicks}{budget}",
             "-" if miou is None else f"{100 * miou:.1f}",
         )
     return table
+
+
+def _next(status: TaskStatus) -> str:
+    if status.computing_seconds is None:
+        return status.phase
+    return f"computing ({status.phase}, {span(status.computing_seconds)})"
 
 
 def _purpose(outlook: Outlook | None) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.notify import Notifier
-    from hvsa_cvat.agent.settings import LogFormat
+    from hvsa_cvat.agent.settings import AgentSettings, LogFormat
     from hvsa_cvat.agent.unchanged import Unchanged
     from hvsa_cvat.agent.watch import Watch
 
@@ -114,7 +114,9 @@ def sync(
     passes = Watch(interval, random.Random(), beat)
     with ExitStack() as stack:
         stack.enter_context(_stopping_by_signal(passes.stop, lines))
-        compute = stack.enter_context(_open_compute(workers or settings.workers, passes))
+        compute = stack.enter_context(
+            _open_compute(settings, workers or settings.workers, passes, lines)
+        )
         agent = stack.enter_context(
             open_agent(
                 settings, lines=lines, beat=beat, watch=passes, monitor=monitor, compute=compute
@@ -162,21 +164,55 @@ class _Work:
 
 
 @contextmanager
-def _open_compute(workers: int, passes: Watch) -> Iterator[Compute]:
-    """Where the tasks are computed: in workers, or, where `torchrun` has started this process, in
-    it, because the processes beside it help with its trainings only."""
+def _open_compute(
+    settings: AgentSettings, workers: int, passes: Watch, lines: LogLines
+) -> Iterator[Compute]:
+    """Where the tasks are computed: in workers, on a Ray cluster, or, where `torchrun` has started
+    this process, in it, because the processes beside it help with its trainings only."""
     from hvsa_cvat.agent.compute import InProcess
     from hvsa_cvat.agent.workers import WorkerPool
 
     given: Compute | None = click.get_current_context().obj
     if given is not None:
         yield given
+    elif settings.compute.engine == "ray":
+        if workers > 1 or "TORCHELASTIC_RUN_ID" in os.environ:
+            raise ConfigError(
+                'engine = "ray" goes with neither workers nor torchrun: the cluster decides how '
+                "many tasks it computes at once; start `hvsa-agent sync` without them"
+            )
+        with _open_ray(settings, passes, lines) as pool:
+            yield pool
     elif "TORCHELASTIC_RUN_ID" in os.environ:
         if workers > 1:
             raise ConfigError("--workers does not go with torchrun, whose processes train together")
         yield InProcess()
     else:
         with WorkerPool(workers, passes.wake) as pool:
+            yield pool
+
+
+@contextmanager
+def _open_ray(settings: AgentSettings, passes: Watch, lines: LogLines) -> Iterator[Compute]:
+    """A Ray cluster; Ray is imported here and nowhere else."""
+    from hvsa_cvat.agent.ray_environment import prepare_ray
+
+    prepare_ray(settings.compute.address)
+    try:
+        import ray  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f'[compute] engine = "ray" needs Ray ({error}); install it: '
+            "pip install 'hvsa-cvat[cluster]'"
+        ) from error
+
+    from hvsa_cvat.agent.ray_cluster import connected
+    from hvsa_cvat.agent.ray_pool import RayPool
+
+    with connected(settings.compute, settings.workspace) as cluster:
+        at_once = plural(cluster.places(), "task")
+        lines.info(f"computes {at_once} at once on the Ray cluster at {settings.compute.address}")
+        with RayPool(cluster, passes.wake) as pool:
             yield pool
 
 
