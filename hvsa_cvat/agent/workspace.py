@@ -35,6 +35,7 @@ from hvsa_cvat.database import (
     shared_time,
 )
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
+from hvsa_cvat.objects import claim
 
 _TASKS = "tasks"
 
@@ -111,6 +112,7 @@ class Workspace:
         self.database = self.root / tables.TABLES.file
         self._clock = clock
         self._lease_seconds = lease_seconds
+        claim(self.place)
         self._database = open_database(self.place, tables.TABLES)
         self.events = Events(self._database, server, owner.partition(":")[0], clock)
         """What was done with the tasks."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,7 +52,6 @@ _UNREADABLE = (
     zlib.error,
 )
 
-_COUNTS = "counts.npy"
 _POOL_COLUMNS = ("frames", "segments", "uncertainty", "features")
 
 KeepMasks = Callable[[str, LabelMap, NDArray[np.uint8], Mask | None], None]
@@ -67,6 +66,9 @@ class RoundFiles:
     root: Path
     number: int
     checksums: Checksums
+
+    COUNTS: ClassVar[str] = "counts.npy"
+    """Name of the file in which the pixels of the masks are counted."""
 
     @property
     def folder(self) -> Path:
@@ -84,7 +86,9 @@ class RoundFiles:
 
     def count_label_maps(self) -> int:
         """How many frames the round shows masks of."""
-        return sum(1 for _ in self.label_map_path("").parent.glob("*.png"))
+        folder = self.label_map_path("").parent
+        recorded = sum(name.endswith(".png") for name in self.checksums.below(folder))
+        return recorded or sum(1 for _ in folder.glob("*.png"))
 
     def label_map(self, name: str) -> LabelMap:
         """uint8 (H, W) of class indices."""
@@ -110,12 +114,20 @@ class RoundFiles:
 
     def level_counts(self) -> NDArray[np.int64]:
         """int64 (C, LEVELS): pixels of the round's masks by class and level of certainty."""
-        path = self.checksums.check(self._certainty / _COUNTS)
+        path = self.counts_path()
         try:
             counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
         except _UNREADABLE as error:
             raise SessionError(f"{path} is missing or damaged; {FIX}") from error
         return counts
+
+    def counts_path(self) -> Path:
+        """The file of these counts, which every round with masks has."""
+        return self.checksums.check(self._certainty / self.COUNTS)
+
+    def has_level_counts(self) -> bool:
+        """Whether they are recorded."""
+        return self.checksums.knows(self._certainty / self.COUNTS)
 
     @contextmanager
     def new_masks(self, classes: int) -> Iterator[KeepMasks]:
@@ -142,8 +154,8 @@ class RoundFiles:
                     self.checksums.note(final / path.name, path)
 
             yield keep
-            np.save(certainty / _COUNTS, counts)
-            self.checksums.note(self._certainty / _COUNTS, certainty / _COUNTS)
+            np.save(certainty / self.COUNTS, counts)
+            self.checksums.note(self._certainty / self.COUNTS, certainty / self.COUNTS)
 
     # -- selection
 
@@ -198,7 +210,7 @@ class RoundFiles:
     def save_corrections(self, corrections: Answers) -> None:
         """A round without corrections has no such file."""
         path = self.folder / "corrections.npz"
-        if corrections.annotations or path.exists():
+        if corrections.annotations or path.exists() or self.checksums.knows(path):
             with self._written(path) as temporary:
                 write_answers(temporary, corrections)
 

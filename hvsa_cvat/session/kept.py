@@ -1,0 +1,116 @@
+"""Which files of a session are kept in a bucket, and which on each machine by itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hvsa_cvat.database import Place
+from hvsa_cvat.errors import SessionError
+from hvsa_cvat.files import atomic_write
+from hvsa_cvat.objects import AT_ONCE, File, Objects, is_pack, objects_of
+from hvsa_cvat.session.checksums import FIX, Checksums, file_checksum
+from hvsa_cvat.threads import map_ahead
+
+_LOCAL = ("frames.npy", "flow", "carrying", "features")
+"""What is mapped into the memory: each machine makes it again from the frames, and a GPU of another
+kind need not make the same bytes."""
+
+_OF_MACHINE = "machine.json"
+"""Holds the checksums of these files, which are not those of other machines."""
+
+_UNWANTED = (".", "training.pt")
+
+
+def is_local(name: str) -> bool:
+    """Whether a file stays on the machine that made it; `name` is its path below the session's
+    folder."""
+    return name.partition("/")[0] in _LOCAL
+
+
+@dataclass(frozen=True)
+class KeptFiles:
+    """The files of a session whose folder is held."""
+
+    root: Path
+    objects: Objects
+
+    @classmethod
+    def of(cls, place: Place) -> KeptFiles | None:
+        """None where the files are in the folder only."""
+        objects = objects_of(place, file_checksum)
+        return None if objects is None else cls(place.folder, objects)
+
+    def with_local(self, recorded: Mapping[str, set[str]]) -> dict[str, set[str]]:
+        """What the database has recorded, and this machine of its own files."""
+        shared = {name: set(known) for name, known in recorded.items() if not is_local(name)}
+        try:
+            mine: dict[str, str] = json.loads((self.root / _OF_MACHINE).read_text())
+            return {**shared, **{name: {str(known)} for name, known in mine.items()}}
+        except FileNotFoundError:
+            return shared
+        except (OSError, ValueError, AttributeError):  # then its files are taken as they are
+            return shared
+
+    def upload(self, checksums: Checksums) -> tuple[dict[str, str], list[str]]:
+        """Put into the bucket what was written since. Names and checksums to record in the
+        database, and names of packs that nothing needs any longer."""
+        mine = {name: one for name, one in checksums.written.items() if is_local(name)}
+        shared = {name: one for name, one in checksums.written.items() if not is_local(name)}
+        if mine:
+            self._write_local(mine)
+        here = {name: one for name, one in shared.items() if (self.root / name).exists()}
+        for name in shared.keys() - here.keys():
+            if not self.objects.has(name, shared[name]):
+                raise SessionError(f"{self.root / name} is missing; {FIX}")
+        files = [File(name, self.root / name, one) for name, one in here.items()]
+        made = self.objects.put(files, self.root)
+        return {**shared, **made}, self._replaced(checksums, shared, made)
+
+    def note_new(self, checksums: Checksums, folder: Path) -> list[str]:
+        """Note the files at or below `folder` that are not recorded. Returns the names of those
+        that are recorded and no longer there."""
+        here = {path for path in _files(folder) if not path.name.startswith(_UNWANTED)}
+        for path in sorted(here):
+            if not checksums.knows(path):
+                checksums.note(path)
+        recorded = checksums.below(folder)
+        return [name for name in recorded if not is_pack(name) and self.root / name not in here]
+
+    def bring(self, checksums: Checksums, folder: Path) -> None:
+        """Fetch those at or below `folder` that are recorded and not here."""
+        names = [*checksums.below(folder), self._name(folder)]
+        paths = [self.root / name for name in names if not is_pack(name)]
+        lacking = [path for path in paths if checksums.knows(path) and not path.exists()]
+        for first in {path.parent: path for path in lacking}.values():
+            checksums.check(first)  # a pack brings the others of its folder
+        others = [path for path in lacking if not path.exists()]
+        for _ in map_ahead(checksums.check, others, AT_ONCE):
+            pass
+
+    def _replaced(
+        self, checksums: Checksums, shared: Mapping[str, str], made: Mapping[str, str]
+    ) -> list[str]:
+        """Packs of those folders all of whose files were written anew."""
+        gone: list[str] = []
+        for folder in {name.rpartition("/")[0] for name in made}:
+            recorded = checksums.below(self.root / folder)
+            if all(is_pack(name) or name in shared for name in recorded):
+                gone += [name for name in recorded if is_pack(name) and name not in made]
+        return gone
+
+    def _write_local(self, mine: Mapping[str, str]) -> None:
+        known = {name: next(iter(sums)) for name, sums in self.with_local({}).items()}
+        with atomic_write(self.root / _OF_MACHINE) as path:
+            path.write_text(json.dumps({**known, **mine}))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix()
+
+
+def _files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
+    return [path for path in folder.rglob("*") if path.is_file()]
