@@ -184,6 +184,9 @@ def _of_records(place: Place) -> Checksums:
 def _shown(files: RoundFiles) -> datetime | None:
     """When the masks of a round were made."""
     here = _written(files.label_map_path("").parent)
+    pruned = files.pruned() if here is None else None
+    if pruned is not None and pruned.shown is not None:
+        return datetime.fromtimestamp(pruned.shown, UTC)
     if here is None and files.has_level_counts():
         with suppress(SessionError):
             return _written(files.counts_path())

@@ -157,3 +157,16 @@ def stamp_of(place: Place, tables: Tables) -> tuple[int, ...]:
     query = sa.text(f"SELECT stamp FROM {tables_schema(tables)}.stamps WHERE place = :place")
     with reading(place, tables) as connection:
         return tuple(connection.scalars(query, {"place": place.name}))
+
+
+def places_with(folder: Place, tables: Tables, table: str) -> list[str]:
+    """The names of the places below `folder` that have rows in a table."""
+    assert folder.database is not None
+    if not server_at(folder.database).has(tables):
+        return []
+    query = sa.text(
+        f"SELECT DISTINCT place FROM {tables_schema(tables)}.{table} "
+        "WHERE starts_with(place, :start) ORDER BY place"
+    )
+    with reading(folder, tables) as connection:
+        return list(connection.scalars(query, {"start": f"{folder.name}/"}))

@@ -49,6 +49,8 @@ class Stored:
     name: str
     size: int
     """In bytes."""
+    written: float | None = None
+    """In seconds since 1970; None where the protocol does not say."""
 
 
 class Bucket:
@@ -174,7 +176,11 @@ class Bucket:
                     raise
                 return []
             cut = len(self._root) + 1
-            return [Stored(one[cut:], int(told["size"])) for one, told in sorted(found.items())]
+            return [
+                Stored(one[cut:], int(told["size"]), _written(told))
+                for one, told in sorted(found.items())
+                if told.get("type") != "directory"
+            ]
 
         return self._call("list the objects", receive)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -13,9 +14,15 @@ from hvsa_cvat.objects.bucket import Bucket, BucketError, bucket_at
 MARKER = "workspace.json"
 """The object that says whose the others are."""
 
+IDENTITY = "artefacts.db"
+"""The file with the name of a workspace, where its rows are in SQLite."""
+
+_DATABASES = "databases."
+"""Begins the names of copies of databases."""
+
 _metadata = sa.MetaData()
 _identity = sa.Table("identity", _metadata, sa.Column("id", sa.String(32), primary_key=True))
-_TABLES = Tables("artefacts.db", _metadata, 1, "the name of a workspace")
+_TABLES = Tables(IDENTITY, _metadata, 1, "the name of a workspace")
 
 
 def claim(place: Place) -> None:
@@ -38,15 +45,44 @@ def claim(place: Place) -> None:
 
 def owner_of(bucket: Bucket) -> str | None:
     """The identity of the workspace whose files are there."""
+    return _marker(bucket).get("id")
+
+
+def _marker(bucket: Bucket) -> dict[str, str]:
     content = bucket.read(MARKER)
     if content is None:
-        return None
+        return {}
     try:
-        return str(json.loads(content)["id"])
-    except (ValueError, KeyError, TypeError) as error:
+        read = json.loads(content)
+        return {"id": str(read["id"]), **{key: str(value) for key, value in read.items()}}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BucketError(
             f"{bucket}/{MARKER} was not made by hvsa-agent; name another prefix by `artefacts`"
         ) from error
+
+
+def note_databases(bucket: Bucket, packed: Path, checksum: str) -> None:
+    """Keep a copy of the databases of the workspace whose files are there, in place of an older
+    one."""
+    before = _marker(bucket)
+    name = f"{_DATABASES}{checksum}.zip"
+    bucket.upload(name, packed)
+    bucket.write(MARKER, json.dumps({**before, "databases": checksum}).encode())
+    if (old := before.get("databases")) not in (None, checksum):
+        bucket.remove(f"{_DATABASES}{old}.zip")
+
+
+def copied_databases(bucket: Bucket, target: Path) -> str | None:
+    """Write that copy to `target`. Its checksum; None where there is none."""
+    checksum = _marker(bucket).get("databases")
+    if checksum is None or not bucket.download(f"{_DATABASES}{checksum}.zip", target):
+        return None
+    return checksum
+
+
+def is_ours(name: str) -> bool:
+    """Whether an object is none of a session's files."""
+    return name == MARKER or name.startswith(_DATABASES)
 
 
 def identity(place: Place) -> str:

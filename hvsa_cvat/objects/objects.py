@@ -104,6 +104,9 @@ class Objects:
     def object_name(self, name: str, checksum: str) -> str:
         return f"{self.name}/{name}.{checksum}"
 
+    def remove(self, name: str, checksum: str) -> None:
+        self.bucket.remove(self.object_name(name, checksum))
+
     def has(self, name: str, checksum: str) -> bool:
         return self.bucket.has(self.object_name(name, checksum))
 

@@ -32,6 +32,7 @@ from hvsa_cvat.session.records import (
     Ahead,
     Planted,
     Propagation,
+    Pruned,
     RoundWork,
     Selection,
 )
@@ -123,6 +124,7 @@ class RoundFiles:
 
     def counts_path(self) -> Path:
         """The file of these counts, which every round with masks has."""
+        self._check_not_pruned(self._certainty / self.COUNTS)
         return self.checksums.check(self._certainty / self.COUNTS)
 
     def has_level_counts(self) -> bool:
@@ -333,6 +335,13 @@ class RoundFiles:
     def save_metrics(self, metrics: BaseModel) -> None:
         self._save_record(self.folder / "metrics.json", metrics)
 
+    def pruned(self) -> Pruned | None:
+        """None where the masks were not removed to free space."""
+        return self._record(self.folder / "pruned.json", Pruned)
+
+    def save_pruned(self, pruned: Pruned) -> None:
+        self._save_record(self.folder / "pruned.json", pruned)
+
     # -- how they are written and read
 
     @property
@@ -362,7 +371,15 @@ class RoundFiles:
         except (OSError, ValueError, ValidationError) as error:
             raise SessionError(f"{path} is damaged; {FIX}") from error
 
+    def _check_not_pruned(self, path: Path) -> None:
+        if not path.exists() and not self.checksums.knows(path) and self.pruned() is not None:
+            raise SessionError(
+                f"the masks of round {self.number} were removed by `hvsa-agent workspace prune`; "
+                "take a later round, and give it --keep-rounds to keep more of them"
+            )
+
     def _image(self, path: Path) -> NDArray[np.uint8]:
+        self._check_not_pruned(path)
         self.checksums.check(path)
         try:
             with PillowImage.open(path, formats=["PNG"]) as image:

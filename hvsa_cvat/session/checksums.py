@@ -82,6 +82,10 @@ class Checksums:
     def knows(self, path: Path) -> bool:
         return bool(self._recorded.get(self._name(path)))
 
+    def of(self, name: str) -> set[str]:
+        """Those that a file may have, by its path below the folder."""
+        return set(self._recorded.get(name, ()))
+
     def below(self, folder: Path) -> dict[str, set[str]]:
         """The names that are recorded below a folder, and their checksums."""
         start = f"{self._name(folder)}/"

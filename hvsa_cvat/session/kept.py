@@ -21,6 +21,7 @@ kind need not make the same bytes."""
 _OF_MACHINE = "machine.json"
 """Holds the checksums of these files, which are not those of other machines."""
 
+_SHARED = ("segments", "cvat/chunks", "cvat/requests", "start.safetensors")
 _UNWANTED = (".", "training.pt")
 
 
@@ -49,8 +50,8 @@ class KeptFiles:
         try:
             mine: dict[str, str] = json.loads((self.root / _OF_MACHINE).read_text())
             return {**shared, **{name: {str(known)} for name, known in mine.items()}}
-        except FileNotFoundError:
-            return shared
+        except FileNotFoundError:  # they were made before there was a bucket
+            return {name: set(known) for name, known in recorded.items()}
         except (OSError, ValueError, AttributeError):  # then its files are taken as they are
             return shared
 
@@ -78,6 +79,15 @@ class KeptFiles:
                 checksums.note(path)
         recorded = checksums.below(folder)
         return [name for name in recorded if not is_pack(name) and self.root / name not in here]
+
+    def note_all(self, checksums: Checksums) -> None:
+        """Note all recorded files that are here, and those that only a bucket has recorded:
+        superpixels, frames as the server sent them, contents of cards and the first network."""
+        for name in checksums.below(self.root):
+            if not is_pack(name) and not is_local(name):
+                checksums.expect(self.root / name, file_checksum(checksums.check(self.root / name)))
+        for name in _SHARED:
+            self.note_new(checksums, self.root / name)
 
     def bring(self, checksums: Checksums, folder: Path) -> None:
         """Fetch those at or below `folder` that are recorded and not here."""

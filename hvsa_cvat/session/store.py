@@ -18,6 +18,7 @@ from hvsa_cvat.database import (
     Tables,
     Where,
     is_present,
+    names_below,
     open_database,
     place_of,
     read_only,
@@ -230,6 +231,25 @@ class Store:
         if self._kept is not None:
             self._kept.bring(self.checksums, folder)
 
+    def drop(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Record files no longer; the caller removes them then. Names and checksums of what was
+        recorded."""
+        found = [(name, one) for name in names for one in self.checksums.of(name)]
+        rows, replaced = self._uploaded()
+        every = (*names, *replaced)
+        self._database.run(lambda c: _write_checksums(c, rows, every))
+        self.checksums.settle(every)
+        return found
+
+    def keep_all(self) -> None:
+        """Put every file of the session that other machines need into the bucket, as when the
+        files were in the folder only until now."""
+        if self._kept is not None:
+            self._kept.note_all(self.checksums)
+            rows, replaced = self._uploaded()
+            self._database.run(lambda c: _write_checksums(c, rows, replaced))
+            self.checksums.settle(replaced)
+
     def load(self) -> Session | None:
         """The session as it was saved last, or None in a new folder."""
         with self._database.transaction() as connection:
@@ -255,6 +275,15 @@ class Store:
         with self._database.transaction() as connection:
             row = {"path": name, "checksum": checksum}
             connection.execute(sa.insert(_artefacts), row)
+
+
+def session_places(folder: Place) -> list[Place]:
+    """The places below a folder that hold sessions."""
+    if folder.database is None:
+        found = sorted(path.parent for path in folder.folder.glob(f"*/{_TABLES.file}"))
+        return [folder / path.name for path in found]
+    names = names_below(folder, _TABLES, _sessions)
+    return [folder / name.rpartition("/")[2] for name in names]
 
 
 def session_stamp(where: Where) -> tuple[int, ...]:
