@@ -27,9 +27,7 @@ def copy(source: str, target: str, clock: Callable[[], float], tell: Callable[[s
     a folder. Buckets are addresses as `checked_artefacts` gives them; what has no protocol is a
     folder."""
     if "://" in source and "://" in target:
-        raise ConfigError(
-            "copy the workspace to a folder first, and from there to the other bucket"
-        )
+        raise ConfigError("copy the workspace to a folder first, and from there to the bucket")
     if "://" in target:
         _upload(Path(source), target, clock, tell)
         return

@@ -88,7 +88,7 @@ class Checksums:
 
     def below(self, folder: Path) -> dict[str, set[str]]:
         """The names that are recorded below a folder, and their checksums."""
-        start = f"{self._name(folder)}/"
+        start = "" if folder == self._root else f"{self._name(folder)}/"
         return {
             name: set(known) for name, known in self._recorded.items() if name.startswith(start)
         }
