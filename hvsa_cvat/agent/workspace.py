@@ -36,6 +36,7 @@ from hvsa_cvat.database import (
 )
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
 from hvsa_cvat.objects import claim
+from hvsa_cvat.session.store import session_places
 
 _TASKS = "tasks"
 
@@ -381,6 +382,9 @@ def enrollment_place(workspace: Where, server: str, enrollment: Enrollment) -> P
 def enrollment_places(workspace: Where, server: str, task: int) -> list[Place]:
     """The places of all enrollments of a task, those that have ended, too."""
     tasks = place_of(workspace) / _TASKS
+    if tasks.database is not None:  # the folders may be on other machines
+        start = _prefix(server, task)
+        return [one for one in session_places(tasks) if one.folder.name.startswith(start)]
     found = tasks.folder.glob(f"{glob.escape(_prefix(server, task))}*")
     return [tasks / folder.name for folder in sorted(found)]
 

@@ -51,7 +51,9 @@ def prune(
                 continue
             with Store(place) as store:
                 spare = find_spare(session, store, keep_rounds)
-                size = spare.bytes + (0 if dry_run else _free(store, spare))
+                size = spare.bytes + _in_bucket(store, spare)
+                if not dry_run:
+                    _free(store, spare)
             if spare.names or spare.paths:
                 yield Freed(title(place), spare.rounds, size)
     if workspace.place.artefacts is not None:
@@ -87,10 +89,18 @@ def unnamed(workspace: Place, bucket: Bucket, clock: Callable[[], float]) -> tup
     return [one.name for one in lost], sum(one.size for one in lost)
 
 
-def _free(store: Store, spare: Spare) -> int:
-    """Bytes that are freed in the bucket."""
-    objects, size = objects_of(store.place, file_checksum), 0
+def _in_bucket(store: Store, spare: Spare) -> int:
+    """Bytes of what can be freed there."""
+    objects = objects_of(store.place, file_checksum)
+    if objects is None:
+        return 0
+    sizes = {one.name: one.size for one in objects.bucket.stored(store.place.name)}
+    names = [(name, one) for name in spare.names for one in store.checksums.of(name)]
+    return sum(sizes.get(objects.object_name(*one), 0) for one in names)
+
+
+def _free(store: Store, spare: Spare) -> None:
+    objects = objects_of(store.place, file_checksum)
     for name, checksum in free(store, spare):
         if objects is not None:
             objects.remove(name, checksum)
-    return size

@@ -26,6 +26,9 @@ _log = logging.getLogger(__name__)
 _PATIENCE = 120.0
 """Seconds for which a bucket that was there before may be away."""
 
+_LITTLE = 2**20
+"""Bytes."""
+
 _SECRETS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _OPTIONS: dict[str, dict[str, Any]] = {
     # what others write must be seen at once
@@ -121,7 +124,8 @@ class Bucket:
         size = path.stat().st_size
 
         def send() -> None:
-            if self._size(name) == size:
+            # to ask costs as much as to send little
+            if size > _LITTLE and self._size(name) == size:
                 return
             if self._is_folder:
                 with atomic_write(Path(self._path(name))) as temporary:

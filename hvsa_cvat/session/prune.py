@@ -45,12 +45,7 @@ def find_spare(session: Session, store: Store, keep_rounds: int) -> Spare:
         return Spare((), (), (), 0)
     done = [one.number for one in session.rounds if one.phase is Phase.DONE]
     kept = {0, *done[-keep_rounds:]}
-    needed = {
-        found
-        for number in kept
-        for found in (store.round(number).newest_network(), store.round(number).newest_head())
-        if found is not None
-    }
+    needed = {_newest(store, number, name) for number in kept for name in _LEARNT}
     old = [number for number in done if number not in kept]
     paths = [store.path(name) for name in _MADE_AGAIN]
     for number in old:
@@ -78,6 +73,12 @@ def free(store: Store, spare: Spare) -> list[tuple[str, str]]:
         else:
             path.unlink(missing_ok=True)
     return [(name, checksum) for name, checksum in freed if not is_local(name)]
+
+
+def _newest(store: Store, number: int, name: str) -> Path | None:
+    """The file of this name that speaks for a round, as `RoundFiles.newest_network`."""
+    paths = [store.round(one).folder / name for one in range(number, 0, -1)]
+    return next((one for one in paths if one.exists() or store.checksums.knows(one)), None)
 
 
 def _recorded(store: Store, path: Path) -> list[str]:
