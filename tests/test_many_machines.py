@@ -83,6 +83,7 @@ def test_the_phases_of_a_task_run_on_two_machines_in_turn(team: Team) -> None:
     for number in range(3):
         list(RoundMasks(run, number))
     assert masks(run.root) == masks(expected.root)
+    assert list((team.root / "bucket").rglob("segments/*/*"))
     asked = [asked_pixels(one, 1, 3, (48, 64), (48, 64)) for one in (run, expected)]
     assert (asked[0] == asked[1]).all()
     extend(agent, team.task, Extension("80%", 1, None, None))

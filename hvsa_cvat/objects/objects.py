@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hvsa_cvat.database import Place
-from hvsa_cvat.files import flush, scratch_directory
+from hvsa_cvat.files import scratch_directory
 from hvsa_cvat.objects.bucket import Bucket, bucket_at
 from hvsa_cvat.threads import map_ahead
 
@@ -88,7 +88,7 @@ class Objects:
     ) -> bool:
         """Bring a file that has one of these checksums to `target`; False where nobody has it, or
         only damaged. `packs` are those of its folder. What else is `wanted` of a pack, by name, is
-        put beside it, where it is not there."""
+        put beside it, where it is not there or has changed."""
         for checksum in sorted(checksums):
             if self._receive(name, checksum, target):
                 return True
@@ -128,8 +128,11 @@ class Objects:
                 return False
             if self.checksum(path) != checksum:
                 return False
-            _move(path, target)
+            path.replace(target)  # not flushed: what a loss of power damages is fetched again
             return True
+
+    def _is_current(self, path: Path, checksums: Collection[str]) -> bool:
+        return path.exists() and self.checksum(path) in checksums
 
     def _unpack(
         self,
@@ -151,13 +154,13 @@ class Objects:
                         beside = folder / member
                         if "/" in member or full not in wanted:
                             continue
-                        if beside.exists() and full != name:
+                        if full != name and self._is_current(beside, wanted[full]):
                             continue
                         content = room / "member"
                         content.write_bytes(archive.read(member))
                         if self.checksum(content) in wanted[full]:
                             shutil.copystat(path, content)
-                            _move(content, beside)
+                            content.replace(beside)
                             found = found or full == name
             except (zipfile.BadZipFile, EOFError, ValueError):  # it is damaged
                 return False
@@ -177,12 +180,6 @@ def is_pack(name: str) -> bool:
 
 def _folder(name: str) -> str:
     return PurePosixPath(name).parent.as_posix()
-
-
-def _move(path: Path, target: Path) -> None:
-    flush(path)
-    path.replace(target)
-    flush(target.parent)
 
 
 def _pack(path: Path, members: Iterable[File]) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from hvsa_cvat.errors import SessionError
-from hvsa_cvat.objects import is_pack
+from hvsa_cvat.objects import AT_ONCE, is_pack
+from hvsa_cvat.threads import map_ahead
 
 FIX = "restore it from a copy or start again in another folder"
 
@@ -117,6 +118,20 @@ class Checksums:
         if not path.exists():
             raise SessionError(f"{path} is missing{where}; {FIX}")
         raise SessionError(f"{path} is damaged{where}: its content has changed; {FIX}")
+
+    def bring(self, folder: Path) -> None:
+        """Fetch the files at or below `folder` that are recorded and not here, where they are kept
+        elsewhere."""
+        if self._elsewhere is None:
+            return
+        names = [*self.below(folder), *([] if folder == self._root else [self._name(folder)])]
+        paths = [self._root / name for name in names if not is_pack(name)]
+        lacking = [path for path in paths if self.knows(path) and not path.exists()]
+        for first in {path.parent: path for path in lacking}.values():
+            self.check(first)  # a pack brings the others of its folder
+        others = [path for path in lacking if not path.exists()]
+        for _ in map_ahead(self.check, others, AT_ONCE):
+            pass
 
     def _siblings(self, name: str) -> dict[str, set[str]]:
         """What is recorded of the files beside it, and of itself."""

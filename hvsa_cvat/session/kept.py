@@ -10,9 +10,8 @@ from pathlib import Path
 from hvsa_cvat.database import Place
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write
-from hvsa_cvat.objects import AT_ONCE, File, Objects, is_pack, objects_of
+from hvsa_cvat.objects import File, Objects, is_pack, objects_of
 from hvsa_cvat.session.checksums import FIX, Checksums, file_checksum
-from hvsa_cvat.threads import map_ahead
 
 _LOCAL = ("frames.npy", "flow", "carrying", "features")
 """What is mapped into the memory: each machine makes it again from the frames, and a GPU of another
@@ -89,17 +88,6 @@ class KeptFiles:
         for name in _SHARED:
             self.note_new(checksums, self.root / name)
 
-    def bring(self, checksums: Checksums, folder: Path) -> None:
-        """Fetch those at or below `folder` that are recorded and not here."""
-        names = [*checksums.below(folder), self._name(folder)]
-        paths = [self.root / name for name in names if not is_pack(name)]
-        lacking = [path for path in paths if checksums.knows(path) and not path.exists()]
-        for first in {path.parent: path for path in lacking}.values():
-            checksums.check(first)  # a pack brings the others of its folder
-        others = [path for path in lacking if not path.exists()]
-        for _ in map_ahead(checksums.check, others, AT_ONCE):
-            pass
-
     def _replaced(
         self, checksums: Checksums, shared: Mapping[str, str], made: Mapping[str, str]
     ) -> list[str]:
@@ -115,9 +103,6 @@ class KeptFiles:
         known = {name: next(iter(sums)) for name, sums in self.with_local({}).items()}
         with atomic_write(self.root / _OF_MACHINE) as path:
             path.write_text(json.dumps({**known, **mine}))
-
-    def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
 
 
 def _files(folder: Path) -> list[Path]:

@@ -228,8 +228,7 @@ class Store:
     def bring(self, folder: Path) -> None:
         """Fetch the files below a folder, or the file itself, that other machines have kept and
         that are not here; nothing without a bucket."""
-        if self._kept is not None:
-            self._kept.bring(self.checksums, folder)
+        self.checksums.bring(folder)
 
     def drop(self, names: Sequence[str]) -> list[tuple[str, str]]:
         """Record files no longer; the caller removes them then. Names and checksums of what was
