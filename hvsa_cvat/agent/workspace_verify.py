@@ -11,8 +11,7 @@ from hvsa_cvat.agent.workspace_sessions import title
 from hvsa_cvat.database import Place
 from hvsa_cvat.files import scratch_directory
 from hvsa_cvat.objects import File, Objects, is_pack, objects_of
-from hvsa_cvat.session.checksums import Checksums, file_checksum
-from hvsa_cvat.session.kept import is_local
+from hvsa_cvat.session.checksums import Checksums, file_checksum, is_local
 from hvsa_cvat.session.store import Store
 
 

@@ -13,6 +13,10 @@ from hvsa_cvat.threads import map_ahead
 
 FIX = "restore it from a copy or start again in another folder"
 
+_LOCAL = ("frames.npy", "flow", "carrying", "features")
+"""What is mapped into the memory: each machine makes it again from the frames, and a GPU of another
+kind need not make the same bytes."""
+
 
 class Elsewhere(Protocol):
     """Where the files of a session are kept beside its folder."""
@@ -125,7 +129,7 @@ class Checksums:
         if self._elsewhere is None:
             return
         names = [*self.below(folder), *([] if folder == self._root else [self._name(folder)])]
-        paths = [self._root / name for name in names if not is_pack(name)]
+        paths = [self._root / name for name in names if not (is_pack(name) or is_local(name))]
         lacking = [path for path in paths if self.knows(path) and not path.exists()]
         for first in {path.parent: path for path in lacking}.values():
             self.check(first)  # a pack brings the others of its folder
@@ -150,3 +154,9 @@ def file_checksum(path: Path) -> str:
     """BLAKE2b of the content, 256 bits in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=32)).hexdigest()
+
+
+def is_local(name: str) -> bool:
+    """Whether a file stays on the machine that made it; `name` is its path below the session's
+    folder."""
+    return name.partition("/")[0] in _LOCAL

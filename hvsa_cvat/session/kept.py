@@ -11,23 +11,13 @@ from hvsa_cvat.database import Place
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.files import atomic_write
 from hvsa_cvat.objects import File, Objects, is_pack, objects_of
-from hvsa_cvat.session.checksums import FIX, Checksums, file_checksum
-
-_LOCAL = ("frames.npy", "flow", "carrying", "features")
-"""What is mapped into the memory: each machine makes it again from the frames, and a GPU of another
-kind need not make the same bytes."""
+from hvsa_cvat.session.checksums import FIX, Checksums, file_checksum, is_local
 
 _OF_MACHINE = "machine.json"
 """Holds the checksums of these files, which are not those of other machines."""
 
 _SHARED = ("segments", "cvat/chunks", "cvat/requests", "start.safetensors")
 _UNWANTED = (".", "training.pt")
-
-
-def is_local(name: str) -> bool:
-    """Whether a file stays on the machine that made it; `name` is its path below the session's
-    folder."""
-    return name.partition("/")[0] in _LOCAL
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from hvsa_cvat.objects import is_pack
 from hvsa_cvat.session.artefacts import RoundFiles
-from hvsa_cvat.session.kept import is_local
+from hvsa_cvat.session.checksums import is_local
 from hvsa_cvat.session.records import Pruned
 from hvsa_cvat.session.rounds import Phase, Session
 from hvsa_cvat.session.store import Store

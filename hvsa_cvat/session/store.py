@@ -28,8 +28,8 @@ from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import make_folder, remove_partial
 from hvsa_cvat.objects import Objects, objects_of
 from hvsa_cvat.session.artefacts import RoundFiles, VideoFiles
-from hvsa_cvat.session.checksums import Checksums, file_checksum
-from hvsa_cvat.session.kept import KeptFiles, is_local
+from hvsa_cvat.session.checksums import Checksums, file_checksum, is_local
+from hvsa_cvat.session.kept import KeptFiles
 from hvsa_cvat.session.rounds import Json, Session
 
 SCHEMA_VERSION = 2
