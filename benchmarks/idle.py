@@ -24,12 +24,13 @@ import click
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.news import NewsReader
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.status import read_status
 from hvsa_cvat.agent.task_counts import TaskCounts
 from hvsa_cvat.agent.unchanged import Unchanged
-from hvsa_cvat.agent.workspace import Workspace, look_into
+from hvsa_cvat.agent.workspace import Workspace
 from tests import tiny
 from tests.standin import StandIn
 from tests.team import LENGTH, Team

@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 import tests.float32  # noqa: F401  # before anything asks for it by name
+from hvsa_cvat.database import Place, Where
 from tests import tiny
 
 if TYPE_CHECKING:
@@ -71,3 +72,11 @@ def postgres(postgres_server: LocalServer, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("PGPASSWORD", PASSWORD)
     yield postgres_server.new_database()
     close_all()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.cluster)])
+def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
+    """An empty place, with files of SQLite or in PostgreSQL."""
+    if request.param == "sqlite":
+        return tmp_path
+    return Place(tmp_path, request.getfixturevalue("postgres"))

@@ -16,9 +16,10 @@ import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.events import Event, read_events
+from hvsa_cvat.agent.looking import is_workspace, look_into
 from hvsa_cvat.agent.options import EnrollOptions
-from hvsa_cvat.agent.workspace import Workspace, is_workspace, look_into
-from hvsa_cvat.cvat.state import Pushed, Reading, State, memory_stamp, read_memory
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.cvat.state import Pushed, Reading, State, memory_stamps, read_memory
 from hvsa_cvat.dashboard.marks import Marks
 from hvsa_cvat.database import Fence, LeaseLostError, Place, Tables, open_database, read_only
 from hvsa_cvat.database.postgres import close_all, server_at
@@ -26,7 +27,7 @@ from hvsa_cvat.database.postgres_schema import make_tables
 from hvsa_cvat.database.postgres_server import PostgresServer
 from hvsa_cvat.errors import ConfigError, SessionError
 from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import Store, session_stamp
+from hvsa_cvat.session.store import Store, session_stamps
 from hvsa_cvat.types import LabelSet
 from tests.postgres import LocalServer
 
@@ -120,21 +121,21 @@ def test_the_workspace(place: Place) -> None:
 
 def test_stamps_change_with_what_is_written_and_nothing_else(place: Place) -> None:
     one, two = place / "1", place / "2"
-    assert session_stamp(one) == ()
+    assert session_stamps([one, two]) == [(), ()]
     with Store(one) as store:
         store.create(session())
-    before = session_stamp(one)
+    before = session_stamps([one])[0]
     with Store(two) as store:
         store.create(session())
     with Store(one) as store:
         store.load()
-        assert session_stamp(one) == before
+        assert session_stamps([one])[0] == before
         store.save(session())
-        assert session_stamp(one) != before
+        assert session_stamps([one])[0] != before
     state = State(one)
-    before = memory_stamp(one)
+    before = memory_stamps([one])[0]
     state.ledger.intend(7, [(0, "a")])
-    assert memory_stamp(one) != before
+    assert memory_stamps([one])[0] != before
 
 
 def test_an_error_takes_everything_back(place: Place) -> None:
@@ -352,7 +353,7 @@ def read_one(server: PostgresServer) -> int:
 def test_a_database_that_stays_away_is_one_line(
     postgres_server: LocalServer, postgres: str
 ) -> None:
-    gone = pytest.raises(SessionError, match="tried for 0 s; see whether PostgreSQL runs")
+    gone = pytest.raises(SessionError, match=r"refused.*; see whether PostgreSQL runs; the next")
     patient = PostgresServer(postgres, patience=0.3, sleep=lambda seconds: None)
     with closing(patient) as server:
         assert read_one(server) == 1

@@ -1,5 +1,6 @@
 """hvsa.toml, the environment and options: what wins, and what is refused."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from hvsa_cvat.agent.settings import (
     read_secret,
 )
 from hvsa_cvat.config import Strategy
+from hvsa_cvat.database import Place
+from hvsa_cvat.database.postgres_server import PostgresServer
 from hvsa_cvat.errors import ConfigError
 
 ENVIRONMENT = {"CVAT_HOST": "https://cvat.example.com", "CVAT_ACCESS_TOKEN": "t0p-s3cret"}
@@ -199,3 +202,44 @@ def test_lists_of_names_may_be_text(tmp_path: Path) -> None:
     settings = load(tmp_path, '[defaults]\nbackground = "sky, road"\nannotators = "ann"')
     assert settings.enroll_options(None, {}).background == ("sky", "road")
     assert settings.enroll_options(None, {}).annotators == ("ann",)
+
+
+def test_a_database_is_named_in_the_file_or_the_environment(tmp_path: Path) -> None:
+    path = written(tmp_path, 'database = "postgresql://hvsa@db/hvsa"\nworkspace = "w"')
+    settings = load_settings(path, ENVIRONMENT)
+    assert settings.database == "postgresql+psycopg://hvsa@db/hvsa"
+    assert settings.place == Place(tmp_path / "w", settings.database)
+    other = {**ENVIRONMENT, "HVSA_DATABASE": "postgresql+psycopg://hvsa@elsewhere:5433/b"}
+    assert load_settings(path, other).database == other["HVSA_DATABASE"]
+    assert load_settings(written(tmp_path, ""), ENVIRONMENT).database is None
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("mysql://hvsa@db/hvsa", "mysql is not supported; write postgresql"),
+        ("postgresql://hvsa:s3cret@db/hvsa", "holds a password; remove it there, and set PGPASS"),
+        ("postgresql://hvsa@db/hvsa?password=s3cret", "holds a password"),
+        ("postgresql://hvsa@db", "names no database"),
+        ("db", "no address of a database"),
+        ("postgresql://db:port/hvsa", "no address of a database"),
+    ],
+)
+def test_an_address_that_cannot_be_is_one_line(tmp_path: Path, address: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=told) as caught:
+        load(tmp_path, f'database = "{address}"')
+    assert "s3cret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_workspace_in_files_is_not_forgotten_for_a_database(tmp_path: Path) -> None:
+    (tmp_path / "hvsa-workspace").mkdir()
+    (tmp_path / "hvsa-workspace" / "workspace.db").write_bytes(b"x")
+    with pytest.raises(ConfigError, match="holds a workspace in SQLite files"):
+        load(tmp_path, 'database = "postgresql://hvsa@db/hvsa"')
+
+
+def test_the_driver_of_the_database_may_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(ConfigError, match=r"pip install 'hvsa-cvat\[cluster\]'"):
+        PostgresServer("postgresql+psycopg://hvsa@db/hvsa")

@@ -19,13 +19,14 @@ from hvsa_cvat.cvat.state import (
     WorkTime,
     read_requests,
 )
+from hvsa_cvat.database import Where
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.types import Sample
 
 
 @pytest.fixture
-def state(tmp_path: Path) -> State:
-    return State(tmp_path / "cvat")
+def state(where: Where) -> State:
+    return State(where / "cvat")
 
 
 def request_of(key: str, task: int) -> Request:
@@ -51,7 +52,7 @@ def test_a_request_may_not_know_the_label_of_the_tag() -> None:
 
 
 def test_facts_about_the_task(state: State) -> None:
-    facts, again = state.facts, State(state.folder).facts
+    facts, again = state.facts, State(state.place).facts
     assert facts.frames_in_use() is facts.first_label_ids() is facts.class_pixels() is None
     for numbers in ([5, 0, 3], [7]):
         facts.set_frames_in_use(numbers)
@@ -64,7 +65,7 @@ def test_facts_about_the_task(state: State) -> None:
 
 
 def test_what_became_of_a_request(state: State) -> None:
-    requests, again = state.requests, State(state.folder).requests
+    requests, again = state.requests, State(state.place).requests
     assert requests.collected(7) is None
     requests.set_collected(7, CollectedAnswers("ab", revised=False))
     requests.set_collected(7, CollectedAnswers("cd", revised=True))
@@ -78,7 +79,7 @@ def test_what_became_of_a_request(state: State) -> None:
 
 
 def test_dates_of_jobs(state: State) -> None:
-    again = State(state.folder)
+    again = State(state.place)
     assert state.readings.send_back_begun(4) is state.ledger.own_write(4) is None
     for date in ("2030", "2031"):
         state.readings.begin_send_back(4, date)
@@ -146,18 +147,19 @@ def test_a_memory_of_version_1_goes_on(version_1: Path) -> None:
         assert ("notes",) not in tables.fetchall()
 
 
-def test_a_memory_of_version_2_gets_the_times_of_jobs(state: State) -> None:
+def test_a_memory_of_version_2_gets_the_times_of_jobs(tmp_path: Path) -> None:
+    state = State(tmp_path / "cvat")
     state.facts.set_frames_in_use([0, 4])
     with closing(sqlite3.connect(state.path)) as connection, connection:
         connection.execute("drop table work_times")
         connection.execute("drop table log_refusals")
         connection.execute("update version set version = 2")
     for _ in range(2):
-        times = State(state.folder).work_times
+        times = State(state.place).work_times
         assert times.get(5) == WorkTime()
         times.save({4: WorkTime("in progress", "2030-01-01", logged=3.5)})
         assert times.get(4).worked == 3.5
-        assert State(state.folder).facts.frames_in_use() == [0, 4]
+        assert State(state.place).facts.frames_in_use() == [0, 4]
 
 
 def test_requests_are_read_without_changing_anything(version_1: Path) -> None:
@@ -174,7 +176,7 @@ def test_requests_come_back_oldest_first(state: State) -> None:
     later, earlier = request_of("rounds/2", 8), request_of("rounds/1", 7)
     state.requests.save(later)
     state.requests.save(earlier)
-    assert State(state.folder).requests.all() == [earlier, later]
+    assert State(state.place).requests.all() == [earlier, later]
     assert state.requests.get("rounds/2") == later
     state.requests.save(request_of("rounds/2", 9))
     assert [one.task for one in state.requests.all()] == [7, 9]
@@ -198,14 +200,14 @@ def test_readings(state: State) -> None:
     assert state.readings.get(4) is None
     state.readings.save(4, Reading("2030", sent_back=False))
     state.readings.save(4, Reading("2031", sent_back=True))
-    assert State(state.folder).readings.get(4) == Reading("2031", sent_back=True)
+    assert State(state.place).readings.get(4) == Reading("2031", sent_back=True)
 
 
 def test_shapes_are_intended_then_settled(state: State) -> None:
     state.ledger.intend(1, [(0, "a"), (0, "b"), (5, "c")])
     state.ledger.intend(2, [(0, "a")])
     state.ledger.settle(1, [("b", 12), ("a", 11)])
-    assert State(state.folder).ledger.pushed(1) == [
+    assert State(state.place).ledger.pushed(1) == [
         Pushed(0, "a", 11),
         Pushed(0, "b", 12),
         Pushed(5, "c", None),
@@ -259,7 +261,7 @@ def test_how_far_a_round_is_shown(state: State) -> None:
     state.ledger.set_reached(1, 2, -1)
     assert state.ledger.reached(1, 2) == -1
     state.ledger.set_reached(1, 2, 17)
-    assert State(state.folder).ledger.reached(1, 2) == 17
+    assert State(state.place).ledger.reached(1, 2) == 17
     assert state.ledger.reached(1, 3) is None
     assert state.ledger.published_rounds() == {}
     state.ledger.set_published_round(1, 2)

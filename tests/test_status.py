@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.refresh import refresh_open_jobs
 from hvsa_cvat.agent.unchanged import Unchanged
 from hvsa_cvat.agent.withdraw import withdraw
-from hvsa_cvat.agent.workspace import look_into
 from hvsa_cvat.cli import main
 from hvsa_cvat.cli.task_lines import span
 from hvsa_cvat.cvat.keys import server_key
@@ -189,7 +190,7 @@ def test_a_workspace_of_the_version_before_is_read_and_upgraded(team: Team) -> N
     assert only(sync(team.agent())).open_jobs
     assert len(look_into(root, server, team.now).looks[team.task].jobs) == 2
     with closing(sqlite3.connect(root / "workspace.db")) as connection:
-        assert connection.execute("SELECT version FROM version").fetchall() == [(3,)]
+        assert connection.execute("SELECT version FROM version").fetchall() == [(tables.VERSION,)]
 
 
 def test_status_imports_neither_networks_nor_the_client(team: Team) -> None:

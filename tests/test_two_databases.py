@@ -141,15 +141,17 @@ def only_shared(team: Team) -> Path:
     return folder
 
 
+@pytest.mark.timeout(700)  # on a busy machine
 def test_a_killed_agent_frees_its_tasks(team: Team, postgres: str) -> None:
     """SIGKILL of a process that holds the lease; its worker ends with it."""
     agent = sharing(team, postgres, "tester", lease_seconds=3)
     enroll(agent, team.task, {**team.options, "budget": "40%", "rounds": 1})
     first = Life(team, postgres, "first")
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 200
         while agent.workspace.lease(team.task) is None:
-            assert first.process.poll() is None and time.monotonic() < deadline, first.log()
+            assert first.process.poll() is None, first.log()
+            assert time.monotonic() < deadline, first.log()
             time.sleep(0.02)
         held = agent.workspace.lease(team.task)
         assert held is not None
@@ -163,7 +165,7 @@ def test_a_killed_agent_frees_its_tasks(team: Team, postgres: str) -> None:
             if session_of(agent, team.task).current.phase is Phase.ANNOTATE:
                 team.answer()
             time.sleep(0.1)
-            assert time.monotonic() < killed + 200, second.log()
+            assert time.monotonic() < killed + 400, second.log()
     finally:
         second.kill()
     assert second.process.returncode == 0, second.log()

@@ -7,6 +7,7 @@ import pytest
 
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.workspace import LEASE_SECONDS, Workspace
+from hvsa_cvat.database import Where, place_of
 from hvsa_cvat.errors import ConfigError, SessionError
 
 CLASSES = [(5, "road"), (9, "car")]
@@ -20,14 +21,14 @@ class Clock:
         return self.now
 
 
-def opened(root: Path, owner: str = "a", clock: Callable[[], float] | None = None) -> Workspace:
+def opened(root: Where, owner: str = "a", clock: Callable[[], float] | None = None) -> Workspace:
     return Workspace(root, "cvat.example.com:8080", owner, clock or Clock())
 
 
-def test_tasks_are_added_and_removed(tmp_path: Path) -> None:
+def test_tasks_are_added_and_removed(where: Where) -> None:
     options = EnrollOptions(annotators=("ann",), background=("car",), checkpoint=Path("x.pth"))
-    taken = opened(tmp_path).add_task(12, "c0ffee", CLASSES, options)
-    again = opened(tmp_path)
+    taken = opened(where).add_task(12, "c0ffee", CLASSES, options)
+    again = opened(where)
     assert again.enrollments() == [taken]
     assert again.enrollment(12) == taken
     assert taken.options == options
@@ -43,25 +44,25 @@ def test_tasks_are_added_and_removed(tmp_path: Path) -> None:
     assert again.enrollment(12) is None
 
 
-def test_each_enrollment_has_its_own_folder(tmp_path: Path) -> None:
-    workspace = opened(tmp_path)
+def test_each_enrollment_has_its_own_folder(where: Where) -> None:
+    workspace = opened(where)
     first = workspace.add_task(12, "one", CLASSES, EnrollOptions())
     workspace.remove_task(12)
     second = workspace.add_task(12, "two", CLASSES, EnrollOptions())
     assert workspace.folder(first) != workspace.folder(second)
-    assert workspace.folder(first).parent == tmp_path / "tasks"
+    assert workspace.folder(first).parent == place_of(where).folder / "tasks"
 
 
-def test_servers_are_kept_apart(tmp_path: Path) -> None:
-    opened(tmp_path).add_task(12, "one", CLASSES, EnrollOptions())
-    elsewhere = Workspace(tmp_path, "other.example.com", "a", Clock())
+def test_servers_are_kept_apart(where: Where) -> None:
+    opened(where).add_task(12, "one", CLASSES, EnrollOptions())
+    elsewhere = Workspace(where, "other.example.com", "a", Clock())
     assert elsewhere.enrollments() == []
     elsewhere.add_task(12, "two", CLASSES, EnrollOptions())
-    assert len(opened(tmp_path).enrollments()) == 1
+    assert len(opened(where).enrollments()) == 1
 
 
-def test_projects_remember_what_was_withdrawn(tmp_path: Path) -> None:
-    workspace = opened(tmp_path)
+def test_projects_remember_what_was_withdrawn(where: Where) -> None:
+    workspace = opened(where)
     assert workspace.projects() == {}
     workspace.set_withdrawn(7, 12)  # not enrolled: nothing to remember
     workspace.add_project(7, {"budget": "4%"})

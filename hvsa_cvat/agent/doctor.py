@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hvsa_cvat.agent.looking import is_workspace
 from hvsa_cvat.agent.settings import LocalSettings
 from hvsa_cvat.cvat.doctor import Finding
 from hvsa_cvat.errors import HvsaError
@@ -29,6 +30,8 @@ def examine_machine(settings: LocalSettings) -> Iterator[Finding]:
     yield _flow(options.flow, options.flow_weights)
     yield _checkpoint(options.checkpoint)
     yield _disk(settings.workspace)
+    if settings.database is not None:
+        yield _database(settings)
 
 
 def _gpu(name: str) -> Finding:
@@ -85,6 +88,16 @@ def _known_by(path: Path) -> str:
         return load_official(path, 1)[1]
     info = read_info(path)
     return f"{info.network}, {', '.join(info.labels)}"
+
+
+def _database(settings: LocalSettings) -> Finding:
+    try:
+        begun = is_workspace(settings.place)
+    except HvsaError as error:
+        what, _, fix = str(error).rpartition("; ")
+        return Finding("database", "failure", what, fix)
+    state = "holds the workspace" if begun else "is empty; the first command makes its tables"
+    return Finding("database", "ok", f"{settings.database} {state}")
 
 
 def _disk(workspace: Path) -> Finding:

@@ -12,12 +12,12 @@ from hvsa_cvat.agent.events import Event, read_events
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
-from hvsa_cvat.cvat.state import Request, TaskMemory, memory_stamp, read_memory
+from hvsa_cvat.cvat.state import Request, TaskMemory, memory_stamps, read_memory
 from hvsa_cvat.database import Place
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.plain_text import plural
 from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import Store, session_stamp
+from hvsa_cvat.session.store import Store, session_stamps
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,12 @@ class NewsReader:
         paused, newest = workspace.pauses.all(), workspace.events.newest()
         before, self._kept = self._kept, {}
         found: list[tuple[NoticeKind, Notice]] = []
-        for one in workspace.enrollments():
-            stamp = _stamp(workspace, one, one.task in paused, newest.get(one.task))
+        enrollments = workspace.enrollments()
+        places = [workspace.session_place(one) for one in enrollments]
+        sessions, memories = session_stamps(places), memory_stamps([at / "cvat" for at in places])
+        for one, session, memory in zip(enrollments, sessions, memories, strict=True):
+            # changes with everything that `read_news` reads
+            stamp = one, one.task in paused, newest.get(one.task), session, memory
             kept = before.get(one.task)
             with suppress(HvsaError):
                 if kept is not None and kept[0] == stamp:
@@ -127,14 +131,6 @@ class NewsReader:
 
 
 _Stamp = tuple[Enrollment, bool, int | None, tuple[int, ...], tuple[int, ...]]
-
-
-def _stamp(
-    workspace: Workspace, enrollment: Enrollment, paused: bool, newest: int | None
-) -> _Stamp:
-    """Changes with everything that `read_news` reads. `newest`: number of the newest event."""
-    place = workspace.session_place(enrollment)
-    return enrollment, paused, newest, session_stamp(place), memory_stamp(place / "cvat")
 
 
 def _as_notices(

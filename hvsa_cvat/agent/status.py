@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 from hvsa_cvat.agent.advice import clicks_budget, next_command, session_time
 from hvsa_cvat.agent.goal import target_words
+from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.looks import OpenJob
-from hvsa_cvat.agent.workspace import enrollment_place, look_into
+from hvsa_cvat.agent.workspace import enrollment_place
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.database import Place, Where

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from hvsa_cvat.agent.workspace import Contents, Enrollment, enrollment_place, look_into
+from hvsa_cvat.agent.looking import Contents, look_into
+from hvsa_cvat.agent.workspace import enrollment_place
 from hvsa_cvat.database import Place, Where
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session.rounds import Phase
-from hvsa_cvat.session.store import Store, session_stamp
+from hvsa_cvat.session.store import Store, session_stamps
 
 _UNREADABLE = "unreadable"
 """In place of a phase."""
@@ -47,10 +48,10 @@ class TaskCounts(Collector):
         """Nothing where the workspace cannot be read; the passes say why."""
         try:
             contents = look_into(self._workspace, self._server, self._clock())
+            with self._lock:
+                counts = self._count(contents)
         except HvsaError:
             return
-        with self._lock:
-            counts = self._count(contents)
         tasks = GaugeMetricFamily(
             "hvsa_tasks", "Enrolled tasks, by the phase that is next.", labels=["phase"]
         )
@@ -69,22 +70,22 @@ class TaskCounts(Collector):
     def _count(self, contents: Contents) -> _Counts:
         before, self._kept = self._kept, {}
         phases, waiting = Counter[str](), 0
-        for one in contents.enrollments:
-            phase = self._phase(one, before)
+        places = [
+            enrollment_place(self._workspace, self._server, one) for one in contents.enrollments
+        ]
+        for one, place, stamp in zip(
+            contents.enrollments, places, session_stamps(places), strict=True
+        ):
+            kept = before.get(place)
+            if kept is None or kept[0] != stamp:
+                kept = stamp, _phase_of(place)
+            self._kept[place] = kept
+            phase = kept[1]
             phases[phase] += 1
             look = contents.looks.get(one.task)
             if phase == Phase.ANNOTATE and look is not None and look.enrollment == one.key:
                 waiting += len(look.jobs)
         return _Counts(phases, waiting)
-
-    def _phase(self, one: Enrollment, before: dict[Place, tuple[tuple[int, ...], str]]) -> str:
-        place = enrollment_place(self._workspace, self._server, one)
-        stamp = session_stamp(place)
-        kept = before.get(place)
-        if kept is None or kept[0] != stamp:
-            kept = stamp, _phase_of(place)
-        self._kept[place] = kept
-        return kept[1]
 
 
 def _phase_of(place: Place) -> str:

@@ -12,7 +12,7 @@ from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import HvsaError, ServerError
-from hvsa_cvat.session.store import session_stamp
+from hvsa_cvat.session.store import session_stamps
 
 _LOOK_AGAIN = 900.0
 """Seconds after which a task is looked at in any case: deleted tasks, for one, are in no list."""
@@ -50,10 +50,13 @@ class Unchanged:
         self._agent = agent
         self._since: datetime | None = None
         self._seen: dict[int, _Seen] = {}
+        self._sessions: dict[int, tuple[int, ...]] = {}
+        """The stamps of the sessions of those at the beginning of the pass."""
 
     def begin(self, now: datetime) -> None:
         """Begin a pass; `now` is the server's time."""
         since, self._since = self._since, now - _MARGIN
+        self._sessions = {}
         if since is None or not self._seen:
             return
         try:
@@ -65,8 +68,12 @@ class Unchanged:
         else:
             # for good, because this pass may end before it comes to the task
             self._seen = {k: one for k, one in self._seen.items() if one.tasks.isdisjoint(written)}
+            workspace = self._agent.workspace
             with suppress(HvsaError):  # such as a full disk, which the tasks meet too
-                self._agent.workspace.looks.confirm(self._seen)
+                workspace.looks.confirm(self._seen)
+            with suppress(HvsaError):
+                places = [workspace.session_place(one.enrollment) for one in self._seen.values()]
+                self._sessions = dict(zip(self._seen, session_stamps(places), strict=True))
 
     def report(self, enrollment: Enrollment) -> TaskReport | None:
         """What was reported of a task that waits; None where it has to be looked at."""
@@ -75,7 +82,7 @@ class Unchanged:
             seen is None
             or seen.enrollment != enrollment
             or self._agent.clock() - seen.at >= _LOOK_AGAIN
-            or seen.session != self._stamp(enrollment)
+            or seen.session != self._sessions.get(enrollment.task)
         ):
             return None
         return seen.report
@@ -105,7 +112,7 @@ class Unchanged:
         )
 
     def _stamp(self, enrollment: Enrollment) -> tuple[int, ...]:
-        return session_stamp(self._agent.workspace.session_place(enrollment))
+        return session_stamps([self._agent.workspace.session_place(enrollment)])[0]
 
     def _written_since(self, since: datetime) -> frozenset[int]:
         """The ids of tasks that were written, or of which a job was."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import glob
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +19,20 @@ import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
 from hvsa_cvat.agent.events import Event, Events
-from hvsa_cvat.agent.looks import Look, Looks, look_of
+from hvsa_cvat.agent.looks import Looks
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
-from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
+from hvsa_cvat.agent.wishes import Wishes
 from hvsa_cvat.database import (
     Fence,
     Place,
     Where,
-    is_present,
     open_database,
     place_of,
-    read_only,
     shared_time,
 )
-from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
+from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.objects import claim
 from hvsa_cvat.session.store import session_places
 
@@ -146,13 +144,13 @@ class Workspace:
         """All enrolled tasks, by number."""
         query = sa.select(_tasks).where(_tasks.c.server == self.server).order_by(_tasks.c.task)
         with self._database.transaction() as connection:
-            return [_enrollment(row) for row in connection.execute(query)]
+            return [enrollment_of(row) for row in connection.execute(query)]
 
     def enrollment(self, task: int) -> Enrollment | None:
         """The enrollment of a task; None where it is not enrolled."""
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(_tasks).where(self._is(_tasks, task))).first()
-        return None if row is None else _enrollment(row)
+        return None if row is None else enrollment_of(row)
 
     def add_task(
         self, task: int, key: str, classes: Sequence[tuple[int, str]], options: EnrollOptions
@@ -279,7 +277,7 @@ class Workspace:
         with self._database.transaction() as connection:
             row = connection.execute(sa.select(_leases).where(self._is(_leases, task))).first()
             now = shared_time(connection, self._clock)
-        if row is None or not _runs(row.expires, now, self._lease_seconds):
+        if row is None or not runs(row.expires, now, self._lease_seconds):
             return None
         return Lease(row.owner, row.expires)
 
@@ -288,7 +286,7 @@ class Workspace:
         with self._database.transaction() as connection:
             held = connection.execute(sa.select(_leases).where(self._is(_leases, task))).first()
             now = shared_time(connection, self._clock)
-            if held is not None and _runs(held.expires, now, self._lease_seconds):
+            if held is not None and runs(held.expires, now, self._lease_seconds):
                 return None
             connection.execute(sa.delete(_leases).where(self._is(_leases, task)))
             key = {"server": self.server, "task": task}
@@ -315,7 +313,8 @@ class Workspace:
         return (table.c.server == self.server) & (table.c.task == task)
 
 
-def _enrollment(row: sa.Row[Any]) -> Enrollment:
+def enrollment_of(row: sa.Row[Any]) -> Enrollment:
+    """The enrollment in a row of the table."""
     return Enrollment(
         row.task,
         row.enrollment,
@@ -323,55 +322,6 @@ def _enrollment(row: sa.Row[Any]) -> Enrollment:
         EnrollOptions.model_validate(row.options),
         row.error,
     )
-
-
-@dataclass(frozen=True)
-class Contents:
-    """What a process that only looks reads of a workspace."""
-
-    enrollments: tuple[Enrollment, ...] = ()
-    """By number of the task."""
-    owners: Mapping[int, str] = field(default_factory=dict)
-    """The agent that works on a task now, by task."""
-    paused: frozenset[int] = frozenset()
-    wishes: Mapping[int, Wish] = field(default_factory=dict)
-    """What the next pass is asked to do, by task."""
-    looks: Mapping[int, Look] = field(default_factory=dict)
-    """What was found of the open jobs, by task."""
-
-
-def is_workspace(where: Where) -> bool:
-    """Whether an agent has made a workspace there."""
-    return is_present(where, tables.TABLES)
-
-
-def look_into(where: Where, server: str, now_here: float) -> Contents:
-    """The enrolled tasks of a server. It makes no file, changes none and waits for no agent.
-
-    `now_here`: seconds since 1970. `SessionError` where a newer hvsa-agent made the workspace.
-    """
-    if not is_workspace(where):
-        return Contents()
-    with read_only(where, tables.TABLES) as connection:
-        version = connection.scalar(sa.text("SELECT version FROM version")) or 1
-        if version > tables.VERSION:
-            raise SessionError(
-                tables.TABLES.newer(place_of(where).told(tables.TABLES.file), version)
-            )
-        now = shared_time(connection, lambda: now_here)
-        tasks = sa.select(_tasks).where(_tasks.c.server == server).order_by(_tasks.c.task)
-        leases = sa.select(_leases).where(_leases.c.server == server)
-        pauses = sa.select(tables.pauses).where(tables.pauses.c.server == server)
-        wishes = sa.select(tables.wishes).where(tables.wishes.c.server == server)
-        looks = sa.select(tables.looks).where(tables.looks.c.server == server)
-        young = version > 1
-        return Contents(
-            tuple(_enrollment(row) for row in connection.execute(tasks)),
-            {row.task: row.owner for row in connection.execute(leases) if _runs(row.expires, now)},
-            frozenset(row.task for row in connection.execute(pauses)) if young else frozenset(),
-            {row.task: wish_of(row) for row in connection.execute(wishes)} if young else {},
-            {row.task: look_of(row) for row in connection.execute(looks)} if version > 2 else {},
-        )
 
 
 def enrollment_place(workspace: Where, server: str, enrollment: Enrollment) -> Place:
@@ -393,7 +343,7 @@ def _prefix(server: str, task: int) -> str:
     return f"{server.replace(':', '_')}-{task}-"
 
 
-def _runs(expires: float, now: float, longest: float = LEASE_SECONDS) -> bool:
+def runs(expires: float, now: float, longest: float = LEASE_SECONDS) -> bool:
     """Whether a lease is still running.
 
     No lease is longer than `longest` seconds: one that ends later was written while the clock was

@@ -84,7 +84,7 @@ def open_workspace(settings: LocalSettings) -> Workspace:
 
 def open_present_workspace(settings: LocalSettings) -> Workspace:
     """The workspace, for commands that have nothing to do in a new one: it makes none."""
-    from hvsa_cvat.agent.workspace import is_workspace
+    from hvsa_cvat.agent.looking import is_workspace
 
     if not is_workspace(settings.place):
         raise ConfigError(

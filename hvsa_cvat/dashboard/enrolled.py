@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hvsa_cvat.agent.looking import look_into
 from hvsa_cvat.agent.looks import Look
 from hvsa_cvat.agent.wishes import Wish
-from hvsa_cvat.agent.workspace import Enrollment, enrollment_place, look_into
+from hvsa_cvat.agent.workspace import Enrollment, enrollment_place
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.database import Place, Where, place_of
 from hvsa_cvat.errors import ConfigError

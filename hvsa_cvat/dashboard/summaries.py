@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -12,7 +12,7 @@ from enum import StrEnum
 from hvsa_cvat.agent.advice import clicks_budget, next_command
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
-from hvsa_cvat.cvat.state import memory_stamp
+from hvsa_cvat.cvat.state import memory_stamps
 from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
 from hvsa_cvat.dashboard.people_time import people_time_of
 from hvsa_cvat.dashboard.runs import Run, read_run
@@ -22,7 +22,7 @@ from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Selection
 from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import session_stamp
+from hvsa_cvat.session.store import session_stamps
 
 Stamp = tuple[tuple[int, ...], tuple[int, ...]]
 
@@ -228,16 +228,19 @@ class Overview:
         enrolled = self._tasks.all()
         with self._lock:
             ends = self._clock() + self._patience
-            found = {task: self._row(one, ends) for task, one in enrolled.items()}
-            places = {one.place for one in enrolled.values()}
-            self._kept = {at: kept for at, kept in self._kept.items() if at in places}
+            places = [one.place for one in enrolled.values()]
+            stamps = _stamps(places)
+            found = {task: self._row(one, stamps, ends) for task, one in enrolled.items()}
+            self._kept = {at: kept for at, kept in self._kept.items() if at in stamps}
         return Rows(
             tuple(with_enrollment(row, enrolled[task]) for task, row in found.items()),
             sum(row.state is State.UNREAD for row in found.values()),
         )
 
-    def _row(self, enrolled: EnrolledTask, ends: float) -> TaskSummary:
-        stamp = _stamp(enrolled.place)
+    def _row(
+        self, enrolled: EnrolledTask, stamps: Mapping[Place, Stamp], ends: float
+    ) -> TaskSummary:
+        stamp = stamps[enrolled.place]
         kept = self._kept.get(enrolled.place)
         if kept is not None and kept[0] == stamp:
             return kept[1]
@@ -263,9 +266,10 @@ def _read(enrolled: EnrolledTask) -> TaskSummary:
         return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
 
 
-def _stamp(place: Place) -> Stamp:
-    """Changes whenever a phase ends, a request is made or a job is read."""
-    return session_stamp(place), memory_stamp(place / "cvat")
+def _stamps(places: Sequence[Place]) -> Mapping[Place, Stamp]:
+    """Each changes whenever a phase ends, a request is made or a job is read."""
+    memories = memory_stamps([place / "cvat" for place in places])
+    return dict(zip(places, zip(session_stamps(places), memories, strict=True), strict=True))
 
 
 def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:

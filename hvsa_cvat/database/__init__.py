@@ -10,7 +10,7 @@ from hvsa_cvat.database.opening import (
     open_database,
     read_only,
     shared_time,
-    stamp,
+    stamps,
     table_names,
 )
 from hvsa_cvat.database.place import Fence, LeaseLostError, Place, Where, checked_address, place_of
@@ -31,6 +31,6 @@ __all__ = [
     "place_of",
     "read_only",
     "shared_time",
-    "stamp",
+    "stamps",
     "table_names",
 ]

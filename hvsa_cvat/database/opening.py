@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol, TypeVar
 
@@ -78,14 +78,15 @@ def names_below(folder: Place, tables: Tables, table: sa.Table) -> list[str]:
     return places_with(folder, tables, table.name)
 
 
-def stamp(where: Where, tables: Tables) -> tuple[int, ...]:
-    """Another tuple after each change of the tables of a place. It is cheap for many places."""
-    place = place_of(where)
-    if place.database is None:
-        return sqlite.stamp(place.folder / tables.file)
-    from hvsa_cvat.database.postgres import stamp_of
+def stamps(places: Sequence[Where], tables: Tables) -> list[tuple[int, ...]]:
+    """For each place another tuple after each change of its tables. The places are all of one
+    workspace; PostgreSQL is asked once."""
+    every = [place_of(place) for place in places]
+    if not every or every[0].database is None:
+        return [sqlite.stamp(place.folder / tables.file) for place in every]
+    from hvsa_cvat.database.postgres import stamps_of
 
-    return stamp_of(place, tables)
+    return stamps_of(every[0].database, [place.name for place in every], tables)
 
 
 def table_names(connection: sa.Connection) -> set[str]:

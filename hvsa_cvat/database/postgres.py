@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -24,6 +24,12 @@ from hvsa_cvat.errors import SessionError
 
 T = TypeVar("T")
 
+
+_WAIT = "30s"
+"""For which transactions about the same place wait for each other."""
+
+_LONGEST = "60s"
+"""After which PostgreSQL ends a transaction whose holder does nothing: its machine may be gone."""
 
 _servers: dict[str, PostgresServer] = {}
 _lock = threading.Lock()
@@ -75,13 +81,14 @@ class PostgresDatabase:
             schema, table = tables_schema(self._tables), self._tables.version_table
             begin = sa.text(
                 "SELECT set_config('search_path', :views, true), set_config('hvsa.place', :place, "
-                "true), pg_advisory_xact_lock(hashtextextended(:key, 0)), "
+                "true), set_config('lock_timeout', :wait, true), "
+                "set_config('idle_in_transaction_session_timeout', :longest, true), "
+                "pg_advisory_xact_lock(hashtextextended(:key, 0)), "
                 f"(SELECT version FROM {schema}.{table}) AS version"
             )
             views, place = views_schema(self._tables), self._place.name
-            row = connection.execute(
-                begin, {"views": views, "place": place, "key": f"{schema} {place}"}
-            ).one()
+            values = {"views": views, "place": place, "key": f"{schema} {place}"}
+            row = connection.execute(begin, {**values, "wait": _WAIT, "longest": _LONGEST}).one()
             if row.version > self._tables.version:
                 told = self._place.told(self._tables.file)
                 raise SessionError(self._tables.newer(told, row.version))
@@ -149,14 +156,16 @@ def reading(place: Place, tables: Tables) -> Iterator[sa.Connection]:
         yield connection
 
 
-def stamp_of(place: Place, tables: Tables) -> tuple[int, ...]:
-    """How often the rows of a place have changed."""
-    assert place.database is not None
-    if not server_at(place.database).has(tables):
-        return ()
-    query = sa.text(f"SELECT stamp FROM {tables_schema(tables)}.stamps WHERE place = :place")
-    with reading(place, tables) as connection:
-        return tuple(connection.scalars(query, {"place": place.name}))
+def stamps_of(address: str, names: Sequence[str], tables: Tables) -> list[tuple[int, ...]]:
+    """How often the rows of each place have changed."""
+    server = server_at(address)
+    if not server.has(tables):
+        return [() for _ in names]
+    query = sa.text(
+        f"SELECT place, stamp FROM {tables_schema(tables)}.stamps WHERE place = ANY(:names)"
+    )
+    found = {row.place: (row.stamp,) for row in server.rows(query, {"names": list(names)})}
+    return [found.get(name, ()) for name in names]
 
 
 def places_with(folder: Place, tables: Tables, table: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -21,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 _PATIENCE = 120.0
 """Seconds for which a database that was there before may be away."""
+
+_SILENCE = 40
+"""Seconds without a sign of life after which a connection counts as lost."""
 
 _CONNECT_SECONDS = 10
 """For which one attempt to connect may take."""
@@ -44,13 +47,20 @@ class PostgresServer:
         self._lock = threading.Lock()
         self._reached = False
         self._done: set[str] = set()
+        self._there: set[str] = set()
         try:
             self._engine = sa.create_engine(
                 self._url,
                 pool_pre_ping=True,
                 max_overflow=-1,
-                # statements that a server keeps by name are lost behind a pooler such as PgBouncer
-                connect_args={"connect_timeout": _CONNECT_SECONDS, "prepare_threshold": None},
+                connect_args={
+                    "connect_timeout": _CONNECT_SECONDS,
+                    # milliseconds after which a machine that is gone is no longer waited for
+                    "tcp_user_timeout": 1000 * _SILENCE,
+                    "keepalives_idle": _SILENCE // 2,
+                    # statements that a server keeps by name are lost behind a pooler
+                    "prepare_threshold": None,
+                },
             )
         except ImportError as error:
             raise ConfigError(
@@ -89,14 +99,22 @@ class PostgresServer:
 
     def has(self, tables: Tables) -> bool:
         """Whether the tables are there."""
-        if tables.file in self._done:
+        if tables.file in self._done | self._there:
             return True
         name = f"hvsa_{tables.file.removesuffix('.db')}.{tables.version_table}"
         query = sa.text("SELECT to_regclass(:name) IS NOT NULL")
+        found = bool(self.rows(query, {"name": name})[0][0])
+        if found:
+            self._there.add(tables.file)
+        return found
 
-        def look() -> bool:
+    def rows(self, query: sa.TextClause, parameters: Mapping[str, object]) -> Sequence[sa.Row[Any]]:
+        """What one query finds, without a transaction around it."""
+
+        def look() -> Sequence[sa.Row[Any]]:
             with self.connect() as connection:
-                return bool(connection.scalar(query, {"name": name}))
+                alone = connection.execution_options(isolation_level="AUTOCOMMIT")
+                return alone.execute(query, dict(parameters)).all()
 
         with self.refusals():
             return self.retried(look)
@@ -143,7 +161,7 @@ class PostgresServer:
         if "does not exist" in text and "database" in text:
             return f"create it: createdb {name}"
         if self._reached:
-            return f"it was tried for {self._patience:.0f} s; see whether PostgreSQL runs"
+            return "see whether PostgreSQL runs; the next pass tries again"
         return "see whether PostgreSQL runs there and lets this machine in"
 
 

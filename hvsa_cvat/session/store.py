@@ -22,7 +22,7 @@ from hvsa_cvat.database import (
     open_database,
     place_of,
     read_only,
-    stamp,
+    stamps,
 )
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import make_folder, remove_partial
@@ -285,9 +285,9 @@ def session_places(folder: Place) -> list[Place]:
     return [folder / name.rpartition("/")[2] for name in names]
 
 
-def session_stamp(where: Where) -> tuple[int, ...]:
-    """Another tuple after each change of a session; cheap for many sessions."""
-    return stamp(where, _TABLES)
+def session_stamps(places: Sequence[Where]) -> list[tuple[int, ...]]:
+    """For each session another tuple after each change; cheap for many sessions."""
+    return stamps(places, _TABLES)
 
 
 def _load(connection: sa.Connection, database: str) -> Session | None:

@@ -5,7 +5,7 @@ shapes are ours and how we left them, which pixels we asked for, and what has be
 """
 
 from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
-from hvsa_cvat.cvat.state.looking import JobFrames, TaskMemory, memory_stamp, read_memory
+from hvsa_cvat.cvat.state.looking import JobFrames, TaskMemory, memory_stamps, read_memory
 from hvsa_cvat.cvat.state.readings import Reading, Readings
 from hvsa_cvat.cvat.state.requests import (
     UNMASKED,
@@ -40,7 +40,7 @@ __all__ = [
     "TaskMemory",
     "WorkTime",
     "WorkTimes",
-    "memory_stamp",
+    "memory_stamps",
     "read_content",
     "read_memory",
     "read_requests",

@@ -7,7 +7,7 @@ then.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.cvat.state.requests import Request, all_requests
-from hvsa_cvat.database import Where, is_present, read_only, stamp, table_names
+from hvsa_cvat.database import Where, is_present, read_only, stamps, table_names
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class TaskMemory:
     """The name of each image as it was uploaded; empty for a video."""
 
 
-def memory_stamp(where: Where) -> tuple[int, ...]:
-    """Another tuple after each change of the memory; cheap for many tasks."""
-    return stamp(where, tables.TABLES)
+def memory_stamps(places: Sequence[Where]) -> list[tuple[int, ...]]:
+    """For each memory another tuple after each change; cheap for many tasks."""
+    return stamps(places, tables.TABLES)
 
 
 def read_memory(where: Where) -> TaskMemory:
