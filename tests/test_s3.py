@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.passes import sync
+from hvsa_cvat.agent.withdraw import withdraw
+from hvsa_cvat.agent.workspace import Workspace
+from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.database import Place
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.objects import Bucket, BucketError, bucket_at, claim, forget_buckets, use_bucket
 from hvsa_cvat.session.records import Ahead
 from hvsa_cvat.session.store import Store
 from tests.buckets import another_machine
+from tests.standin import StandIn
+from tests.team import Team, only
 
 pytestmark = pytest.mark.cluster
 
@@ -153,3 +162,37 @@ def test_a_login_without_rights(s3: S3, tmp_path: Path) -> None:
     assert "the login is not accepted" in str(raised.value) or "no right" in str(raised.value)
     assert KEY not in str(raised.value)
     assert "wJalr" not in str(raised.value)
+
+
+def test_two_machines_with_s3_and_postgresql(
+    s3: S3, postgres: str, tmp_path: Path, checkpoint: Path
+) -> None:
+    """Passes in turn in two folders end in the masks of one machine; a third one withdraws."""
+    with StandIn() as cvat:
+        team = Team(cvat, tmp_path, checkpoint)
+        other, alone = team.add_task("clip"), team.agent()
+        enroll(alone, other, team.options)
+        one, two, three = (_on(team, name, postgres) for name in ("one", "two", "three"))
+        enroll(one, team.task, team.options)
+        for number in range(8):
+            agent = (two, one)[number % 2]
+            reports = [only(sync(agent, team.task)), only(sync(alone, other))]
+            assert [report.error for report in reports] == [None, None]
+            if reports[0].done:
+                break
+            team.answer()
+        assert [report.done for report in reports] == [True, True]
+        shown = [[mask.tolist() for mask in team.shown(task)] for task in (team.task, other)]
+        assert shown[0] == shown[1]
+        assert not list((team.root / "one").rglob("*.db"))
+        withdraw(three, team.task, children=False)
+        withdraw(two, team.task, children=True)
+
+
+def _on(team: Team, folder: str, database: str) -> AgentContext:
+    agent = team.agent(workspace="elsewhere")
+    root = team.root / folder
+    settings = replace(agent.settings, workspace=root, database=database, artefacts=ADDRESS)
+    key = server_key(team.cvat.url)
+    workspace = Workspace(settings.place, key, folder, lambda: team.now)
+    return replace(agent, settings=settings, workspace=workspace)
