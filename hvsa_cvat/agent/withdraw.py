@@ -11,6 +11,7 @@ from hvsa_cvat.cvat.answers.unfinished import unassign
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import NotFound
 from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.masks.accept import take_back
 from hvsa_cvat.cvat.masks.retract import Retracted, retract
 from hvsa_cvat.cvat.media import missing_task
 from hvsa_cvat.cvat.request.find_task import remove_child
@@ -47,6 +48,8 @@ def withdraw(
         state = State(store.path("cvat"))
         row = _find_task(agent.client, task)
         keep = keep_masks and row is not None
+        if row is not None and not keep:
+            take_back(agent.client, state, agent.log)
         retracted = None if keep or row is None else _retract(agent, state, enrollment)
         if keep:
             agent.log(f"{sum(state.ledger.counts().values())} shapes of ours stay, as people's now")
