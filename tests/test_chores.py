@@ -15,12 +15,13 @@ from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.agent.withdraw import withdraw
+from hvsa_cvat.cli.task_lines import report_lines
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.errors import ConfigError
 from tests import tiny
 from tests.people import answer_job, open_jobs
-from tests.standin import StandIn
-from tests.team import LENGTH, NAMES, Team, only
+from tests.standin import ProcessDied, StandIn
+from tests.team import LENGTH, NAMES, Team, only, only_folder
 
 ACCEPT = Chores(accept=0.5)
 NOTHING_IS_SURE = Chores(accept=1.0)
@@ -151,14 +152,22 @@ def test_a_task_that_goes_on_is_open_for_masks_again(team: Team) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_process_that_ends_at_a_mark_leaves_one_that_is_ours(team: Team, when: Any) -> None:
+def test_a_process_that_dies_at_a_mark_leaves_one_that_is_ours(team: Team, when: Any) -> None:
     finished(team, Chores())
-    seen = len(team.cvat.requests)
-    saved = team.cvat.snapshot()
+    saved, begin = team.cvat.snapshot(), len(team.cvat.requests)
+    state = only_folder(team, team.task) / "cvat" / "cvat.db"
+    kept = state.read_bytes()
     run(team, ACCEPT)
-    marks = [r for r in team.cvat.requests[seen:] if r.method == "PATCH"]
-    assert len(marks) == 2
+    place = [one.method for one in team.cvat.requests[begin:]].index("PATCH")
     team.cvat.restore(saved)
+    state.write_bytes(kept)
+    with team.cvat.process_dies(place, when), pytest.raises(ProcessDied):
+        run(team, ACCEPT)
+    team.now += 3600
+    run(team, ACCEPT)
+    assert stages(team) == [("validation", "new")] * 2
+    withdraw(team.agent(), team.task, children=False)
+    assert stages(team) == [("annotation", "new")] * 2
 
 
 @pytest.mark.parametrize("text", ["0.95", "x", "0", "101", "nan"])
@@ -280,3 +289,14 @@ def test_who_begins_in_that_moment_keeps_the_job(team: Team) -> None:
     assert begun
     assert team.cvat.job(mine.id).assignee.username == "ann"
     assert any(f"job {mine.id} stays with ann" in line for line in team.lines)
+
+
+def test_jobs_that_nobody_picks_are_one_line(team: Team) -> None:
+    enroll(team.agent(), team.task, {**team.options, "annotators": []})
+    report = run(team, REBALANCE)
+    lines = list(report_lines(report, team.cvat.url))
+    assert sum("nobody has picked one of these jobs yet" in line for line in lines) == 1
+    number = report.open_jobs[0].job
+    team.cvat.person(team.cvat.admin).call("PATCH", f"jobs/{number}", {"assignee": 2})
+    lines = list(report_lines(run(team, REBALANCE), team.cvat.url))
+    assert not any("nobody has picked" in line for line in lines)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.events import Event
 from hvsa_cvat.agent.task_pass import TaskPass
+from hvsa_cvat.agent.truth_job import heed_truth_job
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.cvat.masks.accept import Accepted, accept_jobs, take_back
 from hvsa_cvat.cvat.request.links import frame_link, stage_link
@@ -66,6 +67,7 @@ def open_for_masks(agent: AgentContext, work: TaskPass) -> None:
 def do_chores(agent: AgentContext, enrollment: Enrollment, work: TaskPass, chores: Chores) -> None:
     if chores.rebalance_hours is not None:
         _rebalance(agent, enrollment, work, chores.rebalance_hours)
+    heed_truth_job(agent, enrollment, work, make=chores.ground_truth_job)
     if chores.accept is not None and work.session.done:
         _accept(agent, enrollment, work, chores.accept)
 

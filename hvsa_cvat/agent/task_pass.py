@@ -204,7 +204,12 @@ class TaskPass:
 
 def ask_options(options: EnrollOptions) -> AskOptions:
     """Whom an enrolled task asks, and in which form."""
-    return AskOptions(options.annotators, options.picture_side, options.job_minutes)
+    return AskOptions(
+        options.annotators,
+        options.picture_side,
+        options.job_minutes,
+        planted=options.planted_percent > 0,
+    )
 
 
 def publish_options(options: EnrollOptions) -> PublishOptions:

@@ -52,7 +52,8 @@ def accept_jobs(
     `judge` gives what tells the share of the frame at a position that is expected to be wrong in
     the masks of round `round_number`. It is called only where a job is judged now.
     """
-    marked, unsure = [], []
+    marked: list[int] = []
+    unsure: list[int] = []
     doubts: dict[int, Doubt] = {}
     jobs = _judgeable(connection, round_number, threshold)
     wrong = judge() if jobs else None

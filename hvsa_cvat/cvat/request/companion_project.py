@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from hvsa_cvat.cvat.connection import Log, TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.errors import Uncertain
 from hvsa_cvat.cvat.http.exchange import Json
-from hvsa_cvat.cvat.keys import OURS, companion_key
-from hvsa_cvat.cvat.request.guide import guide_text, tag_name
+from hvsa_cvat.cvat.keys import OURS, companion_key, is_request_about
+from hvsa_cvat.cvat.request.guide import guide_text, tag_name, tells_of_planted
 from hvsa_cvat.cvat.request.write_guide import write_guide
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import ConfigError, ServerError
@@ -37,12 +36,13 @@ class CompanionProject:
 
 
 def open_companion_project(
-    connection: TaskConnection, class_order: Sequence[int]
+    connection: TaskConnection, class_order: Sequence[int], *, planted: bool = False
 ) -> CompanionProject:
     """Find or make the companion project, and add the labels and the guide that it lacks.
 
     All tasks of one parent project share it; a task outside projects has its own. `class_order`
-    are class indices, the most frequent first.
+    are class indices, the most frequent first. `planted`: some masks of this task are wrong on
+    purpose.
     """
     client, task = connection.client, connection.task
     wanted = _labels(task, class_order)
@@ -50,11 +50,24 @@ def open_companion_project(
     present = _complete_labels(client, project["id"], wanted, connection.log)
     names = task.labels.names
     order = [label["name"] for label in present if label["name"] in names]
-    words = partial(guide_text, order, tag_name(names), client.address.organization)
+    shared = _asks_about_others(client, project["id"], task.id)
+
+    def words(picture: str, guide: str) -> str:
+        # of which tasks it was said is not known; it may be true of another one
+        told = planted or (shared and tells_of_planted(guide))
+        organization = client.address.organization
+        return guide_text(order, tag_name(names), organization, picture, planted=told)
+
     write_guide(client, project["id"], words, connection.log)
     ids = {label["name"]: int(label["id"]) for label in present}
     labels = {index: ids[name] for index, name in enumerate(names)}
     return CompanionProject(project["id"], labels, ids[tag_name(names)])
+
+
+def _asks_about_others(client: CvatClient, project: int, task: int) -> bool:
+    """Whether people are asked about other tasks in the project, too."""
+    rows = client.rows("tasks", project_id=project)
+    return any(not is_request_about(row.get("bug_tracker") or "", task) for row in rows)
 
 
 def refuse_companion(project: Json) -> None:

@@ -59,6 +59,8 @@ class AskOptions:
     """Pixels, see `region_card`."""
     job_minutes: float = 15.0
     """About as long as a job is to take."""
+    planted: bool = False
+    """Whether some of the masks that people see are wrong on purpose."""
 
     @property
     def people(self) -> tuple[str, ...]:
