@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,25 @@ class Team:
                     assert (inside[mask] == IGNORE).all(), "two masks on one pixel"
                     inside[mask] = index[shape["label_id"]]
         return maps
+
+
+class Kept:
+    """A team as it is now, to begin from several times."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+        self._world = team.cvat.snapshot()
+        self._folder = team.root / "kept"
+        shutil.copytree(team.root / "workspace", self._folder)
+
+    def again(self) -> Team:
+        """The team as it was."""
+        team = self._team
+        team.cvat.restore(self._world)
+        shutil.rmtree(team.root / "workspace")
+        shutil.copytree(self._folder, team.root / "workspace")
+        team.lines.clear()
+        return team
 
 
 def only(reports: Iterator[TaskReport]) -> TaskReport:

@@ -21,7 +21,7 @@ from hvsa_cvat.cvat.cards import enlarge
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
-from hvsa_cvat.cvat.keys import OURS, companion_key, server_key
+from hvsa_cvat.cvat.keys import OURS, companion_key, earlier_companion_key, server_key
 from hvsa_cvat.cvat.request.ask import ask
 from hvsa_cvat.cvat.request.assign import Person, find_person
 from hvsa_cvat.cvat.request.find_task import child_tasks, remove_child
@@ -71,6 +71,9 @@ class Frames:
 
 
 RECTANGLES = Rectangles(LENGTH, SIZE, 8, 8)
+
+HOME = f"HVSA check: {', '.join(CLASSES)} (labels {label_digest(CLASSES)})"
+"""The name of the companion project."""
 
 
 @dataclass
@@ -272,7 +275,7 @@ def test_a_request_as_annotators_see_it(place: Place) -> None:
     assert child.name == f"HVSA round 2: kitchen (task {place.task})"
     assert child.bug_tracker == request.key == place.key()
     assert child.project is not None
-    assert child.project.name == f"HVSA check: kitchen (task {place.task})"
+    assert child.project.name == HOME
     assert child.project.organization is not None
     assert child.project.organization.slug == "lab"
     assert child.media is not None
@@ -436,8 +439,7 @@ def test_long_names_are_cut_and_stay_findable(place: Place) -> None:
     place.cvat.task(place.task).name = "k" * 256
     request = place.ask()
     child = place.cvat.task(request.task)
-    assert child.project is not None
-    assert len(child.name) == len(child.project.name) == 256
+    assert len(child.name) == 256
     assert child.name.startswith("HVSA round 2: kkk")
     assert child.name.endswith(f"... (task {place.task})")
 
@@ -452,45 +454,81 @@ def in_project(place: Place) -> Place:
     return replace(place, task=task.id)
 
 
-def test_tasks_of_one_project_share_a_companion(place: Place, tmp_path: Path) -> None:
+def projects(place: Place) -> list[int]:
+    """The companion projects that are there."""
+    return [one.id for one in place.cvat.world.projects.values() if one.name.startswith("HVSA")]
+
+
+def test_tasks_of_the_same_classes_share_a_companion(place: Place, tmp_path: Path) -> None:
     first = in_project(place)
-    parent = place.cvat.task(first.task).project
-    assert parent is not None
-    other = place.cvat.add_task("scene 2", project=parent, frames=list(IMAGES))
+    lab = place.cvat.world.organizations[1]
+    other = place.cvat.add_task("scene 2", CLASSES[::-1], frames=list(IMAGES), organization=lab)
     second = replace(first, task=other.id, folder=tmp_path / "other")
-    one, two = first.ask(), second.ask(class_order=[1, 0, 2])
+    one, two = first.ask(), second.ask()
     assert one.project == two.project
     project = place.cvat.project(one.project)
-    assert project.name == f"HVSA check: film (project {parent.id})"
+    assert project.name == HOME
     names = [label.name for label in project.labels]
     assert names == ["sky", "road", "car", "to check"], "annotators have learned these keys"
     assert len(place.cvat.world.guides) == 1
+    third = place.cvat.add_task(
+        "scene 3", [*CLASSES, "tree"], frames=list(IMAGES), organization=lab
+    )
+    assert replace(first, task=third.id, folder=tmp_path / "third").ask().project != project.id
 
 
-def test_a_renamed_parent_keeps_its_companion(place: Place) -> None:
-    film = in_project(place)
-    first = film.ask()
-    parent = place.cvat.task(film.task).project
-    assert parent is not None
-    parent.name = "movie"
-    second = film.ask(round_number=3)
-    assert second.project == first.project
-    assert place.cvat.project(first.project).name == f"HVSA check: movie (project {parent.id})"
-    # a name that people gave it stays
+def test_a_project_that_people_renamed_is_found_by_its_key(place: Place) -> None:
+    first = place.ask()
     place.cvat.project(first.project).name = "HVSA check: our work"
-    third = film.ask(round_number=4)
-    assert third.project == first.project
+    assert place.ask(round_number=3).project == first.project
     assert place.cvat.project(first.project).name == "HVSA check: our work"
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_task_with_a_project_of_an_earlier_version_goes_on_with_it(
+    place: Place, inside: bool
+) -> None:
+    place = in_project(place) if inside else place
+    parent = place.cvat.task(place.task).project
+    number = parent.id if parent is not None else None
+    lab = place.cvat.world.organizations[1]
+    old = place.cvat.add_project("HVSA check: kitchen (task 1)", [], organization=lab)
+    old.bug_tracker = earlier_companion_key(place.cvat.url, place.task, number)
+    assert place.ask().project == old.id
+    assert projects(place) == [old.id]
+
+
 def test_a_companion_of_the_same_name_elsewhere_is_not_ours(place: Place) -> None:
-    film = in_project(place)
-    parent = place.cvat.task(film.task).project
-    assert parent is not None
-    foreign = place.cvat.add_project(f"HVSA check: film (project {parent.id})")
-    request = film.ask()
+    foreign = place.cvat.add_project(HOME)
+    request = place.ask()
     assert request.project != foreign.id
     assert foreign.labels == []
+
+
+def test_of_two_agents_that_make_one_both_use_the_same(place: Place, tmp_path: Path) -> None:
+    other = replace(place, folder=tmp_path / "other")
+    raced: list[Asked] = []
+
+    def act(request: Request) -> None:
+        if request.method == "POST" and request.path.endswith("/projects") and not raced:
+            place.cvat.before_request = None
+            raced.append(other.ask(round_number=3))
+
+    place.cvat.before_request = act
+    mine = place.ask()
+    assert mine.project == raced[0].project
+    assert projects(place) == [mine.project]
+    assert {place.cvat.task(one.task).project.id for one in (mine, raced[0])} == {mine.project}
+
+
+def test_labels_that_people_change_in_the_project_are_a_line_each(place: Place) -> None:
+    project = place.cvat.project(place.ask().project)
+    label = project.labels[0]
+    label.name, project.labels[1].type = "heaven", "polygon"
+    place.lines.clear()
+    place.ask(round_number=3)
+    assert sum("lacks the label 'sky'" in line for line in place.lines) == 1
+    assert sum("'road' of project" in line and "type polygon" in line for line in place.lines) == 1
 
 
 def test_missing_labels_are_added_and_the_order_stays(place: Place) -> None:
@@ -813,8 +851,10 @@ def test_one_server_has_one_key() -> None:
     urls = ("https://CVAT.x", "https://cvat.X/", "https://cvat.x/cvat", "http://cvat.x")
     assert {server_key(url) for url in urls} == {"cvat.x"}
     assert server_key("http://localhost:8080") == "localhost:8080"
-    assert companion_key("https://CVAT.x/cvat", 7, None) == "hvsa://cvat.x/check/tasks/7"
-    assert companion_key("https://cvat.x", 7, 3) == "hvsa://cvat.x/check/projects/3"
+    earlier = earlier_companion_key
+    assert earlier("https://CVAT.x/cvat", 7, None) == "hvsa://cvat.x/check/tasks/7"
+    assert earlier("https://cvat.x", 7, 3) == "hvsa://cvat.x/check/projects/3"
+    assert companion_key("https://cvat.x", ["a", "b"]) == companion_key("https://CVAT.x", "ba")
 
 
 def test_a_companion_project_of_version_0_1_is_left_alone(place: Place) -> None:

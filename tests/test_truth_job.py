@@ -19,15 +19,45 @@ from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import IGNORE, LabelMap
 from tests import tiny
 from tests.standin import Fault, ProcessDied, Request, StandIn
-from tests.team import NAMES, Team, only, only_folder
+from tests.team import NAMES, Kept, Team, only, only_folder
 
 MAKE = Chores(ground_truth_job=True)
 
 
-@pytest.fixture
-def team(tmp_path: Path, checkpoint: Path) -> Iterator[Team]:
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Kept]:
+    """A round, and an audit of two frames."""
     with StandIn() as cvat:
-        yield Team(cvat, tmp_path, checkpoint)
+        team = Team(cvat, tmp_path_factory.mktemp("audited"), checkpoint)
+        enroll(team.agent(), team.task, {**team.options, "budget": "40%", "rounds": 1, "audit": 2})
+        for _ in range(2):
+            run(team, NO_CHORES)
+            team.answer()
+        assert run(team, NO_CHORES).done
+        yield Kept(team)
+
+
+@pytest.fixture(scope="module")
+def of_frames(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterator[Kept]:
+    """A round of whole frames without an audit."""
+    with StandIn() as cvat:
+        team = Team(cvat, tmp_path_factory.mktemp("frames"), checkpoint)
+        options = {**team.options, "granularity": "frame", "budget": "20%", "rounds": 1}
+        enroll(team.agent(), team.task, options)
+        run(team, NO_CHORES)
+        team.answer()
+        assert run(team, NO_CHORES).done
+        yield Kept(team)
+
+
+@pytest.fixture
+def team(audited: Kept) -> Team:
+    return audited.again()
+
+
+@pytest.fixture
+def plain(of_frames: Kept) -> Team:
+    return of_frames.again()
 
 
 def run(team: Team, chores: Chores) -> TaskReport:
@@ -53,16 +83,6 @@ def shown(team: Team, job: Any) -> dict[int, LabelMap]:
     return maps
 
 
-def finish(team: Team, chores: Chores, audit: int | None = 2) -> None:
-    """One round, and an audit if asked."""
-    options = {**team.options, "budget": "40%", "rounds": 1, "audit": audit}
-    enroll(team.agent(), team.task, options)
-    for _ in range(2 if audit else 1):
-        run(team, chores)
-        team.answer()
-    assert run(team, chores).done
-
-
 def make_own(team: Team, frames: list[int], wrong: int = 0) -> int:
     """A ground truth job that the team makes, finished; `wrong` columns are of another class."""
     lead = team.cvat.person(team.cvat.admin)
@@ -85,7 +105,7 @@ def make_own(team: Team, frames: list[int], wrong: int = 0) -> int:
 
 
 def test_a_ground_truth_job_holds_the_answers_of_the_audit(team: Team) -> None:
-    finish(team, MAKE)
+    run(team, MAKE)
     (job,) = truth_jobs(team)
     assert (job.stage, job.state) == ("acceptance", "completed")
     session = Store.peek(only_folder(team))
@@ -106,8 +126,10 @@ def test_a_ground_truth_job_holds_the_answers_of_the_audit(team: Team) -> None:
     assert team.status()[0].ground_truth is None
 
 
-def test_nothing_is_made_unasked_or_without_an_audit(team: Team) -> None:
-    finish(team, NO_CHORES, audit=None)
+def test_nothing_is_made_unasked_or_without_an_audit(team: Team, plain: Team) -> None:
+    run(team, NO_CHORES)
+    assert truth_jobs(team) == []
+    team = plain
     run(team, MAKE)
     run(team, MAKE)
     assert truth_jobs(team) == []
@@ -115,7 +137,7 @@ def test_nothing_is_made_unasked_or_without_an_audit(team: Team) -> None:
 
 
 def test_what_people_change_in_ours_stays_and_is_told_once(team: Team) -> None:
-    finish(team, MAKE)
+    run(team, MAKE)
     (job,) = truth_jobs(team)
     lead = team.cvat.person(team.cvat.admin)
     lead.delete(job, team.cvat.shapes(job)[0]["id"])
@@ -126,12 +148,8 @@ def test_what_people_change_in_ours_stays_and_is_told_once(team: Team) -> None:
     assert sum("was edited since it was made" in line for line in team.lines) == 1
 
 
-def test_a_ground_truth_job_of_people_is_an_audit_and_teaches_nothing(team: Team) -> None:
-    options = {**team.options, "granularity": "frame", "budget": "20%", "rounds": 1}
-    enroll(team.agent(), team.task, options)
-    run(team, NO_CHORES)
-    team.answer()
-    assert run(team, NO_CHORES).done
+def test_a_ground_truth_job_of_people_is_an_audit_and_teaches_nothing(plain: Team) -> None:
+    team = plain
     folder = only_folder(team)
     session = Store.peek(folder)
     assert session is not None
@@ -158,12 +176,8 @@ def test_a_ground_truth_job_of_people_is_an_audit_and_teaches_nothing(team: Team
     assert team.cvat.shapes(job) == before[1:]
 
 
-def test_a_ground_truth_job_under_way_or_of_asked_frames_is_one_line(team: Team) -> None:
-    options = {**team.options, "granularity": "frame", "budget": "20%", "rounds": 1}
-    enroll(team.agent(), team.task, options)
-    run(team, NO_CHORES)
-    team.answer()
-    run(team, NO_CHORES)
+def test_a_ground_truth_job_under_way_or_of_asked_frames_is_one_line(plain: Team) -> None:
+    team = plain
     session = Store.peek(only_folder(team))
     assert session is not None
     job = make_own(team, [session.queried[0].frame])
@@ -178,8 +192,8 @@ def test_a_ground_truth_job_under_way_or_of_asked_frames_is_one_line(team: Team)
     assert sum("says nothing of the masks" in line for line in team.lines) == 1
 
 
-def test_a_ground_truth_job_that_is_edited_while_it_is_read_is_one_line(team: Team) -> None:
-    finish(team, NO_CHORES, audit=None)
+def test_a_ground_truth_job_that_is_edited_while_it_is_read_is_one_line(plain: Team) -> None:
+    team = plain
     job = make_own(team, [0, 1, 2, 3, 4, 5])
     label = team.cvat.shapes(job)[0]["label_id"]
 
@@ -199,7 +213,6 @@ def test_a_ground_truth_job_that_is_edited_while_it_is_read_is_one_line(team: Te
 
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_process_that_dies_while_it_makes_one_makes_no_second(team: Team, when: Any) -> None:
-    finish(team, NO_CHORES)
     begin = len(team.cvat.requests)
     saved = team.cvat.snapshot()
     state = only_folder(team) / "cvat" / "cvat.db"
@@ -226,7 +239,6 @@ def test_a_process_that_dies_while_it_makes_one_makes_no_second(team: Team, when
 
 
 def test_answers_that_do_not_arrive_make_no_second(team: Team) -> None:
-    finish(team, NO_CHORES)
     lost = []
 
     def fault(request: Request) -> Fault | None:

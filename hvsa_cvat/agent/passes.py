@@ -20,7 +20,6 @@ from hvsa_cvat.agent.task_pass import TaskPass
 from hvsa_cvat.agent.unchanged import Unchanged
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.http.errors import Unreachable
-from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
 from hvsa_cvat.session.rounds import Phase, Round
 from hvsa_cvat.session.store import Store
@@ -82,15 +81,6 @@ def sync(
 def has_work(agent: AgentContext) -> bool:
     """Whether any task or project is enrolled."""
     return bool(agent.workspace.enrollments() or agent.workspace.projects())
-
-
-def companion_projects(agent: AgentContext) -> list[int]:
-    """The projects in which people are asked about the enrolled tasks."""
-    found: set[int] = set()
-    for enrollment in agent.workspace.enrollments():
-        requests = read_requests(agent.workspace.folder(enrollment) / "cvat")
-        found.update(request.project for request in requests)
-    return sorted(found)
 
 
 _NOTED = {

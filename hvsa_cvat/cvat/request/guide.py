@@ -78,6 +78,13 @@ def merge(existing: str, text: str) -> str:
     return f"{existing.rstrip()}\n\n{ours}\n" if existing.strip() else f"{ours}\n"
 
 
+def people_s_words(markdown: str) -> str:
+    """What people wrote around our part of a guide."""
+    before, begin, tail = markdown.partition(_BEGIN)
+    _, end, after = tail.partition(_END)
+    return (before + after).strip() if begin and end else markdown.strip()
+
+
 def _mark(picture: bytes) -> str:
     """Tells a picture from that of another version of ours; no viewer shows it."""
     return f"[//]: # (picture {hashlib.sha256(picture).hexdigest()[:8]})"
