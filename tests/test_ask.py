@@ -21,7 +21,7 @@ from hvsa_cvat.cvat.cards import enlarge
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
-from hvsa_cvat.cvat.keys import OURS, companion_key, earlier_companion_key, server_key
+from hvsa_cvat.cvat.keys import OURS, companion_key, earlier_companion_key, label_digest, server_key
 from hvsa_cvat.cvat.request.ask import ask
 from hvsa_cvat.cvat.request.assign import Person, find_person
 from hvsa_cvat.cvat.request.find_task import child_tasks, remove_child

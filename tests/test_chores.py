@@ -18,6 +18,7 @@ from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cli.task_lines import report_lines
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.session.store import Store
 from tests import tiny
 from tests.people import answer_job, open_jobs
 from tests.standin import ProcessDied, StandIn
@@ -321,3 +322,30 @@ def test_jobs_that_nobody_picks_are_one_line(waiting: Team) -> None:
     waiting.cvat.person(waiting.cvat.admin).call("PATCH", f"jobs/{number}", {"assignee": 2})
     lines = list(report_lines(run(waiting, REBALANCE), waiting.cvat.url))
     assert not any("nobody has picked" in line for line in lines)
+
+
+def test_answers_that_people_revise_are_counted_anew(waiting: Team) -> None:
+    folder = only_folder(waiting, waiting.task)
+    job, *_ = open_jobs(waiting.cvat)
+    waiting.answer()
+    assert "round 1: publish" in run(waiting, NO_CHORES).moved
+    before = Store.peek(folder)
+    assert before is not None
+    with Store(folder) as store:
+        work = store.round(1).work()
+    row = waiting.cvat.job(job)
+    label = next(label.id for label in row.task.labels if label.name in NAMES)
+    shape = {"frame": row.start, "label_id": label, "points": [9, 9, 50, 9, 50, 50, 9, 50]}
+    waiting.cvat.person("ann").draw(job, shape)
+    row.state = "completed"
+    waiting.answer()
+    assert "round 2: annotate" in run(waiting, NO_CHORES).moved
+    after = Store.peek(folder)
+    assert after is not None
+    assert (after.rounds[1].clicks or 0) > (before.rounds[1].clicks or 0) > 0
+    with Store(folder) as store:
+        again = store.round(1).work()
+    assert work is not None
+    assert again is not None
+    assert again.by_kind != work.by_kind
+    assert again.timed == work.timed

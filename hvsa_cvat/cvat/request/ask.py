@@ -31,7 +31,7 @@ def ask(
 ) -> Request:
     """Ask people a question. Safe to repeat.
 
-    The frames are divided so that each person has about the same number of clicks, whatever the
+    The frames are divided so that each person has about the same expected time, whatever the
     number of frames. What one person has is one job or several, each of one sitting; within a job
     frames are in order of time.
     """
