@@ -110,7 +110,7 @@ class Team:
         maps = [np.full(tiny.SIZE, IGNORE, np.uint8) for _ in range(LENGTH)]
         row = self.cvat.task(task or self.task)
         index = {label.id: NAMES.index(label.name) for label in row.labels if label.name in NAMES}
-        for job in row.jobs:
+        for job in (job for job in row.jobs if job.type == "annotation"):
             for shape in self.cvat.shapes(job):
                 filled = fill_shape(shape, tiny.SIZE) if shape["type"] == "mask" else None
                 if filled is not None:

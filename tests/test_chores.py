@@ -47,7 +47,7 @@ def asking(tmp_path_factory: pytest.TempPathFactory, checkpoint: Path) -> Iterat
     """Both annotators have several jobs of a year ago."""
     with StandIn() as cvat:
         team = Team(cvat, tmp_path_factory.mktemp("asking"), checkpoint)
-        enroll(team.agent(), team.task, {**team.options, "job_minutes": 0.1})
+        enroll(team.agent(), team.task, {**team.options, "budget": "60%,90%", "job_minutes": 0.1})
         run(team, NO_CHORES)
         for job in open_jobs(cvat):
             old(cvat.job(job))

@@ -97,10 +97,13 @@ def _judgeable(connection: TaskConnection, round_number: int, threshold: float) 
     found = []
     for one in read_job_frames(connection.client, connection.task):
         mark = known.get(one.job)
-        if mark is not None and mark.marked:
-            _settle(connection, one.row, mark)
+        if mark is not None and mark.marked and _was_set(connection, one.row, mark):
             continue
-        decided = mark is not None and (mark.round, mark.threshold) == (round_number, threshold)
+        decided = (
+            mark is not None
+            and not mark.marked
+            and (mark.round, mark.threshold) == (round_number, threshold)
+        )
         if not decided and _is_free(one.row) and shown.get(one.job) == round_number:
             found.append(one)
     return found
@@ -129,14 +132,15 @@ def _mark(connection: TaskConnection, job: int, mark: Mark) -> bool:
     return True
 
 
-def _settle(connection: TaskConnection, row: Json, mark: Mark) -> None:
-    """Note the date of a mark whose answer a process did not see."""
+def _was_set(connection: TaskConnection, row: Json, mark: Mark) -> bool:
+    """Whether a job was marked; not where a process ended before the server was told."""
     if mark.updated_date is None:
+        if _is_free(row):
+            return False
         if row["stage"] == "validation" and row["state"] == "new":
             known = replace(mark, updated_date=row["updated_date"])
             connection.state.marks.save(row["id"], known)
-        elif _is_free(row):  # it never arrived
-            connection.state.marks.forget(row["id"])
+    return True
 
 
 def _take_back(client: CvatClient, log: Log, job: int, mark: Mark) -> None:
