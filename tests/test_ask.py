@@ -114,6 +114,7 @@ class Place:
         task: WatchedTask | None = None,
         frames: Frames | None = None,
         job_minutes: float = 15.0,
+        planted: bool = False,
     ) -> Asked:
         """`right`: how much of the masks is expected to be right; None: people see none."""
         with self.client() as client:
@@ -130,7 +131,7 @@ class Place:
             if right is not None:
                 shown = Shown(round_number - 1, lambda frame: MASKS, [right] * len(samples))
             question = Question(key, samples, segments, clicks, class_order, shown)
-            options = AskOptions(annotators, job_minutes=job_minutes)
+            options = AskOptions(annotators, job_minutes=job_minutes, planted=planted)
             return ask(connection, frames or Frames(), question, options)
 
     def children(self) -> list[Any]:
@@ -411,6 +412,25 @@ def test_over_ten_classes_the_others_are_named_in_the_guide() -> None:
     assert "| `Ctrl`+`0` | c9 |" in text
     assert "All other classes (c10, c11) have no key" in text
     assert "All other classes" not in guide_text([f"c{i}" for i in range(10)], "to check", None)
+
+
+def test_the_guide_tells_of_planted_errors_only_where_there_are_any() -> None:
+    assert "wrong on purpose" not in guide_text(["c"], "to check", None)
+    assert "wrong on purpose" in guide_text(["c"], "to check", None, planted=True)
+
+
+def test_a_shared_guide_goes_on_to_tell_of_planted_errors(place: Place, tmp_path: Path) -> None:
+    lab = place.cvat.world.organizations[1]
+    task = place.cvat.add_task("scene 2", CLASSES, frames=list(IMAGES), organization=lab)
+    other = replace(place, task=task.id, folder=tmp_path / "other")
+    place.ask(planted=True)
+    (guide,) = place.cvat.world.guides.values()
+    assert "wrong on purpose" in guide.markdown
+    place.ask(round_number=3)
+    assert "wrong on purpose" not in guide.markdown
+    place.ask(round_number=4, planted=True)
+    other.ask()
+    assert "wrong on purpose" in guide.markdown, "it is true of the other task"
 
 
 def test_over_ten_classes_on_the_server(tmp_path: Path, place: Place) -> None:

@@ -349,3 +349,30 @@ def test_answers_that_people_revise_are_counted_anew(waiting: Team) -> None:
     assert again is not None
     assert again.by_kind != work.by_kind
     assert again.timed == work.timed
+
+
+def companions(team: Team) -> list[int]:
+    return [one.id for one in team.cvat.world.projects.values() if one.name.startswith("HVSA")]
+
+
+def test_an_empty_project_goes_with_the_last_task_that_asks_in_it(waiting: Team) -> None:
+    other = waiting.add_task("other")
+    enroll(waiting.agent(), other, waiting.options)
+    list(sync(waiting.agent()))
+    (project,) = companions(waiting)
+    withdraw(waiting.agent(), waiting.task, children=True)
+    assert companions(waiting) == [project]
+    withdraw(waiting.agent(), other, children=True)
+    assert companions(waiting) == []
+
+
+@pytest.mark.parametrize("why", ["asked for", "tasks", "words"])
+def test_a_project_stays_where_it_is_wanted(waiting: Team, why: str) -> None:
+    before = companions(waiting)
+    if why == "words":
+        for guide in waiting.cvat.world.guides.values():
+            guide.markdown = f"Ask Zoe first.\n\n{guide.markdown}"
+    children, keep = why != "tasks", why == "asked for"
+    withdraw(waiting.agent(), waiting.task, children=children, keep_projects=keep)
+    assert companions(waiting) == before
+    assert sum("in which people were asked, stays" in line for line in waiting.lines) == 1

@@ -19,7 +19,7 @@ from hvsa_cvat.cvat.request.companion_project import remove_if_empty
 from hvsa_cvat.cvat.request.find_task import remove_child
 from hvsa_cvat.cvat.state import Request, State, read_requests
 from hvsa_cvat.cvat.task import read_label_ids
-from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.errors import ConfigError, ServerError
 from hvsa_cvat.session.store import Store
 
 
@@ -130,7 +130,10 @@ def _leave_projects(agent: AgentContext, projects: set[int], *, keep: bool) -> N
         elif project in in_use:
             reason = "people are asked about other tasks in it"
         else:
-            reason = remove_if_empty(agent.client, project)
+            try:
+                reason = remove_if_empty(agent.client, project)
+            except ServerError as error:  # the task is withdrawn all the same
+                reason = str(error)
         if reason is None:
             agent.log(f"project {project}, in which people were asked, is empty and deleted")
         else:

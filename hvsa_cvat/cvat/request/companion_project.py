@@ -84,7 +84,7 @@ def remove_if_empty(client: CvatClient, project: int) -> str | None:
     if not str(row.get("bug_tracker") or "").startswith(OURS):
         return "it does not carry our key any more"
     if tasks := client.rows("tasks", project_id=project):
-        return f"{plural(len(tasks), 'task')} of it stay"
+        return f"it holds {plural(len(tasks), 'task')}"
     number = row.get("guide_id")
     if number is not None and people_s_words(client.get(f"guides/{number}")["markdown"]):
         return "people have written into its guide"
