@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -109,7 +110,7 @@ class Team:
         maps = [np.full(tiny.SIZE, IGNORE, np.uint8) for _ in range(LENGTH)]
         row = self.cvat.task(task or self.task)
         index = {label.id: NAMES.index(label.name) for label in row.labels if label.name in NAMES}
-        for job in row.jobs:
+        for job in (job for job in row.jobs if job.type == "annotation"):
             for shape in self.cvat.shapes(job):
                 filled = fill_shape(shape, tiny.SIZE) if shape["type"] == "mask" else None
                 if filled is not None:
@@ -118,6 +119,25 @@ class Team:
                     assert (inside[mask] == IGNORE).all(), "two masks on one pixel"
                     inside[mask] = index[shape["label_id"]]
         return maps
+
+
+class Kept:
+    """A team as it is now, to begin from several times."""
+
+    def __init__(self, team: Team) -> None:
+        self._team = team
+        self._world = team.cvat.snapshot()
+        self._folder = team.root / "kept"
+        shutil.copytree(team.root / "workspace", self._folder)
+
+    def again(self) -> Team:
+        """The team as it was."""
+        team = self._team
+        team.cvat.restore(self._world)
+        shutil.rmtree(team.root / "workspace")
+        shutil.copytree(self._folder, team.root / "workspace")
+        team.lines.clear()
+        return team
 
 
 def only(reports: Iterator[TaskReport]) -> TaskReport:

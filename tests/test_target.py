@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from hvsa_cvat.agent.enroll import enroll
@@ -116,6 +117,13 @@ def test_rounds_after_the_target_ask_for_nothing(tmp_path: Path) -> None:
         selection = Store.peek_round(out, number).selection()
         assert selection is not None
         assert selection.skipped is Skipped.TARGET
+    before, last = (Store.peek_round(out, number) for number in (3, 4))
+    for frame in range(8):
+        name = f"frame_{frame:06d}"
+        np.testing.assert_array_equal(last.label_map(name), before.label_map(name))
+        np.testing.assert_array_equal(last.certainty_levels(name), before.certainty_levels(name))
+    np.testing.assert_array_equal(last.scores().uncertainty, before.scores().uncertainty)
+    np.testing.assert_array_equal(last.level_counts(), before.level_counts())
 
 
 def test_a_target_that_is_not_reached_changes_nothing(tmp_path: Path) -> None:

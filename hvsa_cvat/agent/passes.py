@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from hvsa_cvat.agent.carry_out import carry_out_wishes
+from hvsa_cvat.agent.chores import NO_CHORES, Chores, do_chores, open_for_masks
 from hvsa_cvat.agent.compute import Computed
 from hvsa_cvat.agent.context import AgentContext, holder, server_clock
 from hvsa_cvat.agent.enroll import enroll_new_tasks
@@ -19,7 +20,6 @@ from hvsa_cvat.agent.task_pass import TaskPass
 from hvsa_cvat.agent.unchanged import Unchanged
 from hvsa_cvat.agent.workspace import Enrollment, HeldLease
 from hvsa_cvat.cvat.http.errors import Unreachable
-from hvsa_cvat.cvat.state import read_requests
 from hvsa_cvat.errors import ConfigError, HvsaError, ServerError
 from hvsa_cvat.session.rounds import Phase, Round
 from hvsa_cvat.session.store import Store
@@ -33,10 +33,11 @@ def sync(
     stopping: Callable[[], bool] = lambda: False,
     unchanged: Unchanged | None = None,
     to_the_end: bool = False,
+    chores: Chores = NO_CHORES,
 ) -> Iterator[TaskReport]:
     """One pass over every enrolled task, or over one. `stopping` is asked before each step.
     `unchanged` knows from earlier passes which tasks need no look. `to_the_end` waits for what is
-    computed, and goes on with it.
+    computed, and goes on with it. `chores` are done for each task that is looked at.
 
     The report of a task says what went wrong with it; the others go on.
     """
@@ -50,7 +51,7 @@ def sync(
     unchanged = unchanged or Unchanged(agent)
     if server.failure is None:
         unchanged.begin(server.now())
-    one_pass = _Pass(agent, server, ask_again, stopping)
+    one_pass = _Pass(agent, server, ask_again, stopping, chores)
     unfinished: dict[int, TaskReport] = {}
     for enrollment in agent.compute.in_turn(agent.workspace.enrollments()):
         if stopping():
@@ -80,15 +81,6 @@ def sync(
 def has_work(agent: AgentContext) -> bool:
     """Whether any task or project is enrolled."""
     return bool(agent.workspace.enrollments() or agent.workspace.projects())
-
-
-def companion_projects(agent: AgentContext) -> list[int]:
-    """The projects in which people are asked about the enrolled tasks."""
-    found: set[int] = set()
-    for enrollment in agent.workspace.enrollments():
-        requests = read_requests(agent.workspace.session_place(enrollment) / "cvat")
-        found.update(request.project for request in requests)
-    return sorted(found)
 
 
 _NOTED = {
@@ -135,11 +127,13 @@ class _Pass:
         server: _Server,
         ask_again: bool,
         stopping: Callable[[], bool],
+        chores: Chores,
     ) -> None:
         self._agent = agent
         self._server = server
         self._ask_again = ask_again
         self._stopping = stopping
+        self._chores = chores
         self.paused = agent.workspace.pauses.all()
 
     def go_on(self, unfinished: dict[int, TaskReport]) -> Iterator[TaskReport]:
@@ -265,6 +259,7 @@ class _Pass:
                 if self._ask_again:
                     work.ask_again()
                     self._ask_again = False
+                open_for_masks(agent, work)
                 while not stopped():
                     due = work.session.current
                     with about(round=due.number, phase=due.phase.value):
@@ -277,6 +272,8 @@ class _Pass:
                     agent.log(f"task {enrollment.task}: {moved} done")
                     _note(agent, enrollment, work.session.rounds[due.number], due.phase)
                 unpublished = not lease.lost and work.publish_pending()
+                if not stopped():
+                    do_chores(agent, enrollment, work, self._chores)
                 report = replace(
                     report,
                     open_jobs=tuple(work.open_jobs()),

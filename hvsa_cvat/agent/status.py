@@ -72,6 +72,8 @@ class TaskStatus:
     """How long people have worked, and still will."""
     target: str | None = None
     """How the task stands against its target, in words; None where it has none."""
+    ground_truth: str | None = None
+    """What a ground truth job that people made says of the masks, in words; None without one."""
 
 
 def read_status(
@@ -144,8 +146,18 @@ def _with_session(
         skipped=selection.skipped if selection is not None else None,
         next_command=next_command(status.task, session, files, records),
         target=target_words(status.task, session, files),
+        ground_truth=_truth_words(files),
         people=session_time(session, files, rate, _asked_minutes(session, place)),
     )
+
+
+def _truth_words(files: RoundFiles) -> str | None:
+    """Of the newest masks that were judged so."""
+    for number in range(files.number, -1, -1):
+        found = files.of_round(number).truth_audit()
+        if found is not None:
+            return f"the ground truth job: {found.truth_words}, after round {number}"
+    return None
 
 
 def _asked_minutes(session: Session, place: Place) -> float | None:

@@ -55,13 +55,13 @@ class TaskPass:
         self._agent = agent
         self._enrollment = enrollment
         self._options = enrollment.options
-        self._store = store
+        self.store = store
         self._config = RunConfig.model_validate(self.session.config)
         self._now = now
 
     def ask_again(self) -> None:
         """Make the open request anew, after its child task was deleted."""
-        self.session = ask_again(self._store)
+        self.session = ask_again(self.store)
 
     @property
     def due(self) -> str:
@@ -80,7 +80,7 @@ class TaskPass:
             name=self.session.video,
             step=self.due,
             soon=self.session.current.phase is Phase.SELECT,
-            place=self._store.place,
+            place=self.store.place,
             options=self._options,
             server=self._agent.client.address.url,
             media=self._task.media,
@@ -92,7 +92,7 @@ class TaskPass:
         for people, or all rounds are over."""
         current = self.session.current
         moved = exchange(
-            self.session, self._server, self._store, lambda: self._context, self._agent.clock
+            self.session, self._server, self.store, lambda: self._context, self._agent.clock
         )
         if moved is None:
             return None
@@ -106,7 +106,7 @@ class TaskPass:
         finished = [done.number for done in self.session.rounds if done.phase is Phase.DONE]
         if not finished or not self._server.pending(finished[-1]):
             return False
-        maps = published_maps(self.session, self._store, finished[-1], self._task.media.names)
+        maps = published_maps(self.session, self.store, finished[-1], self._task.media.names)
         self._server.publish(finished[-1], maps)
         return self._server.pending(finished[-1])
 
@@ -122,7 +122,7 @@ class TaskPass:
         """How to go on where all rounds are over."""
         if not self.session.done:
             return None
-        files = self._store.round(self.session.current.number)
+        files = self.store.round(self.session.current.number)
         return next_command(self._enrollment.task, self.session, files)
 
     def _log(self, line: str) -> None:
@@ -156,12 +156,16 @@ class TaskPass:
         return task
 
     @cached_property
+    def connection(self) -> TaskConnection:
+        return TaskConnection(
+            self._agent.client, self.state, self._task, self._log, self._progress, self._now
+        )
+
+    @cached_property
     def _server(self) -> CvatServer:
         known = knows_all_classes(self._checkpoint, self.session.labels)
         return CvatServer(
-            TaskConnection(
-                self._agent.client, self.state, self._task, self._log, self._progress, self._now
-            ),
+            self.connection,
             lambda: self._frames,
             ServerOptions(
                 ask=ask_options(self._options),
@@ -173,10 +177,10 @@ class TaskPass:
 
     @cached_property
     def _frames(self) -> FrameSource:
-        cache = self._store.path("cvat", "chunks")
-        self._store.bring(cache)
+        cache = self.store.path("cvat", "chunks")
+        self.store.bring(cache)
         frames = open_task_frames(self._agent.client, self._task.media, cache, self._progress)
-        self._store.keep(cache)
+        self.store.keep(cache)
         return frames
 
     def fetch_frames(self) -> None:
@@ -185,27 +189,32 @@ class TaskPass:
 
     @cached_property
     def _checkpoint(self) -> Path:
-        store, size = self._store, self._config.size
+        store, size = self.store, self._config.size
         return start_checkpoint(store.root, self._options, size, store.checksums)
 
     @cached_property
     def _context(self) -> AskContext:
         inputs = VideoInputs(self._frames, self.session.labels, self._config)
-        segments = segments_by_round(inputs, self._store, self._feature_map)
-        return AskContext(inputs, self._store, segments)
+        segments = segments_by_round(inputs, self.store, self._feature_map)
+        return AskContext(inputs, self.store, segments)
 
     def _feature_map(self, frame: int) -> NDArray[np.float32]:
         """PREDICT has cut all frames into superpixels; this is for what was lost since."""
         labels, device = self.session.labels, self._options.device
         image = self._frames[frame]
-        checkpoint, place = self._checkpoint, self._store.place
+        checkpoint, place = self._checkpoint, self.store.place
         order = FeatureMap(checkpoint, place, labels, self._config, device, image)
         return self._agent.compute.ask(order, self._agent.contact())
 
 
 def ask_options(options: EnrollOptions) -> AskOptions:
     """Whom an enrolled task asks, and in which form."""
-    return AskOptions(options.annotators, options.picture_side, options.job_minutes)
+    return AskOptions(
+        options.annotators,
+        options.picture_side,
+        options.job_minutes,
+        planted=options.planted_percent > 0,
+    )
 
 
 def publish_options(options: EnrollOptions) -> PublishOptions:

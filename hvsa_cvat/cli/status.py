@@ -20,7 +20,13 @@ from hvsa_cvat.cli.opening import (
     open_settings,
 )
 from hvsa_cvat.cli.options import settings_options
-from hvsa_cvat.cli.task_lines import NOTHING_ENROLLED, job_line, span
+from hvsa_cvat.cli.task_lines import (
+    NOBODY_PICKS,
+    NOTHING_ENROLLED,
+    job_line,
+    nobody_picks,
+    span,
+)
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.settings import LocalSettings
@@ -87,10 +93,14 @@ def _print_status(found: Sequence[TaskStatus], now: float) -> None:
             say(f"  open jobs as of {span(one.jobs_age)} ago:")
         for job in one.open_jobs:
             say(f"  {job_line(job, open_for=span(now - job.since))}")
+        if nobody_picks(one.open_jobs):
+            say(f"  {NOBODY_PICKS}")
         if one.budget_clicks is not None and one.budget_from is not None:
             say(f"  the clicks of annotating every frame are {one.budget_from}")
         if one.target is not None:
             say(f"  {one.target}")
+        if one.ground_truth is not None:
+            say(f"  {one.ground_truth}")
         if one.people is not None:
             say(f"  people: {one.people.words}")
         if one.skipped is not None:

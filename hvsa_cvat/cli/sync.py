@@ -23,6 +23,7 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
+    from hvsa_cvat.agent.chores import Chores
     from hvsa_cvat.agent.compute import Compute
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.monitor import Monitor
@@ -72,6 +73,25 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Make the open request of --task anew, after its child task was deleted.",
 )
+@click.option(
+    "--accept",
+    metavar="PERCENT",
+    help="Where all rounds of a task are over, mark those of its jobs for validation of which at "
+    "least so much is expected to be right and that nobody has begun, and list the frames to look "
+    "at first, with links. `withdraw` takes it back where nobody has changed the job since.",
+)
+@click.option(
+    "--rebalance",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="HOURS",
+    help="Give jobs that nobody has begun for so long to people who have finished theirs.",
+)
+@click.option(
+    "--ground-truth-job",
+    is_flag=True,
+    help="Make a ground truth job of the frames and the answers of the audits, for CVAT's own "
+    "quality page.",
+)
 @log_format_option
 @settings_options
 def sync(
@@ -83,6 +103,9 @@ def sync(
     metrics: str | None,
     heartbeat: Path | None,
     ask_again: bool,
+    accept: str | None,
+    rebalance: float | None,
+    ground_truth_job: bool,
     log_format: LogFormat | None,
     **options: Any,
 ) -> None:
@@ -99,10 +122,13 @@ def sync(
         raise ConfigError("--ask-again needs --task")
     settings = open_settings(options)
 
+    from hvsa_cvat.agent.chores import Chores, parse_share
     from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.watch import Heartbeat, Watch
 
     interval = interval or settings.interval
+    share = None if accept is None else parse_share(accept)
+    chores = Chores(share, rebalance, ground_truth_job)
     lines = LogLines(log_format or settings.log_format, timed=watch)
     monitor = Monitor(interval, time.monotonic)
     heart = Heartbeat(heartbeat).beat if watch and heartbeat else lambda: None
@@ -123,7 +149,7 @@ def sync(
             )
         )
         printer = ReportPrinter(settings.address.url, agent.log, lines.error)
-        work = _Work(agent, passes, task, _notifier(agent), lines, printer)
+        work = _Work(agent, passes, task, _notifier(agent), lines, printer, chores)
         if not watch:
             _once(work, ask_again)
             return
@@ -144,6 +170,7 @@ class _Work:
     notifier: Notifier | None
     lines: LogLines
     printer: ReportPrinter
+    chores: Chores
 
     def one_pass(self, *, ask_again: bool, unchanged: Unchanged | None = None) -> int:
         """Returns how many tasks could not go on."""
@@ -156,6 +183,7 @@ class _Work:
             stopping=lambda: self.passes.stopped,
             unchanged=unchanged,
             to_the_end=unchanged is None,
+            chores=self.chores,
         )
         failed = self.printer.print(reports)
         if self.notifier is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from hvsa_cvat.agent.subject import about
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from hvsa_cvat.agent.reports import TaskReport
     from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 
+NOBODY_PICKS = (
+    "nobody has picked one of these jobs yet: give people the links, or assign the jobs in CVAT"
+)
 NOTHING_ENROLLED = "no task is enrolled; begin with: hvsa-agent enroll TASK"
 
 
@@ -64,6 +67,8 @@ def report_lines(report: TaskReport, url: str) -> Iterator[str]:
         yield f"{name}: waits for people"
         for job in report.open_jobs:
             yield f"  {job_line(job)}"
+        if nobody_picks(report.open_jobs):
+            yield f"  {NOBODY_PICKS}"
     elif report.enrolled:
         yield f"{name}: is enrolled"
     elif report.done:
@@ -72,6 +77,11 @@ def report_lines(report: TaskReport, url: str) -> Iterator[str]:
             yield f"  to go on: {report.next_command}"
     if report.unpublished:
         yield f"{name}: masks wait for jobs that somebody is at work on"
+
+
+def nobody_picks(jobs: Sequence[UnfinishedJob]) -> bool:
+    """Whether all jobs wait for somebody to pick them."""
+    return bool(jobs) and all(job.assignee is None and job.state == "new" for job in jobs)
 
 
 def span(seconds: float) -> str:

@@ -29,7 +29,7 @@ def install(url: str, **options: Any) -> None:
     """
     settings = open_settings(options)
 
-    from hvsa_cvat.agent.passes import companion_projects
+    from hvsa_cvat.agent.companions import companion_projects
     from hvsa_cvat.agent.settings import WEBHOOK_SECRET, read_secret
     from hvsa_cvat.cvat.webhook import install as install_at
 

@@ -21,9 +21,19 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 @click.option(
     "--keep-masks", is_flag=True, help="Leave our masks in the task: they are good enough."
 )
+@click.option(
+    "--keep-projects",
+    is_flag=True,
+    help="Leave the projects in which people were asked, even where nothing is left in them.",
+)
 @settings_options
 def withdraw(
-    task: int | None, project: int | None, children: bool, keep_masks: bool, **options: Any
+    task: int | None,
+    project: int | None,
+    children: bool,
+    keep_masks: bool,
+    keep_projects: bool,
+    **options: Any,
 ) -> None:
     """End the enrollment of TASK: remove our masks, and leave every shape that a person touched.
 
@@ -32,10 +42,10 @@ def withdraw(
       hvsa-agent withdraw 12 --children
       hvsa-agent withdraw 12 --keep-masks
     """
-    if project is not None and (children or keep_masks):
+    if project is not None and (children or keep_masks or keep_projects):
         raise ConfigError(
-            "--children and --keep-masks are for a task; withdraw each task of the project by its "
-            "number"
+            "--children, --keep-masks and --keep-projects are for a task; withdraw each task of "
+            "the project by its number"
         )
     settings = open_settings(options)
     if project is not None and task is None:
@@ -49,7 +59,9 @@ def withdraw(
     from hvsa_cvat.agent.withdraw import withdraw as withdraw_task
 
     with open_agent(settings) as agent:
-        retracted = withdraw_task(agent, task, children=children, keep_masks=keep_masks)
+        retracted = withdraw_task(
+            agent, task, children=children, keep_masks=keep_masks, keep_projects=keep_projects
+        )
         for line in [] if retracted is None else retracted.lines():
             say(line)
         if retracted is not None and retracted.waits:

@@ -1,13 +1,17 @@
 """The keys by which what we make on a server is found again: its issue tracker links.
 
 hvsa://<server>/tasks/<task>/.../rounds/<round>    a child task, asking about <task>
-hvsa://<server>/check/projects/<project>           the companion project of a project
-hvsa://<server>/check/tasks/<task>                 the companion project of a single task
+hvsa://<server>/check/labels/<digest>              the companion project of tasks of these classes
+hvsa://<server>/check/projects/<project>           the same of earlier versions: of a project
+hvsa://<server>/check/tasks/<task>                 the same of earlier versions: of a single task
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 OURS = "hvsa://"
@@ -24,8 +28,18 @@ def server_key(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2].lower()
 
 
-def companion_key(url: str, task: int, project: int | None) -> str:
-    """The key of the companion project of a task.
+def companion_key(url: str, names: Iterable[str]) -> str:
+    """The key of the companion project of tasks whose classes have these names, in any order."""
+    return f"{OURS}{server_key(url)}/check/labels/{label_digest(names)}"
+
+
+def label_digest(names: Iterable[str]) -> str:
+    """Stands for a set of class names."""
+    return hashlib.sha256(json.dumps(sorted(names)).encode()).hexdigest()[:12]
+
+
+def earlier_companion_key(url: str, task: int, project: int | None) -> str:
+    """The key that earlier versions gave the companion project of a task.
 
     Version 0.1 wrote no `check`; the labels of its projects are of another type.
     """

@@ -1,8 +1,6 @@
 """The frames whose masks are most probably wrong.
 
-What answers have shown of the masks before them tells how often a class is right at each level of
-certainty (`session.outlook`); with that, each frame has a share of pixels that are expected to be
-wrong. Reading the masks of a long video takes a while, so a thread of low priority does it.
+Reading the masks of a long video takes a while, so a thread of low priority does it.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.dashboard.runs import Run
-from hvsa_cvat.errors import HvsaError, SessionError
-from hvsa_cvat.session.outlook import LEVELS, truth_given
-from hvsa_cvat.types import IGNORE
+from hvsa_cvat.errors import HvsaError
+from hvsa_cvat.session import doubt
 
 _JUDGED = 400
 """Frames of a long video that are judged, at even distances; neighbours have much the same masks.
@@ -63,40 +60,22 @@ class Ranking:
         """The frames with the largest shares, apart from each other; at most `most`. `length` is
         that of the video."""
         apart, chosen = length // _APART, list[Doubt]()
-        for doubt in sorted(self.judged, key=lambda one: -one.wrong):
+        for one in sorted(self.judged, key=lambda one: -one.wrong):
             if len(chosen) == most:
                 break
-            if all(abs(doubt.frame - other.frame) > apart for other in chosen):
-                chosen.append(doubt)
+            if all(abs(one.frame - other.frame) > apart for other in chosen):
+                chosen.append(one)
         return chosen
 
 
 def wrong_given(run: Run, number: int) -> NDArray[np.float64]:
-    """float64 (C, LEVELS): probability that a class is wrong where a round shows it at a level.
-
-    By the newest answers that are there; without any, certainty is taken at its word.
-    """
-    classes = len(run.session.labels)
-    middle = 1 - (np.arange(LEVELS) + 0.5) / LEVELS
-    for answered in range(min(number + 1, run.current.number), 0, -1):
-        with suppress(SessionError):
-            counts = run.files(answered).held_out(classes).counts()
-            shown = run.files(number).level_counts().sum(axis=1) > 0
-            given = truth_given(counts, (counts.sum(axis=(0, 1)) > 0) | shown)
-            every = np.arange(classes)
-            return np.asarray(1 - given[every, :, every], np.float64)
-    return np.tile(middle, (classes, 1))
+    """float64 (C, LEVELS), see `session.doubt`."""
+    return doubt.wrong_given(run.files(number), run.current.number, len(run.session.labels))
 
 
 def expected_wrong(run: Run, number: int, frame: int, wrong: NDArray[np.float64]) -> float:
-    """The share of the pixels of a frame that are expected to be wrong; `wrong` as `wrong_given`
-    makes it."""
-    files, name = run.files(number), run.names[frame]
-    label_map, levels = files.label_map(name), files.certainty_levels(name)
-    if label_map.shape != levels.shape:
-        raise SessionError(f"{files.label_map_path(name)} has another size than its certainty")
-    known = (label_map < len(wrong)) & (label_map != IGNORE) & (levels < LEVELS)
-    return float(wrong[label_map[known], levels[known]].mean()) if known.any() else 0.0
+    """The share of the pixels of a frame that are expected to be wrong."""
+    return doubt.expected_wrong(run.files(number), run.names[frame], wrong)
 
 
 class Rankings:

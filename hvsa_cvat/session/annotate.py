@@ -8,6 +8,7 @@ from hvsa_cvat.errors import SessionError
 from hvsa_cvat.metrics import ConfusionMatrix
 from hvsa_cvat.ports import AnnotationServer, Shown
 from hvsa_cvat.session.answers import answered_classes, merge_answers
+from hvsa_cvat.session.artefacts import RoundFiles
 from hvsa_cvat.session.context import AskContext
 from hvsa_cvat.session.effort import work_of
 from hvsa_cvat.session.outlook import count_held_out
@@ -47,20 +48,35 @@ def collect_answers(session: Session, server: AnnotationServer) -> Answers | Non
 
 def keep_answers(
     session: Session, answers: Answers, server: AnnotationServer, context: AskContext
-) -> None:
+) -> dict[int, int]:
     """Keep the answers of the current round, what people have changed or drawn besides, and how
-    the masks agree with what they had not seen."""
+    the masks agree with what they had not seen.
+
+    Returns:
+        The clicks of each earlier round whose answers people have revised.
+    """
     number = session.current.number
+    recounted = {}
     for done in session.rounds[:number]:
         revised = server.revised(done.request) if done.request is not None else None
         if revised is not None:
-            context.files(done.number).save_answers(_judged(revised, done.number, context))
+            _keep_revised(revised, context.files(done.number), context)
+            recounted[done.number] = revised.total_clicks
     corrections = Answers(tuple(server.corrections()))
     files, answers = context.files(number), _judged(answers, number, context)
     files.save_corrections(corrections)
     earlier = all_answers(session, context.store).values()
     _keep_agreement(number, answers, (*earlier, *corrections.annotations), context)
     files.save_work(work_of(answers))
+    files.save_answers(answers)
+    return recounted
+
+
+def _keep_revised(revised: Answers, files: RoundFiles, context: AskContext) -> None:
+    """Keep answers in place of those of before; the times of the jobs stay as they were."""
+    answers, before = _judged(revised, files.number, context), files.work()
+    timed = before.timed if before is not None else ()
+    files.save_work(work_of(answers).model_copy(update={"timed": timed}))
     files.save_answers(answers)
 
 

@@ -30,6 +30,7 @@ from hvsa_cvat.session.outlook import LEVELS, HeldOut, Outlook, count_levels
 from hvsa_cvat.session.records import (
     Agreement,
     Ahead,
+    Audit,
     Planted,
     Propagation,
     Pruned,
@@ -323,6 +324,13 @@ class RoundFiles:
 
     def save_outlook(self, outlook: Outlook) -> None:
         self._save_record(self.folder / "outlook.json", outlook)
+
+    def truth_audit(self) -> Audit | None:
+        """What people's own dense labels say of the masks of this round; None without such."""
+        return self._record(self.folder / "truth_audit.json", Audit)
+
+    def save_truth_audit(self, found: Audit) -> None:
+        self._save_record(self.folder / "truth_audit.json", found)
 
     def metrics(self, model: type[M]) -> M | None:
         """The scores of the round in an experiment; None where they have to be computed."""

@@ -39,7 +39,7 @@ def exchange(
         answers = collect_answers(session, server)
         if answers is None:
             return None
-    made = _made(phase, session, answers, server, opened())
+    session, made = _made(phase, session, answers, server, opened())
     session = session.finish_phase(phase, clock() - start, **made)
     store.save(session)
     return session
@@ -64,14 +64,15 @@ def _made(
     answers: Answers | None,
     server: AnnotationServer,
     context: AskContext,
-) -> dict[str, Any]:
-    """Do the work of a phase; what it makes for the session (see `Round`)."""
+) -> tuple[Session, dict[str, Any]]:
+    """Do the work of a phase; what it makes for the session (see `Round`), which may be told
+    anew what people did in earlier rounds."""
     number = session.current.number
     if phase is Phase.REQUEST:
         shown = shown_masks(session, context)
-        return {"request": request_answers(session, server, context, shown)}
+        return session, {"request": request_answers(session, server, context, shown)}
     if phase is Phase.ANNOTATE and answers is not None:
-        keep_answers(session, answers, server, context)
-        return {"clicks": answers.total_clicks}
+        recounted = keep_answers(session, answers, server, context)
+        return session.recounted(recounted), {"clicks": answers.total_clicks}
     server.publish(number, published_maps(session, context.store, number, context.source.names))
-    return {}
+    return session, {}

@@ -31,6 +31,9 @@ from hvsa_cvat.types import IGNORE, FrameAnnotation, FramePrediction
 def predict_masks(session: Session, context: RunContext) -> None:
     """Keep the masks and scores of the current round, and its outlook."""
     number = session.current.number
+    if _nothing_is_new(session, context):
+        _keep_masks_of_before(number, context)
+        return
     answers = all_answers(session, context.store)
     if number == 0:
         _keep_network_masks(number, {}, context)
@@ -41,6 +44,24 @@ def predict_masks(session: Session, context: RunContext) -> None:
     _keep_outlook(session, context)
     # before the session moves on: a run killed here does this phase again and leaves nothing either
     context.files(number).remove_carried()
+
+
+def _nothing_is_new(session: Session, context: RunContext) -> bool:
+    """Whether the round has asked nobody, and the next one may ask for the same samples."""
+    number = session.current.number
+    same = context.segments_of(number + 1) is context.segments_of(number)
+    return number > 0 and not session.current.queried and same
+
+
+def _keep_masks_of_before(number: int, context: RunContext) -> None:
+    files, before = context.files(number), context.files(number - 1)
+    with files.new_masks(len(context.labels)) as keep:
+        for name in context.source.names:
+            levels = before.certainty_levels(name)
+            keep(name, before.label_map(name), levels, before.carried_pixels(name))
+    files.save_scores(before.scores())
+    if (propagation := before.propagation()) is not None:
+        files.save_propagation(propagation)
 
 
 def _keep_network_masks(

@@ -217,11 +217,17 @@ class Audit(BaseModel):
     @property
     def words(self) -> str:
         """What it says, for people."""
+        return f"an audit of {plural(self.frames, 'frame')} found {self._found} before it"
+
+    @property
+    def truth_words(self) -> str:
+        """What it says where people made the labels by themselves."""
+        return f"by {plural(self.frames, 'frame')} of it the masks have {self._found}"
+
+    @property
+    def _found(self) -> str:
         best, low, high = (100 * one for one in (self.miou.estimate, self.miou.low, self.miou.high))
-        return (
-            f"an audit of {plural(self.frames, 'frame')} found a mIoU of {best:.1f} % "
-            f"({low:.1f} to {high:.1f}) before it"
-        )
+        return f"a mIoU of {best:.1f} % ({low:.1f} to {high:.1f})"
 
 
 class Pruned(BaseModel):

@@ -141,6 +141,11 @@ class Session:
             rounds = (*rounds, Round(current.number + 1, Phase.SELECT))
         return replace(self, rounds=rounds)
 
+    def recounted(self, clicks: Mapping[int, int]) -> Session:
+        """The session with other clicks in some rounds, because people have revised answers."""
+        rounds = (replace(r, clicks=clicks.get(r.number, r.clicks)) for r in self.rounds)
+        return replace(self, rounds=tuple(rounds))
+
     def ask_again(self) -> Session:
         """The session with its open request to be made anew; people's answers to it are lost."""
         if self.current.phase is not Phase.ANNOTATE:

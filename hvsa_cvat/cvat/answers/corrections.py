@@ -54,14 +54,14 @@ def _shapes_of_people(
             )
             continue
         remarks: list[Remark] = []
-        for label, shape in _of_people(task, *read, remarks.append):
+        for label, shape in shapes_of_people(task, *read, remarks.append):
             found.setdefault(shape["frame"], []).append((label, shape))
         for line in remark_lines(remarks):
             connection.log(f"job {row['id']}: {line}")
     return found
 
 
-def _of_people(
+def shapes_of_people(
     task: WatchedTask, row: Json, shapes: JobShapes, remark: TakeRemark
 ) -> Iterator[tuple[int, Json]]:
     """Class index and shape of what people drew in a job of the watched task."""

@@ -31,7 +31,7 @@ def ask(
 ) -> Request:
     """Ask people a question. Safe to repeat.
 
-    The frames are divided so that each person has about the same number of clicks, whatever the
+    The frames are divided so that each person has about the same expected time, whatever the
     number of frames. What one person has is one job or several, each of one sitting; within a job
     frames are in order of time.
     """
@@ -42,7 +42,8 @@ def ask(
     _check(question, frames)
     people = [find_person(client, name) for name in options.people]
     plan = plan_request(question, options, connection.progress)
-    project = open_companion_project(connection, question.class_order)
+    planted = options.planted and question.shown is not None
+    project = open_companion_project(connection, question.class_order, planted=planted)
     wanted = describe_child(task, question.key, plan, project)
     number, jobs = find_or_make(connection, wanted, frames)
     shapes: dict[int, int] = {}

@@ -24,10 +24,18 @@ def tag_name(names: Sequence[str]) -> str:
     return name
 
 
-def guide_text(order: Sequence[str], tag: str, organization: str | None, picture: str = "") -> str:
+def guide_text(
+    order: Sequence[str],
+    tag: str,
+    organization: str | None,
+    picture: str = "",
+    *,
+    planted: bool = False,
+) -> str:
     """The guide for people who see the project for the first time.
 
     `order` are the classes in order of their keys, `picture` is the Markdown of `show_picture`.
+    `planted`: some patches are wrong on purpose.
     """
     keys = "\n   ".join(
         f"| `Ctrl`+`{key}` | {_plain(name)} |" for key, name in zip(_KEYS, order, strict=False)
@@ -40,7 +48,13 @@ def guide_text(order: Sequence[str], tag: str, organization: str | None, picture
         others=_OTHERS.format(rest=rest) if rest else "",
         tag=_plain(tag),
         picture=f"\n{picture}\n" if picture else "",
+        planted=f"{_PLANTED}\n" if planted else "",
     ).strip()
+
+
+def tells_of_planted(markdown: str) -> bool:
+    """Whether a guide says that some patches are wrong on purpose."""
+    return _PLANTED in markdown
 
 
 def show_picture(path: str, content: bytes) -> str:
@@ -64,6 +78,13 @@ def merge(existing: str, text: str) -> str:
     return f"{existing.rstrip()}\n\n{ours}\n" if existing.strip() else f"{ours}\n"
 
 
+def people_s_words(markdown: str) -> str:
+    """What people wrote around our part of a guide."""
+    before, begin, tail = markdown.partition(_BEGIN)
+    _, end, after = tail.partition(_END)
+    return (before + after).strip() if begin and end else markdown.strip()
+
+
 def _mark(picture: bytes) -> str:
     """Tells a picture from that of another version of ours; no viewer shows it."""
     return f"[//]: # (picture {hashlib.sha256(picture).hexdigest()[:8]})"
@@ -85,6 +106,8 @@ _OTHERS = """
    All other classes ({rest}) have no key: point at the patch, and choose the class in its row of
    the list on the right. When you paint, choose it in the toolbar.
 """
+
+_PLANTED = "- A few patches may be wrong on purpose. They show whether the pictures are looked at."
 
 _TEXT = """
 # What to do
@@ -122,7 +145,8 @@ Good to know:
   older one: give what you painted another class in its row of the list on the right.
 - The brush grows when you hold `Alt` and the right mouse button, and move to the right.
 - Do not press `F` while you paint: what you paint is lost then.
-- A few patches may be wrong on purpose. They show whether the pictures are looked at.
+{planted}- The red tag may cover a corner of the picture. Click its **×**, and look at that corner:
+  what you correct after it counts as well.
 - Patches that are nearly right, with an edge off by a pixel or two, are right. In a task whose name
   says **audit** they are not: correct every edge there, because it measures the program.
 

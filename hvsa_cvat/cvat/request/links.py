@@ -21,6 +21,17 @@ JOBS_PAGE = f"/jobs?filter={quote(json.dumps(_LOGIC, separators=(',', ':')), saf
 people may reach the server under another address than we do."""
 
 
+def stage_link(url: str, task: int, stage: str) -> str:
+    """The web page of the jobs of a task that are in a stage; `url` is the server's address."""
+    rules = [{"==": [{"var": "task_id"}, task]}, {"==": [{"var": "stage"}, stage]}]
+    return f"{url}/jobs?filter={quote(json.dumps({'and': rules}, separators=(',', ':')), safe='')}"
+
+
+def frame_link(url: str, task: int, job: int, frame: int) -> str:
+    """The web page of a job of the watched task, at a frame by its number."""
+    return f"{url}/tasks/{task}/jobs/{job}?frame={frame}"
+
+
 def job_link(client: CvatClient, request: Request, job_id: int, card: int | None = None) -> str:
     """The web page of a child job: at one of its cards, or at its beginning with the guide open.
 

@@ -59,6 +59,8 @@ class AskOptions:
     """Pixels, see `region_card`."""
     job_minutes: float = 15.0
     """About as long as a job is to take."""
+    planted: bool = False
+    """Whether some of the masks that people see are wrong on purpose."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -100,7 +102,11 @@ def plan_request(question: Question, options: AskOptions, progress: Progress) ->
     places = {sample: place for place, sample in enumerate(question.samples)}
     frames = [list(group) for _, group in groupby(sorted(places), key=lambda one: one.frame)]
     costs = [_clicks(question, group, places) for group in frames]
-    groups = divide(costs, max(len(options.people), 1))
+    minutes = [
+        _seconds(question, group, places, cost) / 60
+        for group, cost in zip(frames, costs, strict=True)
+    ]
+    groups = divide(minutes, max(len(options.people), 1))
     cards: list[Card] = []
     contents: list[Packed] = []
     parts: list[Part] = []
@@ -114,10 +120,9 @@ def plan_request(question: Question, options: AskOptions, progress: Progress) ->
         progress("planning pictures", done, len(frames))
     shares: list[Share] = []
     for person, group in enumerate(groups):
-        minutes = [_seconds(question, frames[i], places, costs[i]) / 60 for i in group]
-        for sitting in sittings(minutes, options.job_minutes):
+        for sitting in sittings([minutes[i] for i in group], options.job_minutes):
             indices = [group[place] for place in sitting]
-            seconds = 60 * sum(minutes[place] for place in sitting)
+            seconds = 60 * sum(minutes[i] for i in indices)
             start = shares[-1].stop + 1 if shares else 0
             stop = start + sum(len(frames[i]) for i in indices) - 1
             clicks = sum(costs[i] for i in indices)

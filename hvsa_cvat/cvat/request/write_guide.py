@@ -16,8 +16,9 @@ _PICTURE = "guide.png"
 _ATTEMPTS = 3
 """How often the picture is sent if nobody knows whether the server has it."""
 
-Words = Callable[[str], str]
-"""The text of a guide, by the Markdown of its picture, which is empty where it has none."""
+Words = Callable[[str, str], str]
+"""The text of a guide, by the Markdown of its picture, which is empty where it has none, and the
+guide as it is."""
 
 
 def write_guide(client: CvatClient, project: int, words: Words, log: Log) -> None:
@@ -28,12 +29,12 @@ def write_guide(client: CvatClient, project: int, words: Words, log: Log) -> Non
         guide: Json | None = None if number is None else client.get(f"guides/{number}")
         return guide
 
-    content = {"project_id": project, "markdown": merge("", words(""))}
+    content = {"project_id": project, "markdown": merge("", words("", ""))}
     # a second guide of one project is a server error, so it is looked for first
     guide = find() or client.create("guides", content, find)
     picture = (files("hvsa_cvat") / "data" / _PICTURE).read_bytes()
     shown = shown_picture(guide["markdown"], picture) or _attach(client, guide["id"], picture, log)
-    merged = merge(guide["markdown"], words(shown))
+    merged = merge(guide["markdown"], words(shown, guide["markdown"]))
     if merged != guide["markdown"]:
         client.change("PATCH", f"guides/{guide['id']}", {"markdown": merged})
 

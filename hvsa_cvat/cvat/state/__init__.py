@@ -6,6 +6,7 @@ shapes are ours and how we left them, which pixels we asked for, and what has be
 
 from hvsa_cvat.cvat.state.ledger import Ledger, Pushed
 from hvsa_cvat.cvat.state.looking import JobFrames, TaskMemory, memory_stamps, read_memory
+from hvsa_cvat.cvat.state.marks import Mark, Marks
 from hvsa_cvat.cvat.state.readings import Reading, Readings
 from hvsa_cvat.cvat.state.requests import (
     UNMASKED,
@@ -20,6 +21,7 @@ from hvsa_cvat.cvat.state.requests import (
 )
 from hvsa_cvat.cvat.state.state import State
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
+from hvsa_cvat.cvat.state.truth_jobs import TruthJob, TruthJobs
 from hvsa_cvat.cvat.state.work_times import WorkTime, WorkTimes
 
 __all__ = [
@@ -29,6 +31,8 @@ __all__ = [
     "CollectedAnswers",
     "JobFrames",
     "Ledger",
+    "Mark",
+    "Marks",
     "Part",
     "Pushed",
     "Reading",
@@ -38,6 +42,8 @@ __all__ = [
     "State",
     "TaskFacts",
     "TaskMemory",
+    "TruthJob",
+    "TruthJobs",
     "WorkTime",
     "WorkTimes",
     "memory_stamps",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.cvat.state.ledger import Ledger
+from hvsa_cvat.cvat.state.marks import Marks
 from hvsa_cvat.cvat.state.readings import Readings
 from hvsa_cvat.cvat.state.requests import Requests, SharedFiles
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
+from hvsa_cvat.cvat.state.truth_jobs import TruthJobs
 from hvsa_cvat.cvat.state.work_times import WorkTimes
 from hvsa_cvat.database import Where, open_database, place_of
 
@@ -30,6 +32,10 @@ class State:
         """Which jobs have been read."""
         self.ledger = Ledger(database)
         """Which shapes are ours, and how we left them."""
+        self.marks = Marks(database)
+        """Which jobs we marked for validation."""
+        self.truth_jobs = TruthJobs(database)
+        """Which ground truth jobs we made or have read."""
         self.work_times = WorkTimes(database)
         """How long people have worked in the jobs of requests."""
         self.facts = TaskFacts(database)

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from hvsa_cvat.database import Tables
 
 VERSION = 3
-"""Version 3 only adds tables: `work_times` and `log_refusals`."""
+"""Version 3 only adds tables: `work_times`, `log_refusals`, `job_marks` and `truth_jobs`."""
 
 metadata = sa.MetaData()
 
@@ -128,6 +128,25 @@ log_refusals = sa.Table(
     "log_refusals",
     metadata,
     sa.Column("reason", sa.Text, nullable=False),  # at most one row
+)
+
+job_marks = sa.Table(
+    "job_marks",
+    metadata,
+    sa.Column("job", sa.Integer, primary_key=True),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("threshold", sa.Float, nullable=False),
+    sa.Column("right", sa.Float, nullable=False),
+    sa.Column("marked", sa.Boolean, nullable=False),
+    sa.Column("updated_date", sa.String(40)),  # NULL: the server's answer is not known
+)
+
+truth_jobs = sa.Table(
+    "truth_jobs",
+    metadata,
+    sa.Column("job", sa.Integer, primary_key=True),
+    sa.Column("ours", sa.Boolean, nullable=False),
+    sa.Column("updated_date", sa.String(40)),  # NULL: it is not wholly made, or was never read
 )
 
 
