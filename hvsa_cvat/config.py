@@ -179,6 +179,10 @@ class RunConfig(_Settings):
     planted: float = Field(0.0, ge=0, le=0.5)
     """The share of the samples with masks in which an error is planted, where people correct
     masks."""
+    confirmed_weight: float = Field(1.0, gt=0, le=1)
+    """How much the labels count that people left as they were shown, where 1 is what drawn ones
+    count: when they teach and when they are carried. The share of planted errors that people found
+    lowers it further."""
     training: TrainingConfig | None = None
     """If not given, the entry of `TRAINING` for the method: None for label propagation."""
     freeze: Freeze = "auto"
@@ -269,6 +273,12 @@ PLANTED_HELP = (
     "In how many of a hundred samples with masks an error is planted, where people correct masks. "
     "How many of them people mend tells how far confirmed masks can be trusted; what nobody "
     "mends is left out of the answers. 0: none."
+)
+
+CONFIRMED_HELP = (
+    "How much masks count, from 0 to 1, that people left as they were shown, when they teach and "
+    "when they are carried to other frames; 1 is what drawn ones count. Where people miss planted "
+    "errors, these masks count less than this."
 )
 
 AUDIT_HELP = (

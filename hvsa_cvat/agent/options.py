@@ -12,6 +12,7 @@ from hvsa_cvat.budgets import BUDGET_HELP, Budget, BudgetUnit, parse_budget
 from hvsa_cvat.config import (
     AUDIT_HELP,
     CARRIED,
+    CONFIRMED_HELP,
     FLOW_NAMES,
     FREEZE_HELP,
     PLANTED_HELP,
@@ -62,6 +63,7 @@ class EnrollOptions(BaseModel):
     rounds: int = Field(3, ge=1, description="How many rounds ask people.")
     audit: int | None = Field(None, ge=1, description=AUDIT_HELP)
     planted_percent: float = Field(5.0, ge=0, le=50, description=PLANTED_HELP)
+    confirmed_weight: float = Field(1.0, gt=0, le=1, description=CONFIRMED_HELP)
     target: str | None = Field(None, description=TARGET_HELP)
     annotators: tuple[str, ...] = Field(
         (), description="User names of the annotators. Default: anyone may take the jobs."
@@ -222,6 +224,7 @@ class EnrollOptions(BaseModel):
             epsilon=self.epsilon,
             answers=choose_answers(self.answers, self.method),
             planted=self.planted_percent / 100,
+            confirmed_weight=self.confirmed_weight,
             freeze=self.freeze,
         )
 

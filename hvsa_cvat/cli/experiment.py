@@ -17,6 +17,7 @@ from hvsa_cvat.cli.options import PATH, device_option, together
 from hvsa_cvat.cli.round_table import round_line, round_row, round_table
 from hvsa_cvat.config import (
     AUDIT_HELP,
+    CONFIRMED_HELP,
     FLOW_NAMES,
     FREEZE_HELP,
     PLANTED_HELP,
@@ -131,6 +132,13 @@ run_options = together(
         help=PLANTED_HELP,
     ),
     click.option(
+        "--confirmed-weight",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=1.0,
+        show_default=True,
+        help=CONFIRMED_HELP,
+    ),
+    click.option(
         "--seed",
         type=click.IntRange(min=0),
         default=0,
@@ -165,6 +173,7 @@ class RunOptions:
     target: str | None = None
     hourly_rate: float | None = None
     currency: str | None = None
+    confirmed_weight: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -253,6 +262,7 @@ def _open_experiment(
         answers=answers,
         tolerance=options.tolerance,
         planted=options.planted_percent / 100,
+        confirmed_weight=options.confirmed_weight,
         freeze=options.freeze,
     )
     checkpoint = _own_checkpoint(clip, config.size, device.type, scratch)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hvsa_cvat.propagation.doubted import Doubted
 from hvsa_cvat.propagation.propagate import fill
 from hvsa_cvat.segmentation.checkpoint_info import known_classes
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
@@ -19,6 +20,7 @@ from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.artefacts import KeepMasks
 from hvsa_cvat.session.audit import audit
 from hvsa_cvat.session.carrying import carry_answers
+from hvsa_cvat.session.confirmed import doubted_labels
 from hvsa_cvat.session.context import CarryingInputs, RunContext
 from hvsa_cvat.session.fusing import Fusing
 from hvsa_cvat.session.outlook import LEVELS, certainty_levels, outlook
@@ -35,23 +37,26 @@ def predict_masks(session: Session, context: RunContext) -> None:
     if number == 0:
         _keep_network_masks(number, {}, context)
     elif context.config.method == "label-propagation":
-        _keep_propagated_masks(number, answers, context)
+        _keep_propagated_masks(number, answers, context, doubted_labels(session, context))
     else:
-        _keep_network_masks(number, answers, context)
+        _keep_network_masks(number, answers, context, doubted_labels(session, context))
     _keep_outlook(session, context)
     # before the session moves on: a run killed here does this phase again and leaves nothing either
     context.files(number).remove_carried()
 
 
 def _keep_network_masks(
-    number: int, answers: Mapping[int, FrameAnnotation], context: RunContext
+    number: int,
+    answers: Mapping[int, FrameAnnotation],
+    context: RunContext,
+    doubted: Doubted | None = None,
 ) -> None:
     """Masks and scores of the round's network, joined by the carried labels where there are any."""
     network, files = context.load_network(number), context.files(number)
     fusing = None
     if number > 0 and context.carrying is not None and context.config.carrying.fused:
         unseen = unseen_classes(answers, context)
-        fusing = Fusing(number, answers, context.carrying, unseen, context)
+        fusing = Fusing(number, answers, context.carrying, unseen, context, doubted)
 
     def predictions(keep: KeepMasks) -> Iterator[FramePrediction]:
         names = iter(context.source.names)
@@ -103,12 +108,15 @@ def unseen_classes(answers: Mapping[int, FrameAnnotation], context: RunContext) 
 
 
 def _keep_propagated_masks(
-    number: int, answers: Mapping[int, FrameAnnotation], context: RunContext
+    number: int,
+    answers: Mapping[int, FrameAnnotation],
+    context: RunContext,
+    doubted: Doubted | None,
 ) -> None:
     """The people's labels carried along the flow; the pre-trained network where none arrive."""
     files, first, names = context.files(number), context.files(0), context.source.names
     inputs = context.carrying or CarryingInputs(context.flow, None)
-    carried = carry_answers(answers, inputs, number, context)
+    carried = carry_answers(answers, inputs, number, context, doubted)
     reached = []
     with files.new_masks(len(context.labels)) as keep:
         for one in carried:
