@@ -287,6 +287,13 @@ AUDIT_HELP = (
     "an interval, and then teach. Default: no audit."
 )
 
+AUDIT_EACH_HELP = (
+    "With --audit: audit after each round, not only after the last, so that the outlook of every "
+    "round stands on an audit. People's clicks for audits count, so later rounds ask for less."
+)
+
+EACH_OF_NONE = "--audit-each needs the number of frames to audit; add --audit 3, or leave it out"
+
 
 def parse_size(text: str) -> Size:
     """(192, 256) for `192x256`; the height comes first."""

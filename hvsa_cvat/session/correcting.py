@@ -47,14 +47,16 @@ class CorrectingCost:
 
 def correcting_cost(session: Session, context: AskContext) -> CorrectingCost | None:
     """By the last round whose samples showed masks that had learnt from answers; None before there
-    is one. Masks of round 0 are sure or unsure of themselves in another way."""
-    for done in reversed(session.rounds[2:]):
-        if done.clicks is not None and done.queried:
-            doubt = doubt_of(done.queried, done.number, session, context)
-            pixels = max(int(doubt.pixels.sum()), 1)
-            beyond = max(done.clicks - len(done.queried), 0)
-            return CorrectingCost(beyond / pixels, float(doubt.wrong.sum()) / pixels)
-    return None
+    is one. Masks of round 0 are sure or unsure of themselves in another way. Audits, which are
+    corrected to the pixel and so take more, tell it only where nothing else does."""
+    answered = [one for one in session.rounds[2:] if one.clicks is not None and one.queried]
+    if not answered:
+        return None
+    done = max(answered, key=lambda one: (context.audit_of(one.number) is None, one.number))
+    doubt = doubt_of(done.queried, done.number, session, context)
+    pixels = max(int(doubt.pixels.sum()), 1)
+    beyond = max((done.clicks or 0) - len(done.queried), 0)
+    return CorrectingCost(beyond / pixels, float(doubt.wrong.sum()) / pixels)
 
 
 def doubt_of(

@@ -10,6 +10,7 @@ held back from training for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -54,6 +55,15 @@ class Advice(StrEnum):
     GO_ON = "go on"
     SMALLER = "go on with smaller samples"
     WHOLE = "go on with whole frames"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit says of some masks."""
+
+    audit: Audit
+    clicks: float
+    """Spent before these masks were made, all together."""
 
 
 class Outlook(BaseModel):
@@ -197,12 +207,13 @@ def outlook(
     whole_frames: bool,
     carried: bool,
     rng: np.random.Generator,
-    audited: Audit | None = None,
+    audited: Audited | None = None,
 ) -> Outlook | None:
     """The outlook of a round whose answers are `held_out` from the masks before it, which
     `count_levels` counted over the video. `clicks`: spent up to the round before, and now.
     `carried`: whether answers are carried along the flow, which serves whole frames best in the
-    end. `audited`: what the round says as an audit, if it was one.
+    end. `audited`: the newest audit, of this round or of an earlier one. Where there is one, all
+    rests on it, because other answers lie where the masks are worst.
 
     None without answers, masks, or clicks before.
     """
@@ -221,8 +232,10 @@ def outlook(
     ]
     # about the estimate: what is drawn anew is less varied than what it was drawn from, and worse
     low, high = before - np.median(drawn) + np.percentile(drawn, (_LOW, _HIGH))
+    known_at = spent
     if audited is not None:
-        before, low, high = audited.miou.estimate, audited.miou.low, audited.miou.high
+        found, known_at = audited.audit.miou, audited.clicks
+        before, low, high = after_clicks(found.estimate, known_at, spent), found.low, found.high
     expected = after_clicks(before, spent, now)
     gain = after_clicks(expected, now, now + full_clicks / 100) - expected
     shown = np.arange(len(levels))
@@ -230,7 +243,7 @@ def outlook(
         miou_before=before,
         expected_miou=expected,
         low=max(float(low), 0.0),
-        high=after_clicks(min(float(high), 1.0), spent, now, _STEEPEST_FALL),
+        high=after_clicks(min(float(high), 1.0), known_at, now, _STEEPEST_FALL),
         gain=gain,
         advice=_advise(
             gain,
@@ -240,7 +253,7 @@ def outlook(
             carried,
             now >= WHOLE_FROM * full_clicks,
         ),
-        audit=audited,
+        audit=audited.audit if audited is not None and audited.clicks == spent else None,
     )
 
 

@@ -23,7 +23,7 @@ from hvsa_cvat.session.carrying import carry_answers
 from hvsa_cvat.session.confirmed import doubted_labels
 from hvsa_cvat.session.context import CarryingInputs, RunContext
 from hvsa_cvat.session.fusing import Fusing
-from hvsa_cvat.session.outlook import LEVELS, certainty_levels, outlook
+from hvsa_cvat.session.outlook import LEVELS, Audited, certainty_levels, outlook
 from hvsa_cvat.session.planted import planted_so_far
 from hvsa_cvat.session.records import Audit, Propagation
 from hvsa_cvat.session.rounds import Session
@@ -177,6 +177,18 @@ def _audit(session: Session, context: RunContext) -> Audit | None:
     return audited and audited.by_people_who_find(planted_so_far(session, context.store).trust)
 
 
+def _newest_audit(session: Session, context: RunContext) -> Audited | None:
+    """What the newest audit says of the masks before it; None before the first."""
+    for done in reversed(session.rounds[2:]):
+        if context.audit_of(done.number) is not None and done.clicks is not None:
+            kept = context.files(done.number).outlook()
+            found = _audit(session, context) if done is session.current else kept and kept.audit
+            if found is not None:
+                before = sum(one.clicks or 0 for one in session.rounds[: done.number])
+                return Audited(found, before)
+    return None
+
+
 def _keep_outlook(session: Session, context: RunContext) -> None:
     """Keep the outlook of the current round, where there is something to tell."""
     current, files = session.current, context.files(session.current.number)
@@ -192,7 +204,7 @@ def _keep_outlook(session: Session, context: RunContext) -> None:
         not context.segments_of(current.number + 1).border_is_free,
         context.carrying is not None,
         context.rng(number),
-        None if context.audit_of(number) is None else _audit(session, context),
+        _newest_audit(session, context),
     )
     if found is not None:
         files.save_outlook(found)
