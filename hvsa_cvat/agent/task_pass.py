@@ -160,7 +160,13 @@ class TaskPass:
         known = knows_all_classes(self._checkpoint, self.session.labels)
         return CvatServer(
             TaskConnection(
-                self._agent.client, self.state, self._task, self._log, self._progress, self._now
+                self._agent.client,
+                self.state,
+                self._task,
+                self._log,
+                self._progress,
+                self._now,
+                self._agent.saves,
             ),
             lambda: self._frames,
             ServerOptions(
