@@ -23,6 +23,7 @@ from hvsa_cvat.agent.looks import Look, Looks, look_of
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.team_work import ProjectTimes
 from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
 from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
@@ -94,6 +95,8 @@ class Workspace:
         self.pauses = Pauses(self._database, server, self.events, clock)
         self.wishes = Wishes(self._database, server, self.events, clock)
         self.outbox = Outbox(self._database, server, clock)
+        self.times = ProjectTimes(self._database, server, clock)
+        """What the jobs of each project took."""
         self.looks = Looks(self._database, server, clock)
         """What was found of the open jobs."""
 

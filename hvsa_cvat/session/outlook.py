@@ -25,6 +25,12 @@ from hvsa_cvat.types import IGNORE, LabelMap
 LEVELS = 8
 """Steps of certainty, each an eighth of 0..1."""
 
+Table = NDArray[np.float64]
+"""float64 (LEVELS,): the share of the pixels at each level of certainty that are right."""
+
+MIDDLES: Table = (np.arange(LEVELS) + 0.5) / LEVELS
+"""Of a certainty that is the probability itself, as that of a network alone."""
+
 _SIDE = 4
 """Rows and columns of blocks into which an answered frame is cut, so that the interval has
 something to be drawn from where only few frames have answers."""
@@ -170,12 +176,12 @@ def truth_given(counts: NDArray[np.float64], present: NDArray[np.bool_]) -> NDAr
 
     `counts` as `HeldOut.counts`; classes that are not `present`, bool (C,), are never true unless
     shown. What was seldom seen leans on what holds for all classes at that level, and that on the
-    level's own middle, so that nothing is taken for perfect without evidence.
+    level's own middle, so that nothing is taken for perfect without evidence. (With the table of
+    `session.calibration` in its place rare classes are taken for better than they are.)
     """
     shown = np.arange(len(counts))
     right = counts[shown, :, shown].sum(axis=0)
-    middle = (np.arange(LEVELS) + 0.5) / LEVELS
-    accuracy = (right + _PRIOR_PIXELS * middle) / (counts.sum(axis=(0, 2)) + _PRIOR_PIXELS)
+    accuracy = (right + _PRIOR_PIXELS * MIDDLES) / (counts.sum(axis=(0, 2)) + _PRIOR_PIXELS)
     confused = counts.sum(axis=1)
     confused[shown, shown] = 0
     otherwise = np.tile((confused.sum(axis=0) + 1) * present, (len(counts), 1))
