@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks import certainty
 from hvsa_cvat.session.calibration import CARRIED, right_by_level
 from hvsa_cvat.session.outlook import LEVELS, MIDDLES, HeldOut
 
@@ -55,3 +56,13 @@ def test_it_is_a_share_that_never_falls(rows: list[tuple[int, int, int]]) -> Non
         assert (np.diff(found) >= -1e-12).all()
         assert (found >= 0).all()
         assert (found <= 1).all()
+
+
+def test_the_benchmark_compares_each_round_with_what_was_known_before_it() -> None:
+    first, second = answered((0, 800, 200)), answered((0, 700, 300))
+    found = certainty.differences([first, second], CARRIED)
+    known = right_by_level([first], CARRIED)[0]
+    # level 0 is worth 1/16 by itself, 0.68 at the start, and then what the first round tells
+    expected = [1 / 16 - 0.8, 0.68 - 0.8, 1 / 16 - 0.7, known - 0.7]
+    assert [difference for _, difference in found] == pytest.approx(expected)
+    assert len({name for name, _ in found}) == 3

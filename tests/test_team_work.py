@@ -59,7 +59,7 @@ def test_a_task_borrows_the_times_of_its_project(
     cvat: StandIn, checkpoint: Path, tmp_path: Path
 ) -> None:
     team = Team(cvat, tmp_path, checkpoint)
-    project = cvat.add_project("streets", list(NAMES)).id
+    project = cvat.add_project("streets", list(NAMES))
     first, second = (team.add_task(name, project=project) for name in ("first", "second"))
     agent = team.agent()
     options = {**team.options, "budget": "30%"}

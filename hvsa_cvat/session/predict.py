@@ -181,8 +181,11 @@ def _newest_audit(session: Session, context: RunContext) -> Audited | None:
     """What the newest audit says of the masks before it; None before the first."""
     for done in reversed(session.rounds[2:]):
         if context.audit_of(done.number) is not None and done.clicks is not None:
-            kept = context.files(done.number).outlook()
-            found = _audit(session, context) if done is session.current else kept and kept.audit
+            if done is session.current:
+                found = _audit(session, context)
+            else:
+                kept = context.files(done.number).outlook()
+                found = None if kept is None else kept.audit
             if found is not None:
                 before = sum(one.clicks or 0 for one in session.rounds[: done.number])
                 return Audited(found, before)
