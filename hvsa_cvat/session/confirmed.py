@@ -28,16 +28,19 @@ def doubted_labels(session: Session, context: AskContext) -> Doubted | None:
     weight = config.confirmed_weight * planted_so_far(session, context.store).trust
     if weight >= 1 or config.correcting_tolerance is None:
         return None
+    answered = [one for one in session.rounds if one.clicks is not None]
     marks: dict[int, FrameAnnotation] = {}
-    for done in session.rounds:
-        if done.clicks is not None:
-            for one in _marked(done, context):
-                marks[one.frame] = _joined(marks.get(one.frame), one)
-            newest = context.files(done.number).corrections()
-            drawn = [_changed(one) for one in newest.annotations]
-            marks = merge_answers((*marks.values(), *drawn))
-    kept = {frame: one.label_map == _KEPT for frame, one in marks.items()}
-    return Doubted({frame: Packed.of(one) for frame, one in kept.items() if one.any()}, weight)
+    for one in (mark for done in answered for mark in _marked(done, context)):
+        marks[one.frame] = _joined(marks.get(one.frame), one)
+    # those of the newest round are all that people drew without being asked
+    unasked = context.files(answered[-1].number).corrections().annotations if answered else ()
+    marks = merge_answers((*marks.values(), *map(_changed, unasked)))
+    pixels = {}
+    for frame, one in marks.items():
+        kept = one.label_map == _KEPT
+        if kept.any():
+            pixels[frame] = Packed.of(kept)
+    return Doubted(pixels, weight)
 
 
 def _marked(done: Round, context: AskContext) -> list[FrameAnnotation]:

@@ -46,7 +46,7 @@ _PAYING_GAIN = 0.005
 """mIoU that another 1 % of clicks must bring to be worth it."""
 
 _USUAL_FALL = 0.6
-_STEEPEST_FALL = 2.0
+STEEPEST_FALL = 2.0
 """Exponents with which what is missing to mIoU 1 falls as the clicks grow: as it mostly does, and
 about the fastest seen, when answers show classes for the first time."""
 
@@ -249,7 +249,7 @@ def outlook(
         miou_before=before,
         expected_miou=expected,
         low=max(float(low), 0.0),
-        high=after_clicks(min(float(high), 1.0), known_at, now, _STEEPEST_FALL),
+        high=after_clicks(min(float(high), 1.0), known_at, now, STEEPEST_FALL),
         gain=gain,
         advice=_advise(
             gain,
