@@ -84,6 +84,12 @@ results: $(VENV)/installed
 	$(BIN)/python -m benchmarks.results $(CLIPS) --jobs $(JOBS) --out runs/results \
 		--write docs/results.md
 
+# people who draw against people who correct, in minutes; see benchmarks/minutes.py
+.PHONY: minutes
+minutes: $(VENV)/installed
+	$(BIN)/python -m benchmarks.minutes $(CLIPS) --jobs $(JOBS) --out runs/minutes \
+		--write docs/results.md
+
 # every part of the method hvsa, on the videos that CLIPS names; see benchmarks/ablation.py
 ablation: $(VENV)/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.ablation $(CLIPS) --out runs/ablation \

@@ -68,6 +68,8 @@ class Row:
     """The method's own unless given."""
     tolerance: float | None = None
     """Pixels. People confirm and correct the masks of the round before; without it they draw."""
+    confirmed_weight: float = 1.0
+    """How much the masks count that they left as they were."""
 
 
 def _hvsa_but(**parts: bool) -> CarryingConfig:
@@ -109,6 +111,9 @@ ROWS: dict[str, Row] = {
         last="frame",
     ),
     "`hvsa`, corrected to 1 px": Row("hvsa", tolerance=1.0),
+    "corrected to 1 px, what was left as it was counts half": Row(
+        "hvsa", tolerance=1.0, confirmed_weight=0.5
+    ),
     "corrected to 1 px, not refined, not smoothed": Row(
         "hvsa", _hvsa_but(refined=False, smoothed=False), tolerance=1.0
     ),
@@ -161,6 +166,7 @@ class Clip(BaseModel):
                     farthest=asked.farthest,
                     answers="draw" if asked.tolerance is None else "correct",
                     tolerance=asked.tolerance,
+                    confirmed_weight=asked.confirmed_weight,
                 ),
                 checkpoint=self.checkpoint,
                 flow=DisFlow(),

@@ -4,7 +4,8 @@
 
 `--runs` holds finished runs as `benchmarks/results.py` leaves them, CLIP/SETTING/SEED, with the
 masks of each round. Masks are not computed again: the frames are chosen as an audit chooses them,
-and compared with the true labels. Prints Markdown.
+and compared with the true labels. Rows that end in `, next` are of the masks of the round after, of
+which the outlook says what the audit and the clicks let expect. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import click
@@ -23,7 +25,14 @@ from PIL import Image
 from benchmarks.ablation import Clip
 from hvsa_cvat.session.answers import ANSWER_COLUMNS, answers_of
 from hvsa_cvat.session.audit import audit, audit_frames
-from hvsa_cvat.session.outlook import HeldOut, count_held_out, count_levels
+from hvsa_cvat.session.outlook import (
+    STEEPEST_FALL,
+    HeldOut,
+    after_clicks,
+    count_held_out,
+    count_levels,
+)
+from hvsa_cvat.session.records import Audit
 from hvsa_cvat.simulation.datasets import open_labels
 from hvsa_cvat.types import LabelSet
 from hvsa_cvat.video.frames import open_frames
@@ -40,6 +49,10 @@ class Masks:
     setting: str
     round: int
     miou: float
+    clicks: float
+    """Spent up to and with the round, in % of annotating every frame."""
+    next: tuple[float, float] | None
+    """mIoU and clicks of the round after; None after the last one."""
     tables: list[NDArray[np.int64]]
     """`count_held_out` of each frame."""
     levels: NDArray[np.int64]
@@ -58,7 +71,8 @@ def find_masks(clips: dict[str, Clip], runs: Path) -> Iterator[Masks]:
         for path in sorted((runs / name).glob("*/*/metrics.json")):
             answered: set[int] = set()
             setting = path.parent.parent.name
-            for one in json.loads(path.read_text())["rounds"][1:]:
+            rounds = json.loads(path.read_text())["rounds"][1:]
+            for one, after in zip_longest(rounds, rounds[1:]):
                 folder = path.parent / "rounds" / str(one["round"])
                 answered |= _whole_frames(folder / "answers.npz")
                 maps = [_read(folder / "label_maps" / f"{frame}.png") for frame in frames.names]
@@ -69,6 +83,8 @@ def find_masks(clips: dict[str, Clip], runs: Path) -> Iterator[Masks]:
                     setting,
                     one["round"],
                     one["miou"],
+                    one["clicks_percent"],
+                    None if after is None else (after["miou"], after["clicks_percent"]),
                     [count_held_out(*pair, truths[t], count) for t, pair in enumerate(pairs)],
                     np.stack([count_levels(*pair, count) for pair in pairs]),
                     frozenset(answered),
@@ -87,8 +103,12 @@ def _read(path: Path) -> NDArray[np.uint8]:
         return np.asarray(image)
 
 
-def audits(masks: Masks, count: int, rng: np.random.Generator) -> Iterator[tuple[float, bool]]:
-    """(estimated less true mIoU, whether the interval holds the truth) of a few audits."""
+Missed = tuple[float, bool]
+"""(Estimated less true mIoU, whether the interval holds the truth)."""
+
+
+def audits(masks: Masks, count: int, rng: np.random.Generator) -> Iterator[Audit]:
+    """A few audits of some masks."""
     candidates = [t for t in range(len(masks.tables)) if t not in masks.answered]
     known = sorted(masks.answered) if masks.certain else []
     for _ in range(_AUDITS):
@@ -100,8 +120,19 @@ def audits(masks: Masks, count: int, rng: np.random.Generator) -> Iterator[tuple
             rng,
         )
         assert found is not None
-        inside = found.miou.low <= masks.miou <= found.miou.high
-        yield found.miou.estimate - masks.miou, inside
+        yield found
+
+
+def missed(masks: Masks, found: Audit) -> Iterator[tuple[str, Missed]]:
+    """How far an audit is from the truth, and the outlook of the next masks that rests on it; by
+    the name of a row."""
+    low, high = found.miou.low, found.miou.high
+    yield masks.setting, (found.miou.estimate - masks.miou, low <= masks.miou <= high)
+    if masks.next is not None:
+        true, clicks = masks.next
+        expected = after_clicks(found.miou.estimate, masks.clicks, clicks)
+        highest = after_clicks(high, masks.clicks, clicks, STEEPEST_FALL)
+        yield f"{masks.setting}, next", (expected - true, low <= true <= highest)
 
 
 @click.command()
@@ -119,17 +150,23 @@ def main(clips: Path, runs: Path, frames: str, seed: int) -> None:
         "| | frames | audits | mean difference | mean absolute difference | largest | "
         "truth inside |\n| --- | ---: | ---: | ---: | ---: | ---: | ---: |"
     )
-    settings = sorted({one.setting for one in masks})
     for count in map(int, frames.split(",")):
         results = [
-            (m.setting, a) for m in masks for a in audits(m, count, np.random.default_rng(seed))
+            one
+            for m in masks
+            for found_there in audits(m, count, np.random.default_rng(seed))
+            for one in missed(m, found_there)
         ]
-        for setting in [*settings, None]:
-            rows = [a for name, a in results if setting in (None, name)]
+        groups = {name: [a for row, a in results if row == name] for name, _ in sorted(results)}
+        groups["all"] = [a for row, a in results if not row.endswith(", next")]
+        groups["all, next"] = [a for row, a in results if row.endswith(", next")]
+        for setting, rows in groups.items():
+            if not rows:
+                continue
             away = 100 * np.array([difference for difference, _ in rows])
             inside = np.mean([held for _, held in rows])
             click.echo(
-                f"| {setting or 'all'} | {count} | {len(rows)} | {away.mean():+.1f} | "
+                f"| {setting} | {count} | {len(rows)} | {away.mean():+.1f} | "
                 f"{abs(away).mean():.1f} | {abs(away).max():.1f} | {100 * inside:.0f} % |"
             )
 

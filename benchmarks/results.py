@@ -78,12 +78,14 @@ class GroupedClip(Clip):
 
 
 class Point(BaseModel):
-    """The masks after one round: clicks and mIoU, both in per cent."""
+    """The masks after one round: clicks and mIoU, both in per cent, and the minutes of people."""
 
     model_config = ConfigDict(frozen=True)
 
     clicks: float
     miou: float
+    minutes: float | None = None
+    """None in rows of older versions."""
 
 
 class Row(BaseModel):
@@ -166,7 +168,11 @@ class Run:
             device=device,
             seconds=seconds,
             points=tuple(
-                Point(clicks=one["clicks_percent"], miou=100 * (one["miou"] or 0.0))
+                Point(
+                    clicks=one["clicks_percent"],
+                    miou=100 * (one["miou"] or 0.0),
+                    minutes=one["minutes"],
+                )
                 for one in rounds
             ),
         )
@@ -261,18 +267,23 @@ def group_means(rows: list[Row], clips: set[str], setting: str) -> list[tuple[Po
     for seed in sorted({row.seed for row in rows}):
         runs = [r for r in rows if r.setting == setting and r.seed == seed and r.clip in clips]
         if {row.clip for row in runs} == clips:
-            found.append(_means(row.points for row in runs))
+            found.append(mean_series(row.points for row in runs))
     return found
 
 
-def _means(series: Iterable[tuple[Point, ...]]) -> tuple[Point, ...]:
+def mean_series(series: Iterable[tuple[Point, ...]]) -> tuple[Point, ...]:
     """Round by round, up to the last round that all have."""
     return tuple(_mean(points) for points in zip(*series, strict=False))
 
 
 def _mean(points: Iterable[Point]) -> Point:
-    clicks, mious = zip(*((one.clicks, one.miou) for one in points), strict=True)
-    return Point(clicks=statistics.mean(clicks), miou=statistics.mean(mious))
+    every = list(points)
+    minutes = [one.minutes for one in every if one.minutes is not None]
+    return Point(
+        clicks=statistics.mean(one.clicks for one in every),
+        miou=statistics.mean(one.miou for one in every),
+        minutes=statistics.mean(minutes) if len(minutes) == len(every) else None,
+    )
 
 
 def clicks_for(series: tuple[Point, ...], miou: float) -> float | None:
@@ -315,7 +326,9 @@ def report(rows: list[Row], groups: dict[str, set[str]], commit: str, budget: st
     ]
     for group, clips in groups.items():
         frames = statistics.mean(row.frames for row in rows if row.clip in clips)
-        best = {setting: _means(found[group]) for setting, found in table.items() if found[group]}
+        best = {
+            setting: mean_series(found[group]) for setting, found in table.items() if found[group]
+        }
         lines += _savings(group, frames, best)
     return "\n".join(lines)
 
@@ -345,7 +358,7 @@ def _savings(group: str, frames: float, best: dict[str, tuple[Point, ...]]) -> I
             yield "  `hvsa` does not reach that."
 
 
-def _commit() -> str:
+def git_commit() -> str:
     told = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
@@ -384,7 +397,7 @@ def main(
         for name, clip in tomllib.loads(clips.read_text()).items()
     }
     chosen = [one for one in SETTINGS if any(part in one for part in settings.split(","))]
-    commit = commit or _commit()
+    commit = commit or git_commit()
     rows = Rows(path or out / "rows.json")
     failed: list[str] = []
     if not table_only:

@@ -179,6 +179,10 @@ class RunConfig(_Settings):
     planted: float = Field(0.0, ge=0, le=0.5)
     """The share of the samples with masks in which an error is planted, where people correct
     masks."""
+    confirmed_weight: float = Field(1.0, gt=0, le=1)
+    """How much the labels count that people left as they were shown, where 1 is what drawn ones
+    count: when they teach and when they are carried. The share of planted errors that people found
+    lowers it further."""
     training: TrainingConfig | None = None
     """If not given, the entry of `TRAINING` for the method: None for label propagation."""
     freeze: Freeze = "auto"
@@ -271,11 +275,24 @@ PLANTED_HELP = (
     "mends is left out of the answers. 0: none."
 )
 
+CONFIRMED_HELP = (
+    "How much masks count, from 0 to 1, that people left as they were shown, when they teach and "
+    "when they are carried to other frames; 1 is what drawn ones count. Where people miss planted "
+    "errors, these masks count less than this."
+)
+
 AUDIT_HELP = (
     "Audit the masks after the last round: that many whole frames, evenly spaced at random places, "
     "are asked for in one more round, whatever the budget. They tell the quality of all masks with "
     "an interval, and then teach. Default: no audit."
 )
+
+AUDIT_EACH_HELP = (
+    "With --audit: audit after each round, not only after the last, so that the outlook of every "
+    "round stands on an audit. People's clicks for audits count, so later rounds ask for less."
+)
+
+EACH_OF_NONE = "--audit-each needs the number of frames to audit; add --audit 3, or leave it out"
 
 
 def parse_size(text: str) -> Size:

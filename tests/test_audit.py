@@ -13,7 +13,7 @@ from hvsa_cvat.session.audit import audit, audit_frames
 from hvsa_cvat.session.demand import demand_of
 from hvsa_cvat.session.outlook import LEVELS, HeldOut, count_held_out, count_levels
 from hvsa_cvat.video.frames import open_frames
-from hvsa_cvat.video.segments import Granularity, build_segments, granularity_by_round, with_audit
+from hvsa_cvat.video.segments import Granularity, build_segments, granularity_by_round, with_audits
 from tests import tiny
 
 TOP = LEVELS - 1
@@ -138,10 +138,18 @@ def frame(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def test_an_audit_is_a_round_of_whole_frames() -> None:
-    kinds = granularity_by_round(with_audit("rectangle:16,frame", 3, 4), 4)
+    text, budgets = with_audits("rectangle:16,frame", (0.1, 0.2, 0.3), 4)
+    kinds = granularity_by_round(text, 4)
     assert list(map(str, kinds)) == ["rectangle:16", "frame", "frame", "audit:4"]
+    assert budgets == (0.1, 0.2, 0.3, 0.3)
     assert kinds[-1].whole
     assert kinds[-1].frames == 4
+
+
+def test_an_audit_after_each_round() -> None:
+    text, budgets = with_audits("rectangle:16,frame", (0.1, 0.2), 4, each=True)
+    assert text == "rectangle:16,audit:4,frame,audit:4"
+    assert budgets == (0.1, 0.1, 0.2, 0.2)
 
 
 @pytest.mark.parametrize("text", ["audit", "audit:", "audit:0", "audit:2x2", "audit:-1"])
@@ -161,12 +169,8 @@ def test_the_last_round_measures_the_masks_and_teaches(
 ) -> None:
     what = tiny.experiment(clip, checkpoint, method="hvsa", answers=answers)
     config = what.inputs.config
-    config = config.model_copy(
-        update={
-            "granularity": with_audit(config.granularity, len(config.budgets), 2),
-            "budgets": (*config.budgets, config.budgets[-1]),
-        }
-    )
+    granularity, budgets = with_audits(config.granularity, config.budgets, 2)
+    config = config.model_copy(update={"granularity": granularity, "budgets": budgets})
     done = tiny.run(replace(what, inputs=replace(what.inputs, config=config)), tmp_path / "run")
     last, before = done.rounds[-1], done.rounds[-2]
 

@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 from hvsa_cvat.session.outlook import (
     LEVELS,
     Advice,
+    Audited,
     HeldOut,
+    Outlook,
     after_clicks,
     certainty_levels,
     count_held_out,
@@ -17,6 +19,7 @@ from hvsa_cvat.session.outlook import (
     outlook,
     truth_given,
 )
+from hvsa_cvat.session.records import Audit, Interval
 from hvsa_cvat.types import IGNORE
 
 CLASSES = 3
@@ -137,6 +140,29 @@ def test_without_answers_masks_or_clicks_there_is_nothing_to_say() -> None:
     assert outlook(HeldOut([], CLASSES), none + 1, (1, 2), 10, True, False, rng) is None
     assert outlook(some, none, (1, 2), 10, True, False, rng) is None
     assert outlook(some, none + 1, (0, 2), 10, True, False, rng) is None
+
+
+def test_an_earlier_audit_holds_over_answers_where_the_masks_are_worst() -> None:
+    rng = np.random.default_rng(0)
+    truth, shown, levels = maps(rng)
+    held_out = HeldOut([count_held_out(shown, levels, truth, CLASSES)], CLASSES)
+    counts = count_levels(shown, levels, CLASSES)
+    said = Audit(frames=3, miou=Interval(estimate=0.8, low=0.7, high=0.9), classes=())
+
+    def told(of_clicks: float) -> Outlook:
+        audited = Audited(said, of_clicks)
+        found = outlook(held_out, counts, (100, 200), 1000, True, False, rng, audited)
+        assert found is not None
+        return found
+
+    now = told(100)  # this round is the audit
+    assert (now.miou_before, now.audit) == (0.8, said)
+    before = told(50)  # the masks that it measured had half of the clicks
+    assert before.audit is None
+    assert before.miou_before == pytest.approx(after_clicks(0.8, 50, 100))
+    assert before.expected_miou == pytest.approx(after_clicks(0.8, 50, 200))
+    assert before.low == 0.7
+    assert before.high == pytest.approx(after_clicks(0.9, 50, 200, fall=2))
 
 
 def test_what_is_missing_falls_as_a_power_of_the_clicks() -> None:

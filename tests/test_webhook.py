@@ -28,7 +28,8 @@ from hvsa_cvat.agent.watch import Heartbeat, Watch
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.cvat.http.errors import Refused
-from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, signature
+from hvsa_cvat.cvat.saves import Save, Saves
+from hvsa_cvat.cvat.webhook import EVENTS, Listener, install, matters, save_of, signature
 from hvsa_cvat.errors import ConfigError
 from tests.standin import StandIn
 
@@ -73,18 +74,53 @@ def test_only_what_others_change_of_jobs_matters(told: dict[str, Any], counts: b
     assert matters(told, OWN) is counts
 
 
+SAVED = {"updated_date": "2026-11-22T08:06:07Z"}
+JOB = {"id": 72, "state": "in progress", "updated_date": "2026-11-22T08:06:37Z"}
+
+
+@pytest.mark.parametrize(
+    ("told", "save"),
+    [
+        (delivery(job=JOB, before_update=SAVED), Save(72, "in progress", JOB["updated_date"])),
+        (delivery(job=JOB), Save(72, "in progress", JOB["updated_date"])),
+        (delivery(job=JOB, before_update=SAVED, sender={"id": OWN}), None),
+        (delivery(job=JOB, before_update=SAVED, sender=None), None),
+        (delivery(job=JOB, before_update={**SAVED, "assignee": None}), None),
+        (delivery(job=JOB, before_update=SAVED, event="create:job"), None),
+        (delivery(job={"id": "72", **SAVED}, before_update=SAVED), None),
+        (delivery(job=None, before_update=SAVED), None),
+        ({}, None),
+    ],
+)
+def test_a_save_of_somebody_else_is_told(told: dict[str, Any], save: Save | None) -> None:
+    assert save_of(told, OWN) == save
+
+
+def test_saves_are_taken_once_by_their_dates() -> None:
+    saves = Saves()
+    first, second, other = (Save(job, "in progress", f"{n}") for job, n in ((1, 3), (1, 2), (2, 1)))
+    for one in (first, second, other):
+        saves.add(one)
+    assert saves.take({1}) == [second, first]
+    assert saves.take({1}) == []
+    assert saves.take({1, 2}) == [other]
+
+
 def quiet(line: str) -> None:
     pass
 
 
 @contextmanager
 def at_work(
-    woken: list[int], log: Callable[[str], None] = quiet, longest: float = LONGEST_CONNECTION
+    woken: list[int],
+    log: Callable[[str], None] = quiet,
+    longest: float = LONGEST_CONNECTION,
+    saved: Callable[[Save], None] = lambda save: None,
 ) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    listener = Listener(SECRET, OWN, lambda: woken.append(1), log)
+    listener = Listener(SECRET, OWN, lambda: woken.append(1), log, saved)
     place = Place("--listen", f"127.0.0.1:{port}", "webhooks")
     with listening(place, {}, log, listener, longest):
         yield f"http://127.0.0.1:{port}/"
@@ -113,8 +149,13 @@ def wait_for(woken: list[int]) -> None:
 
 def test_only_signed_deliveries_wake() -> None:
     woken: list[int] = []
+    told: list[Save] = []
     body = json.dumps(delivery()).encode()
-    with at_work(woken) as url:
+    saved = json.dumps(delivery(job=JOB, before_update=SAVED)).encode()
+    with at_work(woken, saved=told.append) as url:
+        assert post(url, saved, signature("another secret", saved)) == 401
+        assert told == []
+        assert post(url, saved, signature(SECRET, saved)) == 200
         assert post(url, body, None) == 401
         assert post(url, body, "sha256=" + "0" * 64) == 401
         assert post(url, body + b" ", signature(SECRET, body)) == 401
@@ -127,6 +168,7 @@ def test_only_signed_deliveries_wake() -> None:
         with urllib.request.urlopen(url, timeout=10) as answer:
             assert answer.status == 200
     assert woken == [1]
+    assert told == [Save(72, "in progress", JOB["updated_date"])]
 
 
 def test_endless_bodies_are_cut_off() -> None:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hvsa_cvat.cvat.answers.work_time import read_working_time
+from hvsa_cvat.cvat.answers.work_time import note_saves, read_working_time
+from hvsa_cvat.cvat.saves import Save, Saves
 from hvsa_cvat.cvat.state import State, WorkTime
 from tests.asked_task import LATER, LEFT, RIGHT, Asking, Places
 from tests.standin import StandIn
@@ -175,6 +176,22 @@ def test_without_a_log_the_agent_goes_on_and_says_so_once(
         assert answers.timed == (), "nobody saw two saves"
     (line,) = [line for line in asking.log if "how long" in line]
     assert "docs/effort.md" in line
+
+
+def test_saves_that_webhooks_tell_of_count_between_two_passes(asking: Asking) -> None:
+    job, _ = asking.jobs
+    connection = replace(asking.connection, saves=Saves())
+    for seconds in (30, 0, 70, 30):  # late, and twice
+        connection.saves.add(Save(job, "in progress", at(seconds)))
+    connection.saves.add(Save(987654, "in progress", at(5)))
+    note_saves(connection, [{"id": job, "state": "in progress", "updated_date": at(70)}])
+    found = asking.state.work_times.get(job)
+    assert (found.seconds, found.gaps, found.pauses) == (70, 2, 0)
+    # a row that was read before a save, which was delivered before the pass noted the row
+    connection.saves.add(Save(job, "completed", at(90)))
+    note_saves(connection, [{"id": job, "state": "in progress", "updated_date": at(70)}])
+    found = asking.state.work_times.get(job)
+    assert (found.state, found.seconds, found.gaps) == ("completed", 90, 3)
 
 
 def test_saves_that_passes_see_tell_the_time(asking: Asking) -> None:

@@ -12,6 +12,7 @@ from hvsa_cvat.agent.settings import AgentSettings
 from hvsa_cvat.agent.subject import about
 from hvsa_cvat.agent.workspace import HeldLease, Workspace
 from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.saves import Saves
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.ports import Progress
 from hvsa_cvat.session.rounds import Phase
@@ -32,6 +33,8 @@ class AgentContext:
     compute: Compute = field(default_factory=InProcess)
     finished: Callable[[Phase, int, float], None] = lambda phase, number, seconds: None
     """Is told of each finished phase, the number of its round, and its seconds."""
+    saves: Saves = field(default_factory=Saves)
+    """What webhooks have told of jobs, and no pass has taken yet."""
 
     def contact(
         self, stopping: Callable[[], bool] = lambda: False, task: int | None = None

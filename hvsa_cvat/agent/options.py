@@ -10,8 +10,11 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from hvsa_cvat.annotation.effort import rough_seconds
 from hvsa_cvat.budgets import BUDGET_HELP, Budget, BudgetUnit, parse_budget
 from hvsa_cvat.config import (
+    AUDIT_EACH_HELP,
     AUDIT_HELP,
     CARRIED,
+    CONFIRMED_HELP,
+    EACH_OF_NONE,
     FLOW_NAMES,
     FREEZE_HELP,
     PLANTED_HELP,
@@ -27,6 +30,7 @@ from hvsa_cvat.config import (
     choose_strategy,
     parse_size,
 )
+from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.name_lists import split_names
 from hvsa_cvat.rates import CURRENCY_HELP, RATE_HELP, Rate, read_rate
 from hvsa_cvat.targets import TARGET_HELP, no_audit, parse_target
@@ -61,7 +65,9 @@ class EnrollOptions(BaseModel):
     )
     rounds: int = Field(3, ge=1, description="How many rounds ask people.")
     audit: int | None = Field(None, ge=1, description=AUDIT_HELP)
+    audit_each: bool = Field(False, description=AUDIT_EACH_HELP)
     planted_percent: float = Field(5.0, ge=0, le=50, description=PLANTED_HELP)
+    confirmed_weight: float = Field(1.0, gt=0, le=1, description=CONFIRMED_HELP)
     target: str | None = Field(None, description=TARGET_HELP)
     annotators: tuple[str, ...] = Field(
         (), description="User names of the annotators. Default: anyone may take the jobs."
@@ -196,14 +202,15 @@ class EnrollOptions(BaseModel):
     def run_config(self, frames: Size, device: str, length: int = 1) -> RunConfig:
         """The settings of the loop for `length` frames of this size, on `cpu` or `cuda`."""
         # scikit-learn takes seconds to import, and the help of `enroll` needs none of it
-        from hvsa_cvat.video.segments import granularity_by_round, with_audit
+        from hvsa_cvat.video.segments import granularity_by_round, with_audits
 
         budget = parse_budget(self.budget, self.rounds)
         budgets = budget.totals
+        if self.audit_each and self.audit is None:
+            raise ConfigError(EACH_OF_NONE)
         granularity = self.granularity or self._granularity(frames, budget, length)
         if self.audit is not None:
-            granularity = with_audit(granularity, len(budgets), self.audit)
-            budgets = (*budgets, budgets[-1])
+            granularity, budgets = with_audits(granularity, budgets, self.audit, self.audit_each)
         kinds = granularity_by_round(granularity, len(budgets))
         target = None if self.target is None else parse_target(self.target)
         if self.target is not None and all(kind.frames is None for kind in kinds):
@@ -222,6 +229,7 @@ class EnrollOptions(BaseModel):
             epsilon=self.epsilon,
             answers=choose_answers(self.answers, self.method),
             planted=self.planted_percent / 100,
+            confirmed_weight=self.confirmed_weight,
             freeze=self.freeze,
         )
 

@@ -119,6 +119,21 @@ notices = sa.Table(
 TABLES = Tables("workspace.db", metadata, VERSION, "a workspace")
 
 
+job_times = sa.Table(
+    "job_times",
+    metadata,
+    sa.Column("entry", sa.Integer, primary_key=True),
+    sa.Column("server", sa.String(200), nullable=False),
+    sa.Column("project", sa.Integer, nullable=False),
+    sa.Column("enrollment", sa.String(20), nullable=False),
+    sa.Column("round", sa.Integer, nullable=False),
+    sa.Column("whole", sa.Boolean, nullable=False),  # whole frames, or smaller samples
+    sa.Column("record", sa.JSON, nullable=False),  # what was done in a job, and its seconds
+    sa.Column("time", sa.Float, nullable=False),
+    sa.Index("job_times_of_project", "server", "project", "whole"),
+)
+
+
 def of_task(table: sa.Table, server: str, task: int) -> sa.ColumnElement[bool]:
     """The rows of a task of a server."""
     return (table.c.server == server) & (table.c.task == task)

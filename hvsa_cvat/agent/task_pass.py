@@ -35,8 +35,10 @@ from hvsa_cvat.ports import FrameSource
 from hvsa_cvat.session.context import AskContext, VideoInputs, segments_by_round
 from hvsa_cvat.session.exchange import exchange
 from hvsa_cvat.session.publish import published_maps
+from hvsa_cvat.session.records import TeamWork
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.session.store import Store
+from hvsa_cvat.video.segments import granularity_by_round
 
 
 class TaskPass:
@@ -75,6 +77,7 @@ class TaskPass:
             return None
         if fetch:
             self.fetch_frames()
+        self._borrow_times()
         return ComputeRounds(
             task=self._enrollment.task,
             name=self.session.video,
@@ -97,7 +100,30 @@ class TaskPass:
         if moved is None:
             return None
         self.session = moved
+        if current.phase is Phase.ANNOTATE:
+            self._lend_times(current.number)
         return f"round {current.number}: {current.phase}"
+
+    def _lend_times(self, number: int) -> None:
+        """Note what the jobs of a round took, for the other tasks of the project."""
+        work = self._store.round(number).work()
+        if self._task.project is not None and work is not None:
+            kinds = granularity_by_round(self._config.granularity, len(self._config.budgets))
+            whole = kinds[number - 1].whole
+            team = TeamWork(**{"whole" if whole else "small": work.timed})
+            times, key = self._agent.workspace.times, self._enrollment.key
+            times.keep(self._task.project, key, number, whole, team)
+
+    def _borrow_times(self) -> None:
+        """Note what the jobs of the other tasks of the project took, so that whoever chooses
+        samples knows."""
+        if self._task.project is None:
+            return
+        files = self._store.round(self.session.current.number)
+        team = self._agent.workspace.times.of_others(self._task.project, self._enrollment.key)
+        if team != files.team_work():
+            files.save_team_work(team)
+            self._store.save_checksums()
 
     def publish_pending(self) -> bool:
         """Write masks to the jobs that were in use before. Returns whether some still are."""
@@ -158,7 +184,13 @@ class TaskPass:
     @cached_property
     def connection(self) -> TaskConnection:
         return TaskConnection(
-            self._agent.client, self.state, self._task, self._log, self._progress, self._now
+            self._agent.client,
+            self.state,
+            self._task,
+            self._log,
+            self._progress,
+            self._now,
+            self._agent.saves,
         )
 
     @cached_property

@@ -24,6 +24,7 @@ from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
 from hvsa_cvat.agent.steps import Steps
+from hvsa_cvat.agent.team_work import ProjectTimes
 from hvsa_cvat.agent.wishes import Wishes
 from hvsa_cvat.database import (
     Fence,
@@ -119,6 +120,8 @@ class Workspace:
         self.pauses = Pauses(self._database, server, self.events, clock)
         self.wishes = Wishes(self._database, server, self.events, clock)
         self.outbox = Outbox(self._database, server, clock)
+        self.times = ProjectTimes(self._database, server, clock)
+        """What the jobs of each project took."""
         self.looks = Looks(self._database, server, clock)
         """What was found of the open jobs."""
         self.steps = Steps(self._database, server, clock)

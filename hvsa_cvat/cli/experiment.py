@@ -16,7 +16,10 @@ from hvsa_cvat.cli.frame_size import own_size
 from hvsa_cvat.cli.options import PATH, device_option, together
 from hvsa_cvat.cli.round_table import round_line, round_row, round_table
 from hvsa_cvat.config import (
+    AUDIT_EACH_HELP,
     AUDIT_HELP,
+    CONFIRMED_HELP,
+    EACH_OF_NONE,
     FLOW_NAMES,
     FREEZE_HELP,
     PLANTED_HELP,
@@ -122,6 +125,7 @@ run_options = together(
         help="State dict of torchvision's RAFT, for machines that cannot download it.",
     ),
     click.option("--audit", type=click.IntRange(min=1), help=AUDIT_HELP),
+    click.option("--audit-each", is_flag=True, help=AUDIT_EACH_HELP),
     click.option("--target", help=TARGET_HELP),
     click.option(
         "--planted-percent",
@@ -129,6 +133,13 @@ run_options = together(
         default=0.0,
         show_default=True,
         help=PLANTED_HELP,
+    ),
+    click.option(
+        "--confirmed-weight",
+        type=click.FloatRange(0, 1, min_open=True),
+        default=1.0,
+        show_default=True,
+        help=CONFIRMED_HELP,
     ),
     click.option(
         "--seed",
@@ -165,6 +176,8 @@ class RunOptions:
     target: str | None = None
     hourly_rate: float | None = None
     currency: str | None = None
+    confirmed_weight: float = 1.0
+    audit_each: bool = False
 
 
 @dataclass(frozen=True)
@@ -218,17 +231,18 @@ def _open_experiment(
     from hvsa_cvat.simulation.experiment import Experiment
     from hvsa_cvat.video.flow_estimators import choose_flow
     from hvsa_cvat.video.frames import open_frames
-    from hvsa_cvat.video.segments import granularity_by_round, with_audit
+    from hvsa_cvat.video.segments import granularity_by_round, with_audits
 
     answers = choose_answers(options.answers, options.method)
     if options.tolerance is not None and answers == "draw":
         raise ConfigError(
             "--tolerance is for people who correct masks; add --answers correct, or leave it out"
         )
+    if options.audit_each and options.audit is None:
+        raise ConfigError(EACH_OF_NONE)
     granularity = options.granularity
     if options.audit is not None:
-        granularity = with_audit(granularity, len(budgets), options.audit)
-        budgets = (*budgets, budgets[-1])
+        granularity, budgets = with_audits(granularity, budgets, options.audit, options.audit_each)
     kinds = granularity_by_round(granularity, len(budgets))
     if options.target is not None and all(kind.frames is None for kind in kinds):
         raise no_audit(options.target)
@@ -253,6 +267,7 @@ def _open_experiment(
         answers=answers,
         tolerance=options.tolerance,
         planted=options.planted_percent / 100,
+        confirmed_weight=options.confirmed_weight,
         freeze=options.freeze,
     )
     checkpoint = _own_checkpoint(clip, config.size, device.type, scratch)

@@ -26,7 +26,7 @@ def webhooks(agent: AgentContext, address: str, passes: Watch, monitor: Monitor)
 
     me = int(agent.client.me()["id"])
     odd = Seldom(agent.log, time.monotonic)
-    listener = Listener(read_secret(WEBHOOK_SECRET) or "", me, passes.wake, odd)
+    listener = Listener(read_secret(WEBHOOK_SECRET) or "", me, passes.wake, odd, agent.saves.add)
     pages = {**_checks(monitor), "/metrics": elsewhere}
     with listening(Place("--listen", address, "webhooks"), pages, agent.log, listener) as gate:
         monitor.watch_gate("webhooks", gate)

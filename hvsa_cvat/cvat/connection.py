@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from hvsa_cvat.cvat.http.client import CvatClient
+from hvsa_cvat.cvat.saves import Saves
 from hvsa_cvat.cvat.state import State
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.ports import Progress
@@ -31,3 +32,5 @@ class TaskConnection:
     progress: Progress
     now: Callable[[], datetime]
     """The time of the server, with a time zone: the dates of jobs are compared with it."""
+    saves: Saves = field(default_factory=Saves)
+    """What webhooks have told of jobs since the pass before."""

@@ -17,6 +17,7 @@ import msgspec
 
 from hvsa_cvat.cvat.http.client import CvatClient
 from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.saves import Save
 from hvsa_cvat.errors import ConfigError
 
 EVENTS = ("create:job", "update:job")
@@ -51,8 +52,26 @@ def matters(delivery: Json, own_user: int) -> bool:
     return delivery.get("event") == "update:job" and bool({"state", "stage"} & set(before))
 
 
+def save_of(delivery: Json, own_user: int) -> Save | None:
+    """The save that a delivery tells of; None where it tells of something else, or of our own.
+
+    When annotations are saved, only the date of their job changes.
+    """
+    job, sender = delivery.get("job") or {}, delivery.get("sender") or {}
+    before = set(delivery.get("before_update") or {})
+    if delivery.get("event") != "update:job" or sender.get("id") in (None, own_user):
+        return None
+    if not before or before - {"updated_date", "state", "stage"}:
+        return None
+    number, state, date = (job.get(name) for name in ("id", "state", "updated_date"))
+    if not isinstance(number, int) or not isinstance(state, str) or not isinstance(date, str):
+        return None
+    return Save(number, state, date)
+
+
 class Listener:
-    """An ASGI application that calls `wake` for each signed delivery that matters.
+    """An ASGI application that calls `wake` for each signed delivery that matters, and `saved` for
+    each that tells of a save.
 
     A request without a valid signature is answered with 401 and ignored. A signed one that is no
     delivery is answered with 400, and `log` gets a line.
@@ -64,6 +83,7 @@ class Listener:
         own_user: int,
         wake: Callable[[], None],
         log: Callable[[str], None],
+        saved: Callable[[Save], None] = lambda save: None,
     ) -> None:
         if not secret:
             raise ConfigError(
@@ -74,6 +94,7 @@ class Listener:
         self._own_user = own_user
         self._wake = wake
         self._log = log
+        self._saved = saved
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -93,6 +114,8 @@ class Listener:
             await answer(send, 400, b"no delivery\n")
             return
         await answer(send, 200, b"")
+        if (save := save_of(delivery, self._own_user)) is not None:
+            self._saved(save)
         if matters(delivery, self._own_user):
             self._wake()
 
@@ -103,6 +126,7 @@ class _Sender(msgspec.Struct):
 
 class _Delivery(msgspec.Struct):
     event: str
+    job: dict[str, Any] | None = None
     sender: _Sender | None = None
     before_update: dict[str, Any] | None = None
 

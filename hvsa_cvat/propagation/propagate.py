@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.files import atomic_directory
 from hvsa_cvat.ports import Progress, silent
+from hvsa_cvat.propagation.doubted import Doubted
 from hvsa_cvat.propagation.drift import Places, moved_places, without_drift
 from hvsa_cvat.propagation.votes import VOTE_PIXEL, Colours, Disputed, cells_of, count_votes
 from hvsa_cvat.threads import map_ahead, processors
@@ -116,6 +117,14 @@ class Carried:
     """`_PLACE` (N, h, w): where they come from in later frames."""
     colours: NDArray[np.uint8] | None = None
     """uint8 (N, h, w, 3) RGB, any size: the frames, if votes depend on colours."""
+    doubted: Doubted | None = None
+
+    def teaching(self, one: Propagated) -> NDArray[np.float32]:
+        """float32 (H, W): how much each label of a frame counts when it teaches."""
+        if self.doubted is None:
+            return one.confidence
+        own = self.doubted.confidence(one.frame)
+        return np.where(one.by_person, one.confidence * own, one.confidence)
 
     def __len__(self) -> int:
         return len(self.past)
@@ -155,13 +164,14 @@ def carry(
     progress: Progress = silent,
     pictures: NDArray[np.uint8] | None = None,
     colours: NDArray[np.uint8] | None = None,
+    doubted: Doubted | None = None,
 ) -> Carried:
     """Carry `annotations` through a video of `length` frames of `size`.
 
     An annotation may cover a part of its frame. Where two of the same frame overlap, the later one
     counts. `pictures` are the frames at the flow's size, uint8 (length, h, w, 3) RGB; if given,
     drift is corrected at every step. `colours` are the frames at any size; if given, votes depend
-    on colours.
+    on colours. The labels that are `doubted` are carried with less confidence.
 
     The places are written to `folder`, which is replaced as a whole. They are not computed again if
     `folder` holds undamaged places of the same annotations. The caller must use another folder for
@@ -171,8 +181,8 @@ def carry(
         raise ValueError(f"flow of {len(flow)} frames for a video of {length}")
     latest = _merged(annotations, size)
     places = (length, *flow.size)
-    if (kept := _read_kept(folder, latest, size, places)) is not None:
-        return replace(kept, colours=colours)
+    if (kept := _read_kept(folder, latest, size, places, doubted)) is not None:
+        return replace(kept, colours=colours, doubted=doubted)
     with atomic_directory(folder) as temporary:
         with npy_writer(temporary / "labels.npy", (len(latest), *size), np.uint8) as append:
             for annotation in latest.values():
@@ -185,18 +195,18 @@ def carry(
         orders = {"past": range(length), "future": range(length)[::-1]}
         whole = {frame for frame, own in zip(latest, labels, strict=True) if (own != IGNORE).all()}
         parts = [
-            _stored(_chain(tuple(latest), labels, flow, part, pictures), chains[name], row)
+            _stored(_chain(tuple(latest), labels, flow, part, pictures, doubted), chains[name], row)
             for name, order in orders.items()
             for row, part in _cut(order, whole)
         ]
         threads = carrying_threads(flow.size, processors())
         _run(parts, threads, length, progress)
         sums = {name: _checksum(rows) for name, rows in {"labels": labels, **chains}.items()}
-        (temporary / "carried.json").write_text(json.dumps(_description(latest, sums)))
+        (temporary / "carried.json").write_text(json.dumps(_description(latest, sums, doubted)))
     carried = _open_files(folder, tuple(latest), size, places)
     if carried is None:
         raise ValueError(f"{folder} was changed while labels were carried")
-    return replace(carried, colours=colours)
+    return replace(carried, colours=colours, doubted=doubted)
 
 
 def carrying_threads(size: Size, processors: int) -> int:
@@ -241,7 +251,11 @@ def _run(parts: Sequence[Iterator[int]], threads: int, length: int, progress: Pr
 
 
 def _read_kept(
-    folder: Path, latest: Mapping[int, FrameAnnotation], size: Size, places: tuple[int, int, int]
+    folder: Path,
+    latest: Mapping[int, FrameAnnotation],
+    size: Size,
+    places: tuple[int, int, int],
+    doubted: Doubted | None,
 ) -> Carried | None:
     """The places in `folder`, if they are undamaged and belong to these annotations."""
     try:
@@ -256,7 +270,9 @@ def _read_kept(
         "past": _checksum(found.past),
         "future": _checksum(found.future[::-1]),
     }
-    whole = told == _description(latest, sums) and _checksum(found.labels) == sums["labels"]
+    whole = (
+        told == _description(latest, sums, doubted) and _checksum(found.labels) == sums["labels"]
+    )
     return found if whole else None
 
 
@@ -271,8 +287,13 @@ def _open_files(
     return Carried(annotated, labels, past, future[::-1])
 
 
-def _description(latest: Iterable[int], sums: Mapping[str, int]) -> dict[str, Any]:
-    return {"frames": list(latest), "sums": dict(sums)}
+def _description(
+    latest: Iterable[int], sums: Mapping[str, int], doubted: Doubted | None
+) -> dict[str, Any]:
+    told: dict[str, Any] = {"frames": list(latest), "sums": dict(sums)}
+    if doubted is not None:
+        told["doubted"] = doubted.described()
+    return told
 
 
 def _checksum(entries: Iterable[NDArray[Any]]) -> int:
@@ -308,6 +329,7 @@ def _chain(
     flow: FlowStore,
     order: range,
     pictures: NDArray[np.uint8] | None,
+    doubted: Doubted | None = None,
 ) -> Iterator[NDArray[Any]]:
     """The places of each frame in `order`, `_PLACE` (h, w), from the frames before it."""
     centres = np.ix_(
@@ -331,6 +353,8 @@ def _chain(
             index = annotated.index(frame)
             own = labels[index][centres] != IGNORE
             places.offset[own], places.source[own], places.confidence[own] = 0, index, 1
+            if doubted is not None and frame in doubted.pixels:
+                places.confidence[own] = np.asarray(doubted.confidence(frame))[centres][own]
         stored = np.empty(flow.size, dtype=_PLACE)
         stored["offset"], stored["source"] = places.offset, places.source
         stored["confidence"] = places.confidence

@@ -36,6 +36,7 @@ from hvsa_cvat.session.records import (
     Pruned,
     RoundWork,
     Selection,
+    TeamWork,
 )
 from hvsa_cvat.types import Answers, FrameAnnotation, LabelMap, Mask
 
@@ -249,6 +250,17 @@ class RoundFiles:
 
     def save_work(self, work: RoundWork) -> None:
         self._save_record(self.folder / "work.json", work)
+
+    def team_work(self) -> TeamWork:
+        """What is known of other sessions, as it was noted last up to this round."""
+        for number in range(self.number, -1, -1):
+            path = self.of_round(number).folder / "team_work.json"
+            if (found := self._record(path, TeamWork)) is not None:
+                return found
+        return TeamWork()
+
+    def save_team_work(self, work: TeamWork) -> None:
+        self._save_record(self.folder / "team_work.json", work)
 
     def held_out(self, classes: int) -> HeldOut:
         """The round's answers beside the masks that had not seen them."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from hvsa_cvat.propagation.doubted import Doubted
 from hvsa_cvat.propagation.propagate import Carried, carry
 from hvsa_cvat.session.context import CarryingInputs, RunContext
 from hvsa_cvat.types import FrameAnnotation
@@ -14,6 +15,7 @@ def carry_answers(
     inputs: CarryingInputs,
     round_number: int,
     context: RunContext,
+    doubted: Doubted | None = None,
 ) -> Carried:
     """Everything that people have answered, carried along the flow: once a round, by the phase
     that asks first. It lies in the round's folder until the round's masks are stored."""
@@ -26,4 +28,5 @@ def carry_answers(
         progress=context.progress,
         pictures=inputs.pictures,
         colours=inputs.colours,
+        doubted=doubted,
     )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hvsa_cvat.session.asked import asked_pixels, by_frame
 from hvsa_cvat.session.context import AskContext
-from hvsa_cvat.session.outlook import LEVELS
+from hvsa_cvat.session.outlook import MIDDLES, Table
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.types import Sample
 
@@ -47,20 +47,30 @@ class CorrectingCost:
 
 def correcting_cost(session: Session, context: AskContext) -> CorrectingCost | None:
     """By the last round whose samples showed masks that had learnt from answers; None before there
-    is one. Masks of round 0 are sure or unsure of themselves in another way."""
-    for done in reversed(session.rounds[2:]):
-        if done.clicks is not None and done.queried:
-            doubt = doubt_of(done.queried, done.number, session, context)
-            pixels = max(int(doubt.pixels.sum()), 1)
-            beyond = max(done.clicks - len(done.queried), 0)
-            return CorrectingCost(beyond / pixels, float(doubt.wrong.sum()) / pixels)
-    return None
+    is one. Masks of round 0 are sure or unsure of themselves in another way. Audits, which are
+    corrected to the pixel and so take more, tell it only where nothing else does."""
+    answered = [one for one in session.rounds[2:] if one.clicks is not None and one.queried]
+    if not answered:
+        return None
+    done = max(answered, key=lambda one: (context.audit_of(one.number) is None, one.number))
+    doubt = doubt_of(done.queried, done.number, session, context)
+    pixels = max(int(doubt.pixels.sum()), 1)
+    beyond = max((done.clicks or 0) - len(done.queried), 0)
+    return CorrectingCost(beyond / pixels, float(doubt.wrong.sum()) / pixels)
 
 
 def doubt_of(
-    samples: Sequence[Sample], number: int, session: Session, context: AskContext
+    samples: Sequence[Sample],
+    number: int,
+    session: Session,
+    context: AskContext,
+    right: Table = MIDDLES,
 ) -> Doubt:
-    """How unsure the masks are that people see who answer these samples of round `number`."""
+    """How unsure the masks are that people see who answer these samples of round `number`.
+
+    `right` is how often masks are right at each level of certainty; without it, as often as the
+    certainty says, which ranks samples, but may be far from the truth.
+    """
     before, segments = context.files(number - 1), context.segments_of(number)
     asked = dict(asked_pixels(session.rounds[:number], context))
     pixels, wrong = np.zeros(len(samples), np.int64), np.zeros(len(samples))
@@ -68,7 +78,7 @@ def doubt_of(
         levels = before.certainty_levels(context.source.names[frame])
         fresh = ~asked[frame] if frame in asked else np.ones(levels.shape, np.bool_)
         ids, count = segments[frame][fresh], segments.count(frame)
-        uncertain = 1 - (levels[fresh] + 0.5) / LEVELS
+        uncertain = 1 - right[levels[fresh]]
         wanted = [samples[place].segment for place in places]
         pixels[places] = np.bincount(ids, minlength=count)[wanted]
         wrong[places] = np.bincount(ids, weights=uncertain, minlength=count)[wanted]

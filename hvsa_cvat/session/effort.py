@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, chain
 
 from hvsa_cvat.annotation.effort import PUBLISHED, Effort, Work, sample_work
 from hvsa_cvat.annotation.fit_effort import TimedWork, fit_effort
@@ -18,7 +18,7 @@ from hvsa_cvat.config import RunConfig
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.artefacts import RoundFiles, newest_records
 from hvsa_cvat.session.people_time import PeopleTime, tell_time
-from hvsa_cvat.session.records import RoundWork, Selection, TimedRecord, WorkRecord
+from hvsa_cvat.session.records import RoundWork, Selection, TeamWork, TimedRecord, WorkRecord
 from hvsa_cvat.session.rounds import Round, Session
 from hvsa_cvat.types import AnswerKind, Answers, Sample
 from hvsa_cvat.video.segments import Granularity, granularity_by_round
@@ -101,16 +101,16 @@ def _work(done: Round, files: RoundFiles) -> RoundWork:
     return RoundWork(by_kind={AnswerKind.DRAWN: counted})
 
 
-def efforts_of(rounds: tuple[AnsweredWork, ...]) -> Efforts:
-    """The figures by the jobs of these rounds."""
-    return Efforts(*(fit_effort(list(_timed(rounds, whole))) for whole in (True, False)))
+def efforts_of(rounds: tuple[AnsweredWork, ...], team: TeamWork | None = None) -> Efforts:
+    """The figures by the jobs of these rounds, and by those of the same people elsewhere."""
+    others = team or TeamWork()
+    return Efforts(*(fit_effort(list(_timed(rounds, others, whole))) for whole in (True, False)))
 
 
-def _timed(rounds: tuple[AnsweredWork, ...], whole: bool) -> Iterator[TimedWork]:
-    for one in rounds:
-        if one.whole is whole:
-            for job in one.work.timed:
-                yield TimedWork(job.work.work(jobs=1), job.seconds)
+def _timed(rounds: tuple[AnsweredWork, ...], team: TeamWork, whole: bool) -> Iterator[TimedWork]:
+    own = (job for one in rounds if one.whole is whole for job in one.work.timed)
+    for job in chain(own, team.of(whole)):
+        yield TimedWork(job.work.work(jobs=1), job.seconds)
 
 
 def seconds_of(one: AnsweredWork, efforts: Efforts) -> float:
@@ -151,7 +151,7 @@ def people_time(
     the frames of the video. `asked_minutes` is what the jobs of the open request should take, where
     that is known."""
     rounds = answered_work(session, config, files)
-    efforts = efforts_of(rounds)
+    efforts = efforts_of(rounds, files.team_work())
     selection = newest_records(files).selection
     every = None if selection is None else efforts.drawing.minutes(frames, selection.full_clicks)
     in_time = config.budget_unit is BudgetUnit.SECONDS
@@ -170,7 +170,7 @@ def people_time(
 def minutes_so_far(session: Session, config: RunConfig, files: RoundFiles) -> list[float]:
     """How long people have worked up to and with each round of the session, from round 0 on."""
     rounds = answered_work(session, config, files)
-    efforts = efforts_of(rounds)
+    efforts = efforts_of(rounds, files.team_work())
     took = {one.round: seconds_of(one, efforts) / 60 for one in rounds}
     return list(accumulate(took.get(one.number, 0.0) for one in session.rounds))
 

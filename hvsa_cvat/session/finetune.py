@@ -11,11 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.files import scratch_directory
+from hvsa_cvat.propagation.doubted import Doubted
 from hvsa_cvat.segmentation.checkpoint import describe, save_checkpoint
 from hvsa_cvat.segmentation.finetune import finetune
 from hvsa_cvat.segmentation.pairs import TrainingData, shrink_labels, shrink_weights
 from hvsa_cvat.session.annotate import all_answers
 from hvsa_cvat.session.carrying import carry_answers
+from hvsa_cvat.session.confirmed import doubted_labels
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.refine import fit_head
 from hvsa_cvat.session.rounds import Session
@@ -89,11 +91,21 @@ def _training_data(session: Session, context: RunContext, scratch: Path) -> Trai
 
 def _taught(session: Session, context: RunContext) -> tuple[int, Iterator[_Taught]]:
     """How many frames are taught, and what."""
-    answers = all_answers(session, context.store)
+    answers, doubted = all_answers(session, context.store), doubted_labels(session, context)
     if context.carrying is None or not context.config.carrying.taught:
-        return len(answers), ((frame, one.label_map, None) for frame, one in answers.items())
-    carried = carry_answers(answers, context.carrying, session.current.number, context)
-    return len(carried), ((one.frame, one.label_map, one.confidence) for one in carried)
+        return len(answers), (
+            (frame, one.label_map, counted(frame, one.label_map, doubted))
+            for frame, one in answers.items()
+        )
+    carried = carry_answers(answers, context.carrying, session.current.number, context, doubted)
+    return len(carried), ((one.frame, one.label_map, carried.teaching(one)) for one in carried)
+
+
+def counted(frame: int, label_map: LabelMap, doubted: Doubted | None) -> NDArray[np.float32] | None:
+    """How much each pixel of an answer counts; None where all count the same."""
+    if doubted is None:
+        return None
+    return np.full(label_map.shape, doubted.confidence(frame), np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hvsa_cvat.propagation.doubted import Doubted
 from hvsa_cvat.propagation.fusion import Fused, fuse, remember, remember_refined
 from hvsa_cvat.propagation.propagate import Propagated
 from hvsa_cvat.propagation.smoothing import Smoother
@@ -30,11 +31,12 @@ class Fusing:
         inputs: CarryingInputs,
         unseen: Sequence[int],
         context: RunContext,
+        doubted: Doubted | None = None,
     ) -> None:
         """`unseen` are the classes for which the network of round 0 is asked."""
         self._context = context
         self._unseen = unseen
-        self._carried = iter(carry_answers(answers, inputs, number, context))
+        self._carried = iter(carry_answers(answers, inputs, number, context, doubted))
         self._first = context.load_network(0) if unseen else None
         self._head = context.load_head(number) if context.config.carrying.refined else None
         if self._head is not None:

@@ -10,6 +10,7 @@ held back from training for it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -23,6 +24,12 @@ from hvsa_cvat.types import IGNORE, LabelMap
 
 LEVELS = 8
 """Steps of certainty, each an eighth of 0..1."""
+
+Table = NDArray[np.float64]
+"""float64 (LEVELS,): the share of the pixels at each level of certainty that are right."""
+
+MIDDLES: Table = (np.arange(LEVELS) + 0.5) / LEVELS
+"""Of a certainty that is the probability itself, as that of a network alone."""
 
 _SIDE = 4
 """Rows and columns of blocks into which an answered frame is cut, so that the interval has
@@ -39,7 +46,7 @@ _PAYING_GAIN = 0.005
 """mIoU that another 1 % of clicks must bring to be worth it."""
 
 _USUAL_FALL = 0.6
-_STEEPEST_FALL = 2.0
+STEEPEST_FALL = 2.0
 """Exponents with which what is missing to mIoU 1 falls as the clicks grow: as it mostly does, and
 about the fastest seen, when answers show classes for the first time."""
 
@@ -54,6 +61,15 @@ class Advice(StrEnum):
     GO_ON = "go on"
     SMALLER = "go on with smaller samples"
     WHOLE = "go on with whole frames"
+
+
+@dataclass(frozen=True)
+class Audited:
+    """What an audit says of some masks."""
+
+    audit: Audit
+    clicks: float
+    """Spent before these masks were made, all together."""
 
 
 class Outlook(BaseModel):
@@ -160,12 +176,12 @@ def truth_given(counts: NDArray[np.float64], present: NDArray[np.bool_]) -> NDAr
 
     `counts` as `HeldOut.counts`; classes that are not `present`, bool (C,), are never true unless
     shown. What was seldom seen leans on what holds for all classes at that level, and that on the
-    level's own middle, so that nothing is taken for perfect without evidence.
+    level's own middle, so that nothing is taken for perfect without evidence. (With the table of
+    `session.calibration` in its place rare classes are taken for better than they are.)
     """
     shown = np.arange(len(counts))
     right = counts[shown, :, shown].sum(axis=0)
-    middle = (np.arange(LEVELS) + 0.5) / LEVELS
-    accuracy = (right + _PRIOR_PIXELS * middle) / (counts.sum(axis=(0, 2)) + _PRIOR_PIXELS)
+    accuracy = (right + _PRIOR_PIXELS * MIDDLES) / (counts.sum(axis=(0, 2)) + _PRIOR_PIXELS)
     confused = counts.sum(axis=1)
     confused[shown, shown] = 0
     otherwise = np.tile((confused.sum(axis=0) + 1) * present, (len(counts), 1))
@@ -197,12 +213,13 @@ def outlook(
     whole_frames: bool,
     carried: bool,
     rng: np.random.Generator,
-    audited: Audit | None = None,
+    audited: Audited | None = None,
 ) -> Outlook | None:
     """The outlook of a round whose answers are `held_out` from the masks before it, which
     `count_levels` counted over the video. `clicks`: spent up to the round before, and now.
     `carried`: whether answers are carried along the flow, which serves whole frames best in the
-    end. `audited`: what the round says as an audit, if it was one.
+    end. `audited`: the newest audit, of this round or of an earlier one. Where there is one, all
+    rests on it, because other answers lie where the masks are worst.
 
     None without answers, masks, or clicks before.
     """
@@ -221,8 +238,10 @@ def outlook(
     ]
     # about the estimate: what is drawn anew is less varied than what it was drawn from, and worse
     low, high = before - np.median(drawn) + np.percentile(drawn, (_LOW, _HIGH))
+    known_at = spent
     if audited is not None:
-        before, low, high = audited.miou.estimate, audited.miou.low, audited.miou.high
+        found, known_at = audited.audit.miou, audited.clicks
+        before, low, high = after_clicks(found.estimate, known_at, spent), found.low, found.high
     expected = after_clicks(before, spent, now)
     gain = after_clicks(expected, now, now + full_clicks / 100) - expected
     shown = np.arange(len(levels))
@@ -230,7 +249,7 @@ def outlook(
         miou_before=before,
         expected_miou=expected,
         low=max(float(low), 0.0),
-        high=after_clicks(min(float(high), 1.0), spent, now, _STEEPEST_FALL),
+        high=after_clicks(min(float(high), 1.0), known_at, now, STEEPEST_FALL),
         gain=gain,
         advice=_advise(
             gain,
@@ -240,7 +259,7 @@ def outlook(
             carried,
             now >= WHOLE_FROM * full_clicks,
         ),
-        audit=audited,
+        audit=audited.audit if audited is not None and audited.clicks == spent else None,
     )
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hvsa_cvat.propagation.doubted import Doubted
 from hvsa_cvat.propagation.propagate import fill
 from hvsa_cvat.segmentation.checkpoint_info import known_classes
 from hvsa_cvat.segmentation.predict import DensePrediction, predict
@@ -19,9 +20,10 @@ from hvsa_cvat.session.answers import answered_classes, merge_answers
 from hvsa_cvat.session.artefacts import KeepMasks
 from hvsa_cvat.session.audit import audit
 from hvsa_cvat.session.carrying import carry_answers
+from hvsa_cvat.session.confirmed import doubted_labels
 from hvsa_cvat.session.context import CarryingInputs, RunContext
 from hvsa_cvat.session.fusing import Fusing
-from hvsa_cvat.session.outlook import LEVELS, certainty_levels, outlook
+from hvsa_cvat.session.outlook import LEVELS, Audited, certainty_levels, outlook
 from hvsa_cvat.session.planted import planted_so_far
 from hvsa_cvat.session.records import Audit, Propagation
 from hvsa_cvat.session.rounds import Session
@@ -38,9 +40,9 @@ def predict_masks(session: Session, context: RunContext) -> None:
     if number == 0:
         _keep_network_masks(number, {}, context)
     elif context.config.method == "label-propagation":
-        _keep_propagated_masks(number, answers, context)
+        _keep_propagated_masks(number, answers, context, doubted_labels(session, context))
     else:
-        _keep_network_masks(number, answers, context)
+        _keep_network_masks(number, answers, context, doubted_labels(session, context))
     _keep_outlook(session, context)
     # before the session moves on: a run killed here does this phase again and leaves nothing either
     context.files(number).remove_carried()
@@ -65,14 +67,17 @@ def _keep_masks_of_before(number: int, context: RunContext) -> None:
 
 
 def _keep_network_masks(
-    number: int, answers: Mapping[int, FrameAnnotation], context: RunContext
+    number: int,
+    answers: Mapping[int, FrameAnnotation],
+    context: RunContext,
+    doubted: Doubted | None = None,
 ) -> None:
     """Masks and scores of the round's network, joined by the carried labels where there are any."""
     network, files = context.load_network(number), context.files(number)
     fusing = None
     if number > 0 and context.carrying is not None and context.config.carrying.fused:
         unseen = unseen_classes(answers, context)
-        fusing = Fusing(number, answers, context.carrying, unseen, context)
+        fusing = Fusing(number, answers, context.carrying, unseen, context, doubted)
 
     def predictions(keep: KeepMasks) -> Iterator[FramePrediction]:
         names = iter(context.source.names)
@@ -124,12 +129,15 @@ def unseen_classes(answers: Mapping[int, FrameAnnotation], context: RunContext) 
 
 
 def _keep_propagated_masks(
-    number: int, answers: Mapping[int, FrameAnnotation], context: RunContext
+    number: int,
+    answers: Mapping[int, FrameAnnotation],
+    context: RunContext,
+    doubted: Doubted | None,
 ) -> None:
     """The people's labels carried along the flow; the pre-trained network where none arrive."""
     files, first, names = context.files(number), context.files(0), context.source.names
     inputs = context.carrying or CarryingInputs(context.flow, None)
-    carried = carry_answers(answers, inputs, number, context)
+    carried = carry_answers(answers, inputs, number, context, doubted)
     reached = []
     with files.new_masks(len(context.labels)) as keep:
         for one in carried:
@@ -190,6 +198,21 @@ def _audit(session: Session, context: RunContext) -> Audit | None:
     return audited and audited.by_people_who_find(planted_so_far(session, context.store).trust)
 
 
+def _newest_audit(session: Session, context: RunContext) -> Audited | None:
+    """What the newest audit says of the masks before it; None before the first."""
+    for done in reversed(session.rounds[2:]):
+        if context.audit_of(done.number) is not None and done.clicks is not None:
+            if done is session.current:
+                found = _audit(session, context)
+            else:
+                kept = context.files(done.number).outlook()
+                found = None if kept is None else kept.audit
+            if found is not None:
+                before = sum(one.clicks or 0 for one in session.rounds[: done.number])
+                return Audited(found, before)
+    return None
+
+
 def _keep_outlook(session: Session, context: RunContext) -> None:
     """Keep the outlook of the current round, where there is something to tell."""
     current, files = session.current, context.files(session.current.number)
@@ -205,7 +228,7 @@ def _keep_outlook(session: Session, context: RunContext) -> None:
         not context.segments_of(current.number + 1).border_is_free,
         context.carrying is not None,
         context.rng(number),
-        None if context.audit_of(number) is None else _audit(session, context),
+        _newest_audit(session, context),
     )
     if found is not None:
         files.save_outlook(found)

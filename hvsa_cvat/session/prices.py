@@ -50,7 +50,7 @@ def prices_of(session: Session, context: RunContext) -> Prices:
     number = session.current.number
     whole = not context.segments_of(number).border_is_free
     rounds = answered_work(session, context.config, context.files(number))
-    efforts = efforts_of(rounds)
+    efforts = efforts_of(rounds, context.files(number).team_work())
     effort = efforts.of(whole)
     # by the published figures all clicks are alike
     clicks = click_seconds(rounds, whole, effort) if effort.fitted_to else {}

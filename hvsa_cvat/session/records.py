@@ -174,6 +174,20 @@ class RoundWork(BaseModel):
     """The jobs whose time is known; their work is part of `by_kind`."""
 
 
+class TeamWork(BaseModel):
+    """Jobs of the same people in other sessions, whose time is known. Kept in
+    `rounds/K/team_work.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    whole: tuple[TimedRecord, ...] = ()
+    """That asked for whole frames."""
+    small: tuple[TimedRecord, ...] = ()
+
+    def of(self, whole: bool) -> tuple[TimedRecord, ...]:
+        return self.whole if whole else self.small
+
+
 class Propagation(BaseModel):
     """What label propagation reached. Kept in `rounds/K/propagation.json`."""
 

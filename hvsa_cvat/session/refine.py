@@ -22,6 +22,7 @@ from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.refine import fit, new_head, save_head
 from hvsa_cvat.session.annotate import all_answers
 from hvsa_cvat.session.carrying import carry_answers
+from hvsa_cvat.session.confirmed import doubted_labels
 from hvsa_cvat.session.context import RunContext
 from hvsa_cvat.session.rounds import Session
 
@@ -34,7 +35,8 @@ def fit_head(session: Session, context: RunContext, network: SegmentationNetwork
     number = session.current.number
     files, classes = context.files(number), len(context.labels)
     answers = all_answers(session, context.store)
-    carried = carry_answers(answers, context.carrying, number, context)
+    doubted = doubted_labels(session, context)
+    carried = carry_answers(answers, context.carrying, number, context, doubted)
     head = context.load_head(number - 1) or new_head(classes, context.config.seed)
     with scratch_directory(files.folder) as scratch:
         crops = _cut(carried, network, context, number, scratch)
@@ -73,7 +75,7 @@ def _cut(
         rows = np.flatnonzero(frames == frame)
         labels = carried[frame]
         corners = choose_corners(labels.label_map, crop, len(rows), rng)
-        weights = target_weights(labels.label_map, labels.confidence)
+        weights = target_weights(labels.label_map, carried.teaching(labels))
         image = context.source[frame]
         for row, corner in zip(rows.tolist(), corners, strict=True):
             crops.cut(row, corner, image, prediction.probabilities, labels.label_map, weights)

@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 
 from hvsa_cvat.ports import Shown
+from hvsa_cvat.session.calibration import right_so_far
 from hvsa_cvat.session.context import AskContext
 from hvsa_cvat.session.correcting import doubt_of
+from hvsa_cvat.session.outlook import MIDDLES
 from hvsa_cvat.session.planted import plant, with_errors
 from hvsa_cvat.session.publish import published_map
 from hvsa_cvat.session.rounds import Session
@@ -22,7 +24,8 @@ def shown_masks(session: Session, context: AskContext) -> Shown | None:
         return None
     current = session.current
     before = current.number - 1
-    doubt = doubt_of(current.queried, current.number, session, context)
+    known = MIDDLES if before == 0 else right_so_far(session, context)
+    doubt = doubt_of(current.queried, current.number, session, context, known)
     right = 1 - doubt.wrong / np.maximum(doubt.pixels, 1)
     label_map = published_map(session, context.store, before, context.source.names)
     exact = context.audit_of(current.number) is not None

@@ -37,6 +37,7 @@ _DEFAULTS = {
     "budget_unit": BudgetUnit.CLICKS,
     "target": None,
     "planted": 0.0,
+    "confirmed_weight": 1.0,
 }
 """Of the settings that are newer than version 0.1."""
 

@@ -99,9 +99,22 @@ def granularity_by_round(text: str, rounds: int) -> tuple[Granularity, ...]:
     return named + named[-1:] * (rounds - len(named))
 
 
-def with_audit(text: str, rounds: int, frames: int) -> str:
-    """The granularity `text` of `rounds` rounds, and of one more that audits `frames` frames."""
-    return ",".join(map(str, (*granularity_by_round(text, rounds), f"audit:{frames}")))
+def with_audits(
+    text: str, budgets: tuple[float, ...], frames: int, each: bool = False
+) -> tuple[str, tuple[float, ...]]:
+    """The granularity and the budgets with one more round that audits `frames` frames, or with
+    `each` one more after each round. `text` is for the rounds of `budgets`."""
+    rounds = [
+        (str(kind), total)
+        for kind, total in zip(granularity_by_round(text, len(budgets)), budgets, strict=True)
+    ]
+    audited = [
+        (f"audit:{frames}", total) if is_audit else (kind, total)
+        for number, (kind, total) in enumerate(rounds, 1)
+        for is_audit in ((False, True) if each or number == len(rounds) else (False,))
+    ]
+    kinds, totals = zip(*audited, strict=True)
+    return ",".join(kinds), tuple(totals)
 
 
 def check_granularity(granularity: Granularity, length: int, frames: Size) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hvsa_cvat.cvat.connection import TaskConnection
 from hvsa_cvat.cvat.http.exchange import Json
+from hvsa_cvat.cvat.saves import Save
 from hvsa_cvat.cvat.state import Request
 from hvsa_cvat.errors import ServerError
 from hvsa_cvat.types import TimedJob
@@ -20,15 +21,16 @@ _LARGEST_LOG = 1 << 26
 
 
 def note_saves(connection: TaskConnection, rows: Iterable[Json]) -> None:
-    """Note the state and the date of jobs, as the server has just told them."""
+    """Note the state and the date of jobs: as webhooks told them since the last time, and as the
+    server has just told them."""
     times = connection.state.work_times
-    found = {}
-    for row in rows:
-        before = times.get(row["id"])
-        after = before.seen(str(row["state"]), str(row["updated_date"]))
-        if after != before:
-            found[int(row["id"])] = after
-    times.save(found)
+    now = [Save(int(one["id"]), str(one["state"]), str(one["updated_date"])) for one in rows]
+    before = {one.job: times.get(one.job) for one in now}
+    seen = dict(before)
+    for one in (*connection.saves.take(seen), *now):
+        if not seen[one.job].is_after(one.updated_date):  # deliveries may come late
+            seen[one.job] = seen[one.job].seen(one.state, one.updated_date)
+    times.save({job: after for job, after in seen.items() if after != before[job]})
 
 
 def timed_jobs(connection: TaskConnection, request: Request) -> tuple[TimedJob, ...]:

@@ -55,6 +55,10 @@ class WorkTime:
             self.logged,
         )
 
+    def is_after(self, updated_date: str) -> bool:
+        """Whether the job was seen last with a later date."""
+        return _seconds_between(updated_date, self.updated_date) > 0
+
     @property
     def worked(self) -> float | None:
         """Seconds of work in the job; None where too little was seen of it.
