@@ -23,12 +23,12 @@ from starlette.testclient import TestClient
 from hvsa_cvat.agent.settings import load_local_settings
 from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.dashboard.app import application, shown
-from hvsa_cvat.dashboard.doubtful import Doubt, Ranking, Rankings
 from hvsa_cvat.dashboard.encoded import Encoded, PictureCache
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
 from hvsa_cvat.dashboard.site import Site, SiteOptions, code
 from hvsa_cvat.dashboard.summaries import Overview, summarise
 from hvsa_cvat.dashboard.summaries import State as TaskState
+from hvsa_cvat.enrolled.doubtful import Doubt, Ranking, Rankings
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.session.store import Store
 from tests.lead import DONE, FAILED, FRESH, WAITING, Filled, run_of
 from tests.team import LENGTH

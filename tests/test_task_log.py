@@ -21,7 +21,7 @@ from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cli import main
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.dashboard.timeline import FORMS, Entry, read_timeline
+from hvsa_cvat.enrolled.timeline import FORMS, Entry, read_timeline
 from tests.lead import DONE, FAILED, STOPPED, WAITING, Filled, run_of
 from tests.standin import StandIn
 from tests.team import Team, only

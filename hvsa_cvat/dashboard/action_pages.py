@@ -17,9 +17,9 @@ from hvsa_cvat.agent.settings import DASHBOARD_TOKEN
 from hvsa_cvat.agent.wishes import WishKind
 from hvsa_cvat.budgets import BudgetUnit, parse_budget, total_words
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.dashboard.enrolled import EnrolledTask
-from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
+from hvsa_cvat.enrolled.runs import Run, read_run
+from hvsa_cvat.enrolled.tasks import EnrolledTask
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 
 WIDTH, HEIGHT = 640, 280
 """Of the curve, in units of the SVG."""

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from hvsa_cvat.dashboard import pictures
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled import pictures
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.report import overlay
 from hvsa_cvat.report.pictures import shrink_image, shrink_map
 from hvsa_cvat.types import IGNORE

@@ -11,17 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hvsa_cvat.dashboard import encoded, links
-from hvsa_cvat.dashboard.asked import outlines_in
+from hvsa_cvat.dashboard import encoded
 from hvsa_cvat.dashboard.charts import bars, quality_curve
-from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.facts import system_facts
 from hvsa_cvat.dashboard.lists import Wish, listed, people
-from hvsa_cvat.dashboard.live_report import live_report
-from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import State, summarise, totals, with_enrollment
 from hvsa_cvat.dashboard.task_log import done_and_to_do
+from hvsa_cvat.enrolled import links
+from hvsa_cvat.enrolled.asked import outlines_in
+from hvsa_cvat.enrolled.live_report import live_report
+from hvsa_cvat.enrolled.runs import Run, read_run
+from hvsa_cvat.enrolled.tasks import EnrolledTask
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.report import FORMS

@@ -20,12 +20,12 @@ from hvsa_cvat.agent.settings import LocalSettings
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.dashboard.access import FORM_FIELD, Guard
-from hvsa_cvat.dashboard.doubtful import Rankings
 from hvsa_cvat.dashboard.encoded import PictureCache
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
 from hvsa_cvat.dashboard.facts import Findings
 from hvsa_cvat.dashboard.marks import Marks
 from hvsa_cvat.dashboard.summaries import Overview
+from hvsa_cvat.enrolled.doubtful import Rankings
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.report.report import NONE, count, css, duration, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"

@@ -13,9 +13,9 @@ from pathlib import Path
 from hvsa_cvat.agent.advice import clicks_budget, next_command
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
-from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
-from hvsa_cvat.dashboard.people_time import people_time_of
-from hvsa_cvat.dashboard.runs import Run, read_run
+from hvsa_cvat.enrolled.people_time import people_time_of
+from hvsa_cvat.enrolled.runs import Run, read_run
+from hvsa_cvat.enrolled.tasks import EnrolledTask, EnrolledTasks
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.people_time import PeopleTime

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hvsa_cvat.dashboard.action_pages import about_actions
-from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.site import Site
-from hvsa_cvat.dashboard.timeline import FORMS, Entry, read_timeline
+from hvsa_cvat.enrolled.tasks import EnrolledTask
+from hvsa_cvat.enrolled.timeline import FORMS, Entry, read_timeline
 
 _LATEST = 40
 """Entries that the page of a task shows."""

@@ -17,7 +17,7 @@ from hvsa_cvat.agent.events import Event, Recorded, read_events
 from hvsa_cvat.agent.workspace import enrollment_folders
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.keys import server_key
-from hvsa_cvat.dashboard.runs import RoundFacts, Run, read_run
+from hvsa_cvat.enrolled.runs import RoundFacts, Run, read_run
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.session.outlook import LEVELS, truth_given
 from hvsa_cvat.types import IGNORE
