@@ -23,6 +23,7 @@ class Event(StrEnum):
     ASKED = "asked"
     ANSWERED = "answered"
     SENT_BACK = "sent back"
+    REASSIGNED = "reassigned"
     TAKEN = "answers taken"
     PUBLISHED = "published"
     STOPPED = "stopped"

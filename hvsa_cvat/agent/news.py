@@ -12,6 +12,7 @@ from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.events import Event, read_events
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
+from hvsa_cvat.agent.signs import silent
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
 from hvsa_cvat.errors import HvsaError, SessionError
@@ -89,6 +90,28 @@ def notices(news: TaskNews, stuck_hours: float, now: float) -> Iterator[tuple[No
     }
     for kind, lines in makers.items():
         yield from _as_notices(news, kind, lines)
+
+
+NO_TASK = 0
+"""The task of a notice that is about none."""
+
+
+def agents_down(
+    workspace: Workspace, minutes: float, now: float
+) -> Iterator[tuple[NoticeKind, Notice]]:
+    """The agents that have given no sign of life for so long, each once; `now` in seconds since
+    1970."""
+    for one in silent(workspace.signs.all(), minutes, now):
+        passed = (now - one.last) / 60
+        yield (
+            NoticeKind.DOWN,
+            Notice(
+                f"agent {one.owner} {one.last:.0f}",
+                NO_TASK,
+                f"agent {one.name} has given no sign of life for {passed:.0f} minutes; look at its "
+                "machine, and start it again: hvsa-agent sync --watch",
+            ),
+        )
 
 
 class NewsReader:

@@ -90,6 +90,16 @@ looks = sa.Table(
     sa.Column("jobs", sa.JSON, nullable=False),  # those that are open
 )
 
+agents = sa.Table(
+    "agents",  # an agent that knows nothing of it does no harm
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("owner", sa.String(200), primary_key=True),
+    sa.Column("started", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("last", sa.Float, nullable=False),
+    sa.Column("doing", sa.JSON, nullable=False),
+)
+
 notices = sa.Table(
     "notices",
     metadata,

@@ -143,6 +143,9 @@ class TaskPass:
         files = list(task.media.files)
         if files != (self.state.facts.frame_files() or []):
             self.state.facts.set_frame_files(files)
+        project = None if task.project is None else (task.project, task.project_name)
+        if project != self.state.facts.project():
+            self.state.facts.set_project(project)
         if deleted := task.media.deleted.intersection(task.media.numbers):
             self._log(
                 f"{len(deleted)} frames were deleted since the task was enrolled, and still "

@@ -23,6 +23,7 @@ from hvsa_cvat.agent.looks import Look, Looks, look_of
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.signs import Signs
 from hvsa_cvat.agent.wishes import Wish, Wishes, wish_of
 from hvsa_cvat.database import Database, read_only
 from hvsa_cvat.errors import ConfigError, HvsaError, SessionError
@@ -94,8 +95,10 @@ class Workspace:
         self.pauses = Pauses(self._database, server, self.events, clock)
         self.wishes = Wishes(self._database, server, self.events, clock)
         self.outbox = Outbox(self._database, server, clock)
-        self.looks = Looks(self._database, server, clock)
+        self.looks = Looks(self._database, server, self.events, clock)
         """What was found of the open jobs."""
+        self.signs = Signs(self._database, server, owner, clock)
+        """Which agents live."""
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the session and the files of an enrollment are."""

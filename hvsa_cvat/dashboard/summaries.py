@@ -87,6 +87,10 @@ class TaskSummary:
     """Of people."""
     target: str | None = None
     """How the task stands against its target, in words; None where it has none."""
+    project: str | None = None
+    """In CVAT; None outside projects."""
+    masks: int | None = None
+    """The newest round whose masks are there."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -137,6 +141,8 @@ def summarise(task: int, run: Run, rate: Rate | None = None) -> TaskSummary:
         next_command=next_command(task, session, run.files(current.number)),
         time=people_time_of(run, rate),
         target=target_words(task, session, run.files(current.number)),
+        project=run.memory.project,
+        masks=run.newest_shown,
     )
 
 
@@ -288,4 +294,5 @@ def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:
         "clicks": sum(row.clicks for row in rows),
         "budget": sum(row.budget_clicks or 0 for row in rows),
         "minutes": sum(row.open_minutes for row in rows),
+        "worked": sum(row.time.spent_minutes for row in rows if row.time),
     }

@@ -71,6 +71,12 @@ class Ranking:
         return chosen
 
 
+def frames_to_judge(length: int) -> list[int]:
+    """Those of a video of so many frames, at even distances."""
+    even = np.linspace(0, length - 1, min(length, _JUDGED)).astype(int)
+    return [int(frame) for frame in np.unique(even)]
+
+
 def wrong_given(run: Run, number: int) -> NDArray[np.float64]:
     """float64 (C, LEVELS): probability that a class is wrong where a round shows it at a level.
 
@@ -120,9 +126,7 @@ class Rankings:
         with self._lock:
             ranking = self._kept.get(key)
             if ranking is None:
-                length = len(run.names)
-                even = np.unique(np.linspace(0, length - 1, min(length, _JUDGED)).astype(int))
-                ranking = self._kept[key] = Ranking(even.tolist())
+                ranking = self._kept[key] = Ranking(frames_to_judge(len(run.names)))
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
                 self._worker.submit(self._judge, key, run, number, ranking)

@@ -73,12 +73,16 @@ def read_timeline(root: Path, url: str, task: int) -> list[Entry]:
             run = read_run(folder)
             entries += _of_session(run, entries)
             entries = [_with_what_was_asked(one, run) for one in entries]
-    return sorted(entries, key=lambda one: one.time)
+    return _with_who_had_it(sorted(entries, key=lambda one: one.time))
 
 
 def _of_log(one: Recorded) -> Entry:
     time = datetime.fromtimestamp(one.time, UTC)
-    return Entry(time, one.who, one.what, one.enrollment or "", one.round, detail=one.detail)
+    detail = dict(one.detail)
+    job = detail.pop("job", None)
+    if one.what is Event.REASSIGNED:
+        detail = {name: detail[name] or "nobody" for name in ("from", "to")}
+    return Entry(time, one.who, one.what, one.enrollment or "", one.round, job, detail)
 
 
 def _of_session(run: Run, known: Sequence[Entry]) -> Iterator[Entry]:
@@ -131,6 +135,20 @@ def _with_what_was_asked(entry: Entry, run: Run) -> Entry:
     ):
         return entry
     return replace(entry, detail={**(entry.detail or {}), **dict(_asked(run, number))})
+
+
+def _with_who_had_it(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, in order of time; what was answered after a job was reassigned is of the person
+    who had it then."""
+    has: dict[int, str] = {}
+    found = []
+    for one in entries:
+        if one.what is Event.REASSIGNED and one.job is not None:
+            has[one.job] = str((one.detail or {})["to"])
+        if one.what in (Event.ANSWERED, Event.SENT_BACK) and one.job in has:
+            one = replace(one, who=has[one.job])
+        found.append(one)
+    return found
 
 
 def _asked(run: Run, number: int) -> Iterator[tuple[str, Any]]:
