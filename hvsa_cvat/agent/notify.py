@@ -115,15 +115,18 @@ class Notifier:
 
 @contextmanager
 def telling(
-    notifier: Notifier, workspace: Callable[[], Workspace | None], clock: Callable[[], float]
+    notifier: Notifier,
+    workspace: Callable[[], Workspace | None],
+    clock: Callable[[], float],
+    every: float = _TELL_SECONDS,
 ) -> Iterator[None]:
-    """Tell what is new once a minute, in a thread, while the block runs. `workspace` gives the one
+    """Tell what is new every so many seconds, in a thread, while the block runs. `workspace` gives the one
     to read, and None while there is none; `clock` seconds since 1970."""
     ended = threading.Event()
 
     def go_on() -> None:
         told = ""
-        while not ended.wait(_TELL_SECONDS):
+        while not ended.wait(every):
             try:
                 if (found := workspace()) is not None:
                     notifier.tell(found, clock())

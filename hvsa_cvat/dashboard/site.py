@@ -21,7 +21,7 @@ from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.dashboard.access import FORM_FIELD, Guard
 from hvsa_cvat.dashboard.encoded import PictureCache
-from hvsa_cvat.dashboard.facts import Findings
+from hvsa_cvat.dashboard.machine_checks import MachineChecks
 from hvsa_cvat.dashboard.marks import Marks
 from hvsa_cvat.dashboard.server_checks import ServerChecks
 from hvsa_cvat.dashboard.summaries import Overview
@@ -68,7 +68,7 @@ class Site:
         self.rankings = Rankings()
         self.pictures = PictureCache()
         self.marks = Marks(settings.workspace, clock)
-        self.findings = Findings(settings, clock)
+        self.machine_checks = MachineChecks(settings, clock)
         self.server_checks = ServerChecks(login, clock)
         self._templates = _environment(options.prefix)
 
