@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.events import Event, read_events
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
 from hvsa_cvat.agent.signs import silent
@@ -213,6 +214,9 @@ def _budget(news: TaskNews) -> Iterator[tuple[str, str]]:
         files = Store.peek_round(news.folder, session.current.number)
         command = next_command(news.enrollment.task, session, files)
         text = f"all {session.rounds_total} rounds are done, {session.clicks} clicks are spent"
+        goal = target_words(news.enrollment.task, session, files)
+        if goal is not None:
+            text = f"{goal}; {text}"
         yield str(session.rounds_total), text + (f"; to go on: {command}" if command else "")
 
 

@@ -120,8 +120,8 @@ def telling(
     clock: Callable[[], float],
     every: float = _TELL_SECONDS,
 ) -> Iterator[None]:
-    """Tell what is new every so many seconds, in a thread, while the block runs. `workspace` gives the one
-    to read, and None while there is none; `clock` seconds since 1970."""
+    """Tell what is new every so many seconds, in a thread, while the block runs. `workspace` gives
+    the one to read, and None while there is none; `clock` seconds since 1970."""
     ended = threading.Event()
 
     def go_on() -> None:

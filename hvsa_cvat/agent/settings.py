@@ -99,7 +99,7 @@ class NoticeKind(StrEnum):
     READY = "round ready"
     """The masks of a round are published."""
     BUDGET = "budget reached"
-    """All rounds are done."""
+    """All rounds are done, because the budget is spent or the target is reached."""
     STUCK = "stuck"
     """Nothing has happened for long."""
     DOWN = "agent down"
