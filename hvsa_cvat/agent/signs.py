@@ -61,6 +61,11 @@ class Sign:
         """User and machine, which an agent that is started again there shares."""
         return self.owner.partition(":")[0]
 
+    def was_followed_by(self, other: Sign) -> bool:
+        """Whether the other is this agent, started again after this sign."""
+        again = other.owner != self.owner and other.name == self.name
+        return again and other.started >= self.last
+
 
 def silent(signs: Sequence[Sign], minutes: float, now: float) -> list[Sign]:
     """The agents that gave no sign for so long, but for those that were started again on their
@@ -68,8 +73,7 @@ def silent(signs: Sequence[Sign], minutes: float, now: float) -> list[Sign]:
     return [
         one
         for one in signs
-        if now - one.last > 60 * minutes
-        and not any(other.name == one.name and other.started >= one.last for other in signs)
+        if now - one.last > 60 * minutes and not any(map(one.was_followed_by, signs))
     ]
 
 
