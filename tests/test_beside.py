@@ -80,9 +80,9 @@ def test_it_ends_with_its_agent_however_that_ends(tmp_path: Path) -> None:
 def test_an_address_in_use_is_named(settings: AgentSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(ConfigError, match="the address is in use"):
-            with dashboard_beside(settings, None, address, "text"):
-                pass
+        beside = dashboard_beside(settings, None, address, "text")
+        with pytest.raises(ConfigError, match="the address is in use"), beside:
+            pass
 
 
 def test_a_dashboard_that_cannot_start_stops_the_agent(
@@ -91,6 +91,6 @@ def test_a_dashboard_that_cannot_start_stops_the_agent(
     """Others could reach that address, and no token is set."""
     monkeypatch.delenv("HVSA_DASHBOARD_TOKEN", raising=False)
     address = free_address().replace("127.0.0.1", "0.0.0.0")
-    with pytest.raises(ConfigError, match="did not start; the line above says why"):
-        with dashboard_beside(settings, None, address, "text"):
-            pass
+    beside = dashboard_beside(settings, None, address, "text")
+    with pytest.raises(ConfigError, match="did not start; the line above says why"), beside:
+        pass
