@@ -21,7 +21,7 @@ from hvsa_cvat.enrolled import links
 from hvsa_cvat.enrolled.asked import outlines_in
 from hvsa_cvat.enrolled.class_quality import answered_in, class_qualities
 from hvsa_cvat.enrolled.live_report import live_report
-from hvsa_cvat.enrolled.runs import Run, read_run
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.enrolled.tasks import EnrolledTask
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
@@ -91,7 +91,7 @@ def tasks(site: Site, request: Request) -> Response:
 def task(site: Site, request: Request) -> Response:
     enrolled = _enrolled(site, request)
     try:
-        run = read_run(enrolled.folder)
+        run = site.runs.read(enrolled.folder)
     except HvsaError as problem:
         return _unreadable(site, request, enrolled, problem)
     counts = [run.asked_frames(one.number) for one in run.rounds]
@@ -276,7 +276,7 @@ def _enrolled(site: Site, request: Request) -> EnrolledTask:
 
 def _opened(site: Site, request: Request) -> Opened:
     enrolled = _enrolled(site, request)
-    return Opened(enrolled, read_run(enrolled.folder))
+    return Opened(enrolled, site.runs.read(enrolled.folder))
 
 
 def _frame(run: Run, request: Request) -> int:

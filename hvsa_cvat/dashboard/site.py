@@ -26,6 +26,7 @@ from hvsa_cvat.dashboard.marks import Marks
 from hvsa_cvat.dashboard.server_checks import ServerChecks
 from hvsa_cvat.dashboard.summaries import Overview
 from hvsa_cvat.enrolled.doubtful import Rankings
+from hvsa_cvat.enrolled.runs import RunCache
 from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.report.report import NONE, count, css, duration, percent, points
 
@@ -65,6 +66,7 @@ class Site:
         self.guard = Guard(options.token, options.prefix, clock)
         self.tasks = EnrolledTasks(settings.workspace, self.url, clock)
         self.overview = Overview(self.tasks, options.patience)
+        self.runs = RunCache()
         self.rankings = Rankings()
         self.pictures = PictureCache()
         self.marks = Marks(settings.workspace, clock)

@@ -14,7 +14,7 @@ from hvsa_cvat.agent.advice import clicks_budget, next_command
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
 from hvsa_cvat.enrolled.people_time import people_time_of
-from hvsa_cvat.enrolled.runs import Run, read_run
+from hvsa_cvat.enrolled.runs import Run, read_run, run_stamp
 from hvsa_cvat.enrolled.tasks import EnrolledTask, EnrolledTasks
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
@@ -241,7 +241,7 @@ class Overview:
         )
 
     def _row(self, enrolled: EnrolledTask, ends: float) -> TaskSummary:
-        stamp = _stamp(enrolled.folder)
+        stamp = run_stamp(enrolled.folder)
         kept = self._kept.get(enrolled.folder)
         if kept is not None and kept[0] == stamp:
             return kept[1]
@@ -265,23 +265,6 @@ def _read(enrolled: EnrolledTask) -> TaskSummary:
     except HvsaError as problem:
         name = f"task {enrolled.number}"
         return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
-
-
-def _stamp(folder: Path) -> Stamp:
-    """Changes whenever a phase ends, a request is made or a job is read."""
-    return tuple(
-        number
-        for name in ("session.db", "cvat/cvat.db")
-        for number in _time_and_size(folder / name)
-    )
-
-
-def _time_and_size(path: Path) -> tuple[int, int]:
-    try:
-        stat = path.stat()
-    except OSError:
-        return 0, 0
-    return stat.st_mtime_ns, stat.st_size
 
 
 def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:

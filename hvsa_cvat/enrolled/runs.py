@@ -7,6 +7,8 @@ checksums of all masks to show a page.
 from __future__ import annotations
 
 import re
+import threading
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -112,6 +114,47 @@ def read_run(root: Path) -> Run:
         _colours(memory, len(session.labels)),
         tuple(_rounds(root, session)),
     )
+
+
+class RunCache:
+    """The tasks that were read last, each read again when its databases have changed: that is when
+    a phase ends, a request is made or a job is read. Several threads may ask."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Path, tuple[tuple[int, ...], Run]] = OrderedDict()
+
+    def read(self, root: Path) -> Run:
+        """As `read_run`."""
+        stamp = run_stamp(root)
+        with self._lock:
+            kept = self._kept.get(root)
+            if kept is not None and kept[0] == stamp:
+                self._kept.move_to_end(root)
+                return kept[1]
+        run = read_run(root)
+        with self._lock:
+            self._kept[root] = stamp, run
+            self._kept.move_to_end(root)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return run
+
+
+def run_stamp(root: Path) -> tuple[int, ...]:
+    """Changes whenever a phase ends, a request is made or a job is read."""
+    return tuple(
+        number for name in ("session.db", "cvat/cvat.db") for number in _time_and_size(root / name)
+    )
+
+
+def _time_and_size(path: Path) -> tuple[int, int]:
+    try:
+        stat = path.stat()
+    except OSError:
+        return 0, 0
+    return stat.st_mtime_ns, stat.st_size
 
 
 def round_files(root: Path, number: int) -> RoundFiles:

@@ -57,9 +57,12 @@ class Entry:
         }
 
 
-def read_timeline(root: Path, url: str, task: int) -> list[Entry]:
+def read_timeline(
+    root: Path, url: str, task: int, read: Callable[[Path], Run] = read_run
+) -> list[Entry]:
     """Everything that is known of a task of the server at `url`, the oldest first; also where the
-    task is withdrawn. `ConfigError` where the workspace `root` knows nothing of it."""
+    task is withdrawn. `read` reads a session. `ConfigError` where the workspace `root` knows
+    nothing of it."""
     server = server_key(url)
     recorded = read_events(root, server, task)
     folders = enrollment_folders(root, server, task)
@@ -70,7 +73,7 @@ def read_timeline(root: Path, url: str, task: int) -> list[Entry]:
     entries = [_of_log(one) for one in recorded]
     for folder in folders:
         with suppress(HvsaError):  # what the log has is told all the same
-            run = read_run(folder)
+            run = read(folder)
             entries += _of_session(run, entries)
             entries = [_with_what_was_asked(one, run) for one in entries]
     return _with_who_had_it(sorted(entries, key=lambda one: one.time))
