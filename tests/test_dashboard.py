@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,10 +20,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from hvsa_cvat.agent.settings import AgentSettings, load_local_settings
+from hvsa_cvat.agent.settings import AgentSettings, LocalSettings, load_local_settings
+from hvsa_cvat.cvat.doctor import Finding
 from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.dashboard.app import application, shown
 from hvsa_cvat.dashboard.encoded import Encoded, PictureCache
+from hvsa_cvat.dashboard.machine_checks import MachineChecks
 from hvsa_cvat.dashboard.site import Site, SiteOptions, code
 from hvsa_cvat.dashboard.summaries import Overview, summarise
 from hvsa_cvat.dashboard.summaries import State as TaskState
@@ -48,9 +50,12 @@ def browsing(
     options: SiteOptions | None = None,
     clock: Clock | None = None,
     login: AgentSettings | None = None,
+    examine: Callable[[LocalSettings], tuple[Finding, ...]] | None = None,
 ) -> Iterator[TestClient]:
+    """`examine` checks the machine in place of a process that takes seconds."""
     settings = load_local_settings(None, {"CVAT_HOST": filled.url}, workspace=filled.workspace)
     site = Site(settings, options or SiteOptions(patience=60), clock or Clock(), login)
+    site.machine_checks = MachineChecks(settings, site.clock, examine)
     client = TestClient(application(site), base_url="http://localhost:8088", follow_redirects=False)
     yield client
     site.close()
