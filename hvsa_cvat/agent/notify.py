@@ -91,7 +91,8 @@ class Notifier:
         waiting = workspace.outbox.waiting()
         if not waiting or self.options.is_quiet(self.local(now)):
             return 0
-        if now - waiting[0].time >= 60 * self.options.digest_minutes:
+        # what was noted just now is younger than `now`
+        if max(0.0, now - waiting[0].time) >= 60 * self.options.digest_minutes:
             taken = workspace.outbox.take(waiting)
             if taken and self._send(taken):
                 return len(taken)
