@@ -8,8 +8,8 @@ from pathlib import Path
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.passes import sync
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
-from hvsa_cvat.dashboard.runs import Run, read_run
+from hvsa_cvat.enrolled.runs import Run, read_run
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from tests.standin import StandIn
 from tests.team import Team, only
 

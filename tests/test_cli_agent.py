@@ -191,6 +191,7 @@ def test_wrong_use_is_one_line(
     refuses(invoke("enroll", 1, "--project", 2), 2, "--project")
     refuses(invoke("sync", "--task", 1), 2, "not enrolled", "enroll 1")
     refuses(invoke("sync", "--listen", "0.0.0.0:80"), 2, "--watch")
+    refuses(invoke("sync", "--dashboard"), 2, "--dashboard goes with --watch")
     refuses(invoke("sync", "--ask-again"), 2, "--task")
     refuses(invoke("withdraw", 1), 2, "not enrolled")
     refuses(invoke("withdraw", "--project", 1), 2, "not enrolled")

@@ -7,7 +7,7 @@ import re
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -20,15 +20,17 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.testclient import TestClient
 
-from hvsa_cvat.agent.settings import load_local_settings
+from hvsa_cvat.agent.settings import AgentSettings, LocalSettings, load_local_settings
+from hvsa_cvat.cvat.doctor import Finding
 from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.dashboard.app import application, shown
-from hvsa_cvat.dashboard.doubtful import Doubt, Ranking, Rankings
 from hvsa_cvat.dashboard.encoded import Encoded, PictureCache
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
+from hvsa_cvat.dashboard.machine_checks import MachineChecks
 from hvsa_cvat.dashboard.site import Site, SiteOptions, code
 from hvsa_cvat.dashboard.summaries import Overview, summarise
 from hvsa_cvat.dashboard.summaries import State as TaskState
+from hvsa_cvat.enrolled.doubtful import Doubt, Ranking, Rankings
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.session.store import Store
 from tests.lead import DONE, FAILED, FRESH, WAITING, Filled, run_of
 from tests.team import LENGTH
@@ -44,10 +46,16 @@ class Clock:
 
 @contextmanager
 def browsing(
-    filled: Filled, options: SiteOptions | None = None, clock: Clock | None = None
+    filled: Filled,
+    options: SiteOptions | None = None,
+    clock: Clock | None = None,
+    login: AgentSettings | None = None,
+    examine: Callable[[LocalSettings], tuple[Finding, ...]] | None = None,
 ) -> Iterator[TestClient]:
+    """`examine` checks the machine in place of a process that takes seconds."""
     settings = load_local_settings(None, {"CVAT_HOST": filled.url}, workspace=filled.workspace)
-    site = Site(settings, options or SiteOptions(patience=60), clock or Clock())
+    site = Site(settings, options or SiteOptions(patience=60), clock or Clock(), login)
+    site.machine_checks = MachineChecks(settings, site.clock, examine)
     client = TestClient(application(site), base_url="http://localhost:8088", follow_redirects=False)
     yield client
     site.close()
@@ -72,14 +80,19 @@ def form_value(text: str) -> str:
     return found[1]
 
 
-def judged(client: TestClient, task: int = DONE, query: str = "") -> str:
-    """The review of a task, once all its frames are judged."""
-    for _ in range(200):
-        text = page(client, f"/tasks/{task}/review{query}")
+def settled(client: TestClient, path: str) -> str:
+    """A page, once it does not load itself anew any more."""
+    for _ in range(2400):
+        text = page(client, path)
         if 'http-equiv="refresh"' not in text:
             return text
         threading.Event().wait(0.05)
-    raise AssertionError("the frames are never judged")
+    raise AssertionError(f"{path} is never finished")
+
+
+def judged(client: TestClient, task: int = DONE, query: str = "") -> str:
+    """The review of a task, once all its frames are judged."""
+    return settled(client, f"/tasks/{task}/review{query}")
 
 
 # -- what the pages say
@@ -233,7 +246,7 @@ def test_a_frame_is_marked_as_seen(copied: Filled) -> None:
 
 
 def test_the_system_page_needs_no_server(browser: TestClient, filled: Filled) -> None:
-    text = page(browser, "/system")
+    text = settled(browser, "/system")
     for part in ("hvsa-cvat", "GPU:", "start network:", "disk:", str(filled.workspace)):
         assert part in text
 
@@ -418,7 +431,7 @@ def test_frames_that_are_wrong_are_found(copied: Filled) -> None:
 
 
 def test_commands_in_findings_are_shown_as_code(browser: TestClient) -> None:
-    text = page(browser, "/system")
+    text = settled(browser, "/system")
     assert "<code>hvsa-agent pretrain</code>" in text
     assert "`" not in text
 

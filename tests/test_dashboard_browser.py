@@ -30,6 +30,7 @@ TOKEN = "a token that nobody guesses"
 PAGES = (
     "/",
     f"/tasks/{DONE}",
+    f"/tasks/{DONE}?over=minutes",
     f"/tasks/{WAITING}",
     f"/tasks/{FRESH}",
     f"/tasks/{FAILED}",
@@ -100,7 +101,7 @@ def tab(browser: Browser, width: int = 1280, theme: str = "light") -> Iterator[P
 
 def settled(page: Page) -> None:
     """Wait until a page does not load itself anew any more."""
-    expect(page.locator('meta[http-equiv="refresh"]')).to_have_count(0, timeout=30_000)
+    expect(page.locator('meta[http-equiv="refresh"]')).to_have_count(0, timeout=150_000)
     page.wait_for_load_state("networkidle")
 
 
@@ -150,6 +151,24 @@ def test_layers_lie_over_the_frame(browser: Browser, address: str) -> None:
         expect(page.locator('[data-layer="doubt"]')).to_have_css("opacity", "0.25")
         page.keyboard.press("0")
         expect(page.locator("img.layer:visible")).to_have_count(0)
+
+
+def test_what_people_changed_lies_over_the_frame(browser: Browser, address: str) -> None:
+    with tab(browser) as page:
+        page.goto(f"{address}/tasks/{DONE}/frames/1")
+        changed = page.locator('[data-layer="changed"]')
+        expect(changed).to_be_hidden()
+        page.keyboard.press("5")
+        expect(changed).to_be_visible()
+        assert changed.evaluate("one => one.naturalWidth") > 0
+
+
+def test_the_curve_goes_over_minutes(browser: Browser, address: str) -> None:
+    with tab(browser) as page:
+        page.goto(f"{address}/tasks/{DONE}")
+        page.get_by_role("link", name="minutes").click()
+        page.wait_for_url("**over=minutes**")
+        expect(page.get_by_role("heading", name="Quality over minutes of people")).to_be_visible()
 
 
 def test_what_each_round_asked_for_has_a_line_of_its_own(browser: Browser, address: str) -> None:

@@ -19,10 +19,10 @@ from pycocotools.coco import COCO
 from hvsa_cvat.cli import main
 from hvsa_cvat.cli.export import export as export_command
 from hvsa_cvat.cvat.shapes import fill_shape
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
 from hvsa_cvat.datasets.cityscapes import open_cityscapes
 from hvsa_cvat.datasets.labelled import UNKNOWN
 from hvsa_cvat.datasets.palette import open_palette
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.export.cityscapes import Cityscapes
 from hvsa_cvat.export.forms import Contents
 from hvsa_cvat.export.masks import FrameMasks, PixelKind, RoundMasks

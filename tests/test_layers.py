@@ -37,6 +37,7 @@ LAYERS = (
     {"selection", "segmentation", "propagation"},
     {"session", "report", "cvat"},
     {"simulation", "agent", "serving", "datasets"},
+    {"enrolled"},
     {"dashboard", "export"},
     {"cli", "__main__"},
 )
@@ -98,6 +99,7 @@ def test_parts_beside_each_other_stay_apart() -> None:
         {"selection", "segmentation", "propagation"},
         {"session", "report", "cvat"},
         {"simulation", "agent", "serving", "datasets"},
+        {"dashboard", "export"},
     )
     for module, path in MODULES.items():
         for name in imported(path):

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from hvsa_cvat.cli import main
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.dashboard.live_report import live_report
+from hvsa_cvat.enrolled.live_report import live_report
 from hvsa_cvat.session.store import Store
 from tests.lead import DONE, FAILED, FRESH, HOSTILE, WAITING, Filled, run_of
 from tests.team import LENGTH

@@ -20,9 +20,11 @@ from click.testing import CliRunner, Result
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.news import NewsReader, notices, read_news
-from hvsa_cvat.agent.notify import Notifier, Service, open_services
+from hvsa_cvat.agent.notify import Notifier, Service, open_services, telling
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.settings import NoticeKind, NotifySection, load_local_settings
+from hvsa_cvat.agent.signs import Doing
+from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cli import main
 from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.errors import ConfigError
@@ -202,6 +204,118 @@ def test_a_name_cannot_make_a_line_of_its_own(team: Team) -> None:
     news = read_news(agent.workspace, enrollment, team.cvat.url)
     found = dict(notices(news, 24, team.now))
     assert found[NoticeKind.ASSIGNED].line.splitlines() == [found[NoticeKind.ASSIGNED].line]
+
+
+# -- agents that are down
+
+
+def test_an_agent_that_falls_silent_is_told_once(team: Team) -> None:
+    dead, other, sender = team.agent("eve@alpha:1:aa"), team.agent("ann@beta:2:bb"), Sender()
+    by = notifier(team, sender, events=["agent down"], down_minutes=15)
+    dead.workspace.signs.give(Doing)
+    team.now += 15 * 60
+    by.tell(other.workspace, team.now)
+    assert sender.got == []
+    team.now += 60
+    for _ in range(2):
+        by.tell(other.workspace, team.now)
+    assert sender.got == [
+        "agent eve@alpha has given no sign of life for 16 minutes; look at its machine, and start "
+        "it again: hvsa-agent sync --watch"
+    ]
+    # a notifier that begins after a crash knows what was told
+    notifier(team, sender).tell(other.workspace, team.now)
+    assert len([line for line in sender.got if "eve@alpha" in line]) == 1
+    # it lives again, and dies again: that is news
+    dead.workspace.signs.give(Doing)
+    team.now += 3600
+    by.tell(other.workspace, team.now)
+    assert "for 60 minutes" in sender.got[-1]
+
+
+def test_an_agent_that_was_stopped_or_started_again_is_not_down(team: Team) -> None:
+    stopped, crashed = team.agent("eve@alpha:1:aa"), team.agent("ann@beta:2:bb")
+    looker, sender = team.agent("bob@gamma:3:cc"), Sender()
+    by = notifier(team, sender, events=["agent down"])
+    for agent in (stopped, crashed):
+        agent.workspace.signs.give(Doing)
+    stopped.workspace.signs.end()
+    team.now += 10
+    again = team.agent("ann@beta:4:dd")
+    team.now += 3600
+    again.workspace.signs.give(Doing)
+    by.tell(looker.workspace, team.now)
+    assert sender.got == []
+    assert [one.owner for one in looker.workspace.signs.all()] == [
+        "ann@beta:2:bb",
+        "ann@beta:4:dd",
+    ]
+
+
+def test_signs_are_few_and_old_ones_are_forgotten(team: Team) -> None:
+    agent, asked = team.agent("eve@alpha:1:aa"), list[float]()
+
+    def doing() -> Doing:
+        asked.append(team.now)
+        return Doing(queued=len(asked))
+
+    begun = team.now
+    for _ in range(61):
+        agent.workspace.signs.give(doing)
+        team.now += 1
+    assert asked == [begun, begun + 30, begun + 60]
+    (sign,) = agent.workspace.signs.all()
+    assert (sign.name, sign.started, sign.last, sign.doing.queued) == (
+        "eve@alpha",
+        begun,
+        begun + 60,
+        3,
+    )
+    team.now += 8 * 86400
+    team.agent("ann@beta:2:bb").workspace.signs.give(Doing)
+    assert [one.name for one in agent.workspace.signs.all()] == ["ann@beta"]
+
+
+def test_a_workspace_that_refuses_a_sign_stops_nothing(team: Team) -> None:
+    agent = team.agent()
+    agent.workspace.database.write_bytes(b"no database")
+    agent.workspace.signs.give(Doing)
+    agent.workspace.signs.end()
+
+
+def test_the_command_for_cron_tells_of_agents_that_are_down(team: Team) -> None:
+    """Its clock is the machine's, by which the sign is from 1970."""
+    team.agent("eve@alpha:1:aa").workspace.signs.give(Doing)
+    environment = {
+        "CVAT_HOST": team.cvat.url,
+        "HVSA_CONFIG": None,
+        "HVSA_WORKSPACE": str(team.root / "workspace"),
+    }
+    with receiver(200) as (url, got):
+        environment["HVSA_NOTIFY_URLS"] = url
+        first, second = (
+            CliRunner().invoke(main, ["notify", "check"], env=environment) for _ in range(2)
+        )
+    assert first.exit_code == 0, first.stderr
+    # the second line: nothing has happened in the task since 1970
+    assert "2 lines sent, 0 to be sent later" in first.stdout
+    assert "0 lines sent" in second.stdout
+    (message,) = got
+    assert "agent eve@alpha has given no sign of life for " in message["message"]
+
+
+def test_a_thread_tells_and_goes_on_after_an_error(team: Team) -> None:
+    asked, lines = threading.Event(), team.lines
+
+    def workspace() -> Workspace | None:
+        if asked.is_set():
+            return None
+        asked.set()
+        raise ConfigError("no workspace there")
+
+    with telling(notifier(team), workspace, lambda: team.now, every=0.01):
+        assert asked.wait(10)
+    assert lines[-1] == "notifications: no workspace there"
 
 
 # -- when

@@ -24,8 +24,8 @@ from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cli import main
 from hvsa_cvat.cli.task_lines import span
 from hvsa_cvat.cvat.keys import server_key
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
 from hvsa_cvat.dashboard.summaries import Overview
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from tests import tiny
 from tests.people import answer_job, open_jobs
 from tests.standin import StandIn

@@ -21,7 +21,7 @@ from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.withdraw import withdraw
 from hvsa_cvat.cli import main
 from hvsa_cvat.cvat.state import State
-from hvsa_cvat.dashboard.timeline import FORMS, Entry, read_timeline
+from hvsa_cvat.enrolled.timeline import FORMS, Entry, read_timeline
 from tests.lead import DONE, FAILED, STOPPED, WAITING, Filled, run_of
 from tests.standin import StandIn
 from tests.team import Team, only
@@ -154,6 +154,29 @@ def test_what_people_decide_is_in_the_log_for_good(team: Team) -> None:
     assert (extended.detail or {})["budget"] == "50%"
     assert withdrawn.detail == {"masks": "removed", "child_tasks": "kept"}
     assert first.enrollment == withdrawn.enrollment != second.enrollment
+
+
+def test_a_job_that_people_give_to_somebody_else_is_in_the_log(team: Team) -> None:
+    agent = team.agent()
+    enroll(agent, team.task, team.options)
+    report = only(sync(agent, team.task))
+    (first, second) = report.open_jobs
+    team.cvat.job(first.job).assignee = team.cvat.person("bob")
+    team.cvat.job(second.job).assignee = None
+    team.now += 60
+    for _ in range(2):
+        assert only(sync(agent, team.task)).error is None
+    found = read_timeline(team.root / "workspace", team.cvat.url, team.task)
+    moved = [one for one in found if one.what is Event.REASSIGNED]
+    assert [(one.who, one.job, one.detail) for one in moved] == [
+        ("people in CVAT", first.job, {"from": "ann", "to": "bob"}),
+        ("people in CVAT", second.job, {"from": "bob", "to": "nobody"}),
+    ]
+    team.answer()
+    assert only(sync(agent, team.task)).error is None
+    found = read_timeline(team.root / "workspace", team.cvat.url, team.task)
+    answered = {one.job: one.who for one in found if one.what is Event.ANSWERED}
+    assert answered[first.job] == "bob"
 
 
 def test_the_files_hold_the_same(filled: Filled, tmp_path: Path) -> None:

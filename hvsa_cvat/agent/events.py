@@ -22,6 +22,7 @@ class Event(StrEnum):
     ASKED = "asked"
     ANSWERED = "answered"
     SENT_BACK = "sent back"
+    REASSIGNED = "reassigned"
     TAKEN = "answers taken"
     PUBLISHED = "published"
     GIVEN_ON = "job given to somebody else"

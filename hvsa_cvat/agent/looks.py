@@ -6,13 +6,14 @@ what is kept here new again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from hvsa_cvat.agent import tables
+from hvsa_cvat.agent.events import Event, Events
 from hvsa_cvat.cvat.answers.unfinished_job import UnfinishedJob
 from hvsa_cvat.database import Database
 
@@ -41,14 +42,18 @@ class Look:
 class Looks:
     """The last look at each task of one server."""
 
-    def __init__(self, database: Database, server: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, server: str, events: Events, clock: Callable[[], float]
+    ) -> None:
         self._database = database
         self._server = server
+        self._events = events
         self._clock = clock
 
     def keep(self, task: int, enrollment: str, jobs: Sequence[UnfinishedJob]) -> None:
-        """Keep what a look at the server has found now. Nothing is kept of a task that is not
-        enrolled so any more."""
+        """Keep what a look at the server has found now, and note in the log which jobs people have
+        given to somebody else since the look before. Nothing is kept of a task that is not enrolled
+        so any more."""
         now = self._clock()
         with self._database.transaction() as connection:
             enrolled = sa.select(_tasks.c.enrollment).where(self._is(_tasks, task))
@@ -56,14 +61,22 @@ class Looks:
                 return
             before = connection.execute(sa.select(_looks).where(self._is(_looks, task))).first()
             same = before is not None and before.enrollment == enrollment
-            known = {one["job"]: one["since"] for one in before.jobs} if before and same else {}
+            known = {one["job"]: one for one in before.jobs} if before and same else {}
             row = {
                 "server": self._server,
                 "task": task,
                 "enrollment": enrollment,
                 "time": now,
-                "jobs": [{**asdict(one), "since": known.get(one.job, now)} for one in jobs],
+                "jobs": [{**asdict(one), "since": _since(known.get(one.job), now)} for one in jobs],
             }
+            for one in jobs:
+                was = known.get(one.job)
+                if was is not None and was["assignee"] != one.assignee and one.state != "deleted":
+                    detail = {"job": one.job, "from": was["assignee"], "to": one.assignee}
+                    event = self._events.row(
+                        task, Event.REASSIGNED, enrollment, who="people in CVAT", detail=detail
+                    )
+                    connection.execute(sa.insert(tables.events), event)
             connection.execute(sa.delete(_looks).where(self._is(_looks, task)))
             connection.execute(sa.insert(_looks), row)
 
@@ -77,6 +90,10 @@ class Looks:
 
     def _is(self, table: sa.Table, task: int) -> sa.ColumnElement[bool]:
         return tables.of_task(table, self._server, task)
+
+
+def _since(known: Mapping[str, Any] | None, now: float) -> float:
+    return now if known is None else float(known["since"])
 
 
 def look_of(row: sa.Row[Any]) -> Look:

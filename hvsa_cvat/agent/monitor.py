@@ -46,6 +46,7 @@ class Monitor:
         self._ended: float | None = None
         self._failed = False
         self._answered = False
+        self._exchanges, self._unanswered = 0, 0
         self._registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         self._requests = Counter(
@@ -97,6 +98,8 @@ class Monitor:
         """An exchange with the server has ended."""
         self._requests.labels(outcome.value).inc()
         if outcome is not Outcome.RETRIED:
+            self._exchanges += 1
+            self._unanswered += outcome in (Outcome.BROKEN, Outcome.UNREACHABLE)
             self._answered = outcome not in (Outcome.BROKEN, Outcome.UNREACHABLE)
 
     def phase(self, phase: Phase, round_number: int, seconds: float) -> None:
@@ -123,6 +126,10 @@ class Monitor:
     def add(self, collector: Collector) -> None:
         """Tell what a collector finds whenever it is asked."""
         self._registry.register(collector)
+
+    def exchanges(self) -> tuple[int, int]:
+        """How many exchanges with the server have ended, and how many of them without an answer."""
+        return self._exchanges, self._unanswered
 
     # -- what is told
 

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 
 from hvsa_cvat.agent.advice import next_command
 from hvsa_cvat.agent.events import Event, read_events
+from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.outbox import Notice
 from hvsa_cvat.agent.settings import NoticeKind
+from hvsa_cvat.agent.signs import silent
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.cvat.state import Request, TaskMemory, memory_stamps, read_memory
 from hvsa_cvat.database import Place
@@ -90,6 +92,28 @@ def notices(news: TaskNews, stuck_hours: float, now: float) -> Iterator[tuple[No
     }
     for kind, lines in makers.items():
         yield from _as_notices(news, kind, lines)
+
+
+NO_TASK = 0
+"""The task of a notice that is about none."""
+
+
+def agents_down(
+    workspace: Workspace, minutes: float, now: float
+) -> Iterator[tuple[NoticeKind, Notice]]:
+    """The agents that have given no sign of life for so long, each once; `now` in seconds since
+    1970."""
+    for one in silent(workspace.signs.all(), minutes, now):
+        passed = (now - one.last) / 60
+        yield (
+            NoticeKind.DOWN,
+            Notice(
+                f"agent {one.owner} {one.last:.0f}",
+                NO_TASK,
+                f"agent {one.name} has given no sign of life for {passed:.0f} minutes; look at its "
+                "machine, and start it again: hvsa-agent sync --watch",
+            ),
+        )
 
 
 class NewsReader:
@@ -186,6 +210,9 @@ def _budget(news: TaskNews) -> Iterator[tuple[str, str]]:
         files = Store.peek_round(news.place, session.current.number)
         command = next_command(news.enrollment.task, session, files)
         text = f"all {session.rounds_total} rounds are done, {session.clicks} clicks are spent"
+        goal = target_words(news.enrollment.task, session, files)
+        if goal is not None:
+            text = f"{goal}; {text}"
         yield str(session.rounds_total), text + (f"; to go on: {command}" if command else "")
 
 

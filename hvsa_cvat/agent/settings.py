@@ -104,13 +104,15 @@ class NoticeKind(StrEnum):
     READY = "round ready"
     """The masks of a round are published."""
     BUDGET = "budget reached"
-    """All rounds are done."""
+    """All rounds are done, because the budget is spent or the target is reached."""
     STUCK = "stuck"
     """Nothing has happened for long."""
+    DOWN = "agent down"
+    """An agent that watches has given no sign of life for long."""
 
 
 class NotifySection(_Section):
-    """`[notify]`: the messages that `sync` sends to the addresses in HVSA_NOTIFY_URLS."""
+    """`[notify]`: the messages that go to the addresses in HVSA_NOTIFY_URLS."""
 
     events: tuple[NoticeKind, ...] = Field(
         tuple(NoticeKind),
@@ -118,6 +120,9 @@ class NotifySection(_Section):
     )
     stuck_hours: float = Field(
         24.0, gt=0, description="Hours without anything new after which a task is stuck."
+    )
+    down_minutes: float = Field(
+        15.0, ge=2, description="Minutes without a sign of life after which an agent is down."
     )
     digest_minutes: float = Field(
         0.0, ge=0, description="Minutes for which news are gathered into one message."

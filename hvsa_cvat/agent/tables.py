@@ -105,6 +105,16 @@ looks = sa.Table(
     sa.Column("jobs", sa.JSON, nullable=False),  # those that are open
 )
 
+agents = sa.Table(
+    "agents",  # an agent that knows nothing of it does no harm
+    metadata,
+    sa.Column("server", sa.String(200), primary_key=True),
+    sa.Column("owner", sa.String(200), primary_key=True),
+    sa.Column("started", sa.Float, nullable=False),  # seconds since 1970
+    sa.Column("last", sa.Float, nullable=False),
+    sa.Column("doing", sa.JSON, nullable=False),
+)
+
 notices = sa.Table(
     "notices",
     metadata,
@@ -116,13 +126,10 @@ notices = sa.Table(
     sa.Column("sent", sa.Float),  # NULL: it waits
 )
 
-TABLES = Tables("workspace.db", metadata, VERSION, "a workspace")
-
-
 job_times = sa.Table(
     "job_times",
     metadata,
-    sa.Column("entry", sa.Integer, primary_key=True),
+    sa.Column("entry", sa.Integer, primary_key=True, autoincrement=True),
     sa.Column("server", sa.String(200), nullable=False),
     sa.Column("project", sa.Integer, nullable=False),
     sa.Column("enrollment", sa.String(20), nullable=False),
@@ -132,6 +139,8 @@ job_times = sa.Table(
     sa.Column("time", sa.Float, nullable=False),
     sa.Index("job_times_of_project", "server", "project", "whole"),
 )
+
+TABLES = Tables("workspace.db", metadata, VERSION, "a workspace")
 
 
 def of_task(table: sa.Table, server: str, task: int) -> sa.ColumnElement[bool]:

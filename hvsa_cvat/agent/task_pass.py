@@ -106,7 +106,7 @@ class TaskPass:
 
     def _lend_times(self, number: int) -> None:
         """Note what the jobs of a round took, for the other tasks of the project."""
-        work = self._store.round(number).work()
+        work = self.store.round(number).work()
         if self._task.project is not None and work is not None:
             kinds = granularity_by_round(self._config.granularity, len(self._config.budgets))
             whole = kinds[number - 1].whole
@@ -119,11 +119,11 @@ class TaskPass:
         samples knows."""
         if self._task.project is None:
             return
-        files = self._store.round(self.session.current.number)
+        files = self.store.round(self.session.current.number)
         team = self._agent.workspace.times.of_others(self._task.project, self._enrollment.key)
         if team != files.team_work():
             files.save_team_work(team)
-            self._store.save_checksums()
+            self.store.save_checksums()
 
     def publish_pending(self) -> bool:
         """Write masks to the jobs that were in use before. Returns whether some still are."""
@@ -169,6 +169,9 @@ class TaskPass:
         files = list(task.media.files)
         if files != (self.state.facts.frame_files() or []):
             self.state.facts.set_frame_files(files)
+        project = None if task.project is None else (task.project, task.project_name)
+        if project != self.state.facts.project():
+            self.state.facts.set_project(project)
         if deleted := task.media.deleted.intersection(task.media.numbers):
             self._log(
                 f"{len(deleted)} frames were deleted since the task was enrolled, and still "

@@ -23,6 +23,7 @@ from hvsa_cvat.agent.looks import Looks
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.outbox import Outbox
 from hvsa_cvat.agent.pauses import Pauses
+from hvsa_cvat.agent.signs import Signs
 from hvsa_cvat.agent.steps import Steps
 from hvsa_cvat.agent.team_work import ProjectTimes
 from hvsa_cvat.agent.wishes import Wishes
@@ -122,10 +123,12 @@ class Workspace:
         self.outbox = Outbox(self._database, server, clock)
         self.times = ProjectTimes(self._database, server, clock)
         """What the jobs of each project took."""
-        self.looks = Looks(self._database, server, clock)
+        self.looks = Looks(self._database, server, self.events, clock)
         """What was found of the open jobs."""
         self.steps = Steps(self._database, server, clock)
         """What is computed now."""
+        self.signs = Signs(self._database, server, owner, clock)
+        """Which agents live."""
 
     def folder(self, enrollment: Enrollment) -> Path:
         """Where the files of an enrollment are."""

@@ -48,8 +48,8 @@ def export(task: int, form: str, out: Path, number: int | None, **options: Any) 
     """
     settings = open_local_settings(options)
 
-    from hvsa_cvat.dashboard.enrolled import EnrolledTasks
-    from hvsa_cvat.dashboard.runs import read_run
+    from hvsa_cvat.enrolled.runs import read_run
+    from hvsa_cvat.enrolled.tasks import EnrolledTasks
     from hvsa_cvat.export.write import export_masks
 
     enrolled = EnrolledTasks(settings.place, settings.address.url, time.time).one(task)

@@ -36,7 +36,7 @@ def log(task: int, form: str, out: Path | None, **options: Any) -> None:
     """
     settings = open_local_settings(options)
 
-    from hvsa_cvat.dashboard.timeline import FORMS, read_timeline
+    from hvsa_cvat.enrolled.timeline import FORMS, read_timeline
     from hvsa_cvat.files import atomic_write
 
     text = FORMS[form](read_timeline(settings.place, settings.address.url, task))

@@ -45,9 +45,9 @@ def report(task: int, out: Path, form: str | None, **options: Any) -> None:
         )
     settings = open_local_settings(options)
 
-    from hvsa_cvat.dashboard.enrolled import EnrolledTasks
-    from hvsa_cvat.dashboard.live_report import live_report
-    from hvsa_cvat.dashboard.runs import read_run
+    from hvsa_cvat.enrolled.live_report import live_report
+    from hvsa_cvat.enrolled.runs import read_run
+    from hvsa_cvat.enrolled.tasks import EnrolledTasks
     from hvsa_cvat.report import write_form
 
     enrolled = EnrolledTasks(settings.place, settings.address.url, time.time).one(task)

@@ -12,14 +12,14 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from hvsa_cvat.cli.console import OUT, printable, say
+from hvsa_cvat.cli.console import OUT, printable, progress_bars, say, warn
 from hvsa_cvat.cli.opening import (
     open_client,
     open_local_settings,
     open_present_workspace,
     open_settings,
 )
-from hvsa_cvat.cli.options import settings_options
+from hvsa_cvat.cli.options import TASK, settings_options
 from hvsa_cvat.cli.task_lines import (
     NOBODY_PICKS,
     NOTHING_ENROLLED,
@@ -27,10 +27,13 @@ from hvsa_cvat.cli.task_lines import (
     nobody_picks,
     span,
 )
+from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.plain_text import plural
 
 if TYPE_CHECKING:
     from hvsa_cvat.agent.settings import LocalSettings
     from hvsa_cvat.agent.status import TaskStatus
+    from hvsa_cvat.enrolled.review import ReviewList
     from hvsa_cvat.session.outlook import Outlook
 
 _COLUMNS = ("task", "name", "round", "next", "open jobs", "clicks", "mIoU on answers %")
@@ -40,9 +43,24 @@ _COLUMNS = ("task", "name", "round", "next", "open jobs", "clicks", "mIoU on ans
 @click.option(
     "--refresh", is_flag=True, help="Ask the server for the open jobs now. Needs a login."
 )
+@click.option(
+    "--review",
+    is_flag=True,
+    help="List the frames to look at first, by the share of their pixels that are probably wrong.",
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="With --review: so many frames of each task.",
+)
+@click.option("--task", type=TASK, help="With --review: only this task.")
 @click.option("--json", "as_json", is_flag=True, help="For other programs.")
 @settings_options
-def status(refresh: bool, as_json: bool, **options: Any) -> None:
+def status(
+    refresh: bool, review: bool, frames: int, task: int | None, as_json: bool, **options: Any
+) -> None:
     """Show for each task its round and phase, the open jobs, clicks, scores and links.
 
     All of it is read from the workspace: the open jobs are those that the last pass of `sync`
@@ -51,8 +69,14 @@ def status(refresh: bool, as_json: bool, **options: Any) -> None:
     \b
     Example:
       hvsa-agent status --refresh
+      hvsa-agent status --review --task 12
       hvsa-agent status --json
     """
+    if task is not None and not review:
+        raise ConfigError("--task goes with --review")
+    if review:
+        _review(open_local_settings(options), task, frames, as_json)
+        return
     settings, failures = _refreshed(options) if refresh else (open_local_settings(options), {})
 
     from hvsa_cvat.agent.status import read_status
@@ -67,6 +91,44 @@ def status(refresh: bool, as_json: bool, **options: Any) -> None:
         from hvsa_cvat.cvat.request.links import JOBS_PAGE
 
         say(f"all open jobs: {url}{JOBS_PAGE}")
+
+
+def _review(settings: LocalSettings, task: int | None, most: int, as_json: bool) -> None:
+    """The frames whose masks are most probably wrong, of one task or of all."""
+    from hvsa_cvat.enrolled.review import review_list
+    from hvsa_cvat.enrolled.runs import read_run
+    from hvsa_cvat.enrolled.tasks import EnrolledTasks
+
+    url = settings.address.url
+    tasks = EnrolledTasks(settings.place, url, time.time)
+    chosen = [tasks.one(task)] if task is not None else list(tasks.all().values())
+    found, failed = [], 0
+    with progress_bars() as progress:
+        for one in chosen:
+            try:
+                run = read_run(one.place)
+                found.append(review_list(url, one.number, run, most, progress))
+            except HvsaError as error:
+                warn(f"task {one.number}: {error}")
+                failed += 1
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        _print_review(found)
+    if failed:
+        raise HvsaError(f"{plural(failed, 'task')} could not be read; the lines above say why")
+
+
+def _print_review(found: Sequence[ReviewList]) -> None:
+    if not found:
+        say(NOTHING_ENROLLED)
+    for one in found:
+        if one.round is None:
+            say(f"task {one.task}: has no masks yet; `hvsa-agent sync` makes them")
+            continue
+        say(f"task {one.task}: masks of round {one.round}; frames to look at first:")
+        for frame in one.frames:
+            say(f"  frame {frame.frame}: {100 * frame.wrong:.1f} % probably wrong: {frame.link}")
 
 
 def _refreshed(options: dict[str, Any]) -> tuple[LocalSettings, Mapping[int, str]]:

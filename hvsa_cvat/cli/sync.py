@@ -8,13 +8,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hvsa_cvat.cli import sockets
+from hvsa_cvat.cli.beside import dashboard_beside
 from hvsa_cvat.cli.log_lines import LogLines, log_format_option
 from hvsa_cvat.cli.opening import open_agent, open_settings
 from hvsa_cvat.cli.options import PATH, TASK, settings_options
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from hvsa_cvat.agent.context import AgentContext
     from hvsa_cvat.agent.monitor import Monitor
     from hvsa_cvat.agent.notify import Notifier
+    from hvsa_cvat.agent.reports import TaskReport
     from hvsa_cvat.agent.settings import AgentSettings, LogFormat
     from hvsa_cvat.agent.unchanged import Unchanged
     from hvsa_cvat.agent.watch import Watch
@@ -61,6 +63,14 @@ if TYPE_CHECKING:
     metavar="HOST:PORT",
     help="With --watch: answer GET /metrics (for Prometheus), /healthz and /readyz there. Whoever "
     "reaches it reads how many tasks there are; keep it inside.",
+)
+@click.option(
+    "--dashboard",
+    metavar="[HOST:PORT]",
+    is_flag=False,
+    flag_value="127.0.0.1:8088",
+    help="With --watch: serve the pages of `hvsa-agent dashboard` there, from a process of their "
+    "own. Without an address: 127.0.0.1:8088.",
 )
 @click.option(
     "--heartbeat",
@@ -101,6 +111,7 @@ def sync(
     workers: int | None,
     listen: str | None,
     metrics: str | None,
+    dashboard: str | None,
     heartbeat: Path | None,
     ask_again: bool,
     accept: str | None,
@@ -115,11 +126,12 @@ def sync(
     Example:
       hvsa-agent sync --watch
     """
-    for option, value in (("--listen", listen), ("--metrics", metrics)):
+    for option, value in (("--listen", listen), ("--metrics", metrics), ("--dashboard", dashboard)):
         if value and not watch:
             raise ConfigError(f"{option} goes with --watch")
     if ask_again and task is None:
         raise ConfigError("--ask-again needs --task")
+    config_file = options["config_file"]
     settings = open_settings(options)
 
     from hvsa_cvat.agent.chores import Chores, parse_share
@@ -131,11 +143,13 @@ def sync(
     chores = Chores(share, rebalance, ground_truth_job)
     lines = LogLines(log_format or settings.log_format, timed=watch)
     monitor = Monitor(interval, time.monotonic)
-    heart = Heartbeat(heartbeat).beat if watch and heartbeat else lambda: None
+    beats = [monitor.beat]
+    if watch and heartbeat:
+        beats.append(Heartbeat(heartbeat).beat)
 
     def beat() -> None:
-        heart()
-        monitor.beat()
+        for one in beats:
+            one()
 
     passes = Watch(interval, random.Random(), beat)
     with ExitStack() as stack:
@@ -157,7 +171,33 @@ def sync(
             stack.enter_context(sockets.metrics(agent, place, monitor))
         if listen:
             stack.enter_context(sockets.webhooks(agent, listen, passes, monitor))
+        if dashboard:
+            beside = dashboard_beside(settings, config_file, dashboard, lines.form)
+            stack.enter_context(beside)
+        beats.append(lambda: _give_sign(work, monitor, workers or settings.workers))
         _pass_after_pass(work, ask_again, monitor)
+        agent.workspace.signs.end()
+
+
+def _give_sign(work: _Work, monitor: Monitor, workers: int) -> None:
+    """Tell the others that this agent lives, and what it does; one that was asked to stop need not
+    be missed."""
+    from hvsa_cvat.agent.signs import Doing
+
+    signs, queued = work.agent.workspace.signs, list(work.computing.values())
+    if work.passes.stopped:
+        signs.end()
+        return
+    requests, failed = monitor.exchanges()
+    signs.give(
+        lambda: Doing(
+            workers=workers,
+            computing=queued.count(False),
+            queued=queued.count(True),
+            requests=requests,
+            failed=failed,
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -171,6 +211,9 @@ class _Work:
     lines: LogLines
     printer: ReportPrinter
     chores: Chores
+    computing: dict[int, bool] = field(default_factory=dict)
+    """The tasks of which the newest pass found that something is computed, and whether that waits
+    for a worker."""
 
     def one_pass(self, *, ask_again: bool, unchanged: Unchanged | None = None) -> int:
         """Returns how many tasks could not go on."""
@@ -185,10 +228,16 @@ class _Work:
             to_the_end=unchanged is None,
             chores=self.chores,
         )
-        failed = self.printer.print(reports)
+        failed = self.printer.print(map(self._noted, reports))
         if self.notifier is not None:
             self.notifier.tell(self.agent.workspace, self.agent.clock())
         return failed
+
+    def _noted(self, report: TaskReport) -> TaskReport:
+        self.computing.pop(report.task, None)
+        if report.computing is not None:
+            self.computing[report.task] = report.queued
+        return report
 
 
 @contextmanager

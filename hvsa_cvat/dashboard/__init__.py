@@ -1,5 +1,1 @@
-"""What a lead looks at: the report of a task under way, and the pages of `hvsa-agent dashboard`.
-
-Everything is read from the workspace: its database and the folders of the tasks. The server is
-never asked, and nothing waits for the agents at work.
-"""
+"""The pages of `hvsa-agent dashboard`, for a lead. They read what `enrolled` reads."""

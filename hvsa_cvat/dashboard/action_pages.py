@@ -17,9 +17,9 @@ from hvsa_cvat.agent.settings import DASHBOARD_TOKEN
 from hvsa_cvat.agent.wishes import WishKind
 from hvsa_cvat.budgets import BudgetUnit, parse_budget, total_words
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.dashboard.enrolled import EnrolledTask
-from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.dashboard.site import Site
+from hvsa_cvat.enrolled.runs import Run
+from hvsa_cvat.enrolled.tasks import EnrolledTask
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round
@@ -37,21 +37,21 @@ _HOW = (
 )
 
 
-def about_actions(enrolled: EnrolledTask) -> dict[str, Any]:
+def about_actions(site: Site, enrolled: EnrolledTask) -> dict[str, Any]:
     """What the page of a task shows of actions."""
     wish = enrolled.wish
     return {
-        "actions": _offered(enrolled),
+        "actions": _offered(site, enrolled),
         "wish": wish,
         "wish_time": None if wish is None else datetime.fromtimestamp(wish.time, UTC),
     }
 
 
-def _offered(enrolled: EnrolledTask) -> tuple[str, ...]:
+def _offered(site: Site, enrolled: EnrolledTask) -> tuple[str, ...]:
     first = "resume" if enrolled.paused else "pause"
     if enrolled.wish is not None:
         return (first,)
-    run = _run(enrolled)
+    run = _run(site, enrolled)
     asked = run is not None and run.current.round.phase is Phase.ANNOTATE
     return (first, *(["ask-again"] if asked else []), "extend", "withdraw")
 
@@ -59,7 +59,7 @@ def _offered(enrolled: EnrolledTask) -> tuple[str, ...]:
 def ask(what: str, site: Site, request: Request) -> Response:
     """The page that asks once more; `what` is one of `ACTIONS`."""
     enrolled = site.tasks.one(request.path_params["task"])
-    run = _run(enrolled)
+    run = _run(site, enrolled)
     name = run.session.video if run is not None else f"task {enrolled.number}"
     words = _WORDS.get(what, what).capitalize()
     return site.page(
@@ -70,16 +70,16 @@ def ask(what: str, site: Site, request: Request) -> Response:
         name=name,
         what=what,
         words=words,
-        offered=what in _offered(enrolled),
+        offered=what in _offered(site, enrolled),
         how=_HOW,
         **(_extension(run) if what == "extend" else _removal(run) if what == "withdraw" else {}),
     )
 
 
-def _run(enrolled: EnrolledTask) -> Run | None:
+def _run(site: Site, enrolled: EnrolledTask) -> Run | None:
     """None where the folder of the session cannot be read; it can be withdrawn all the same."""
     try:
-        return read_run(enrolled.place)
+        return site.runs.read(enrolled.place)
     except HvsaError:
         return None
 
@@ -130,7 +130,7 @@ def act(what: str, site: Site, request: Request, form: dict[str, str], sender: s
         site.workspace().wishes.add(task, WishKind.ASK_AGAIN, {}, who)
     elif what == "extend":
         asked = _asked_extension(form)
-        _check_total(asked, _run(enrolled))
+        _check_total(asked, _run(site, enrolled))
         site.workspace().wishes.add(task, WishKind.EXTEND, asked, who)
     else:
         arguments = {"keep_masks": form.get("masks") == "keep"}

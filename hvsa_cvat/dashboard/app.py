@@ -17,7 +17,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hvsa_cvat.agent.reports import one_line, told
-from hvsa_cvat.dashboard import action_pages, pages
+from hvsa_cvat.dashboard import action_pages, pages, system_page
 from hvsa_cvat.dashboard.access import FORM_FIELD, HEADERS, sender_of
 from hvsa_cvat.dashboard.people_page import people
 from hvsa_cvat.dashboard.site import Site
@@ -50,7 +50,8 @@ def application(site: Site) -> ASGIApp:
         *_action_routes(site),
         Route("/review", shown(site, pages.reviews)),
         Route("/people", shown(site, people)),
-        Route("/system", shown(site, pages.system)),
+        Route("/system", shown(site, system_page.system)),
+        Route("/system/ask", done(site, system_page.ask_server), methods=["POST"]),
         Route("/login", partial(_login_page, site)),
         Route("/login", partial(_login, site), methods=["POST"]),
         Route("/logout", partial(_logout, site), methods=["POST"]),

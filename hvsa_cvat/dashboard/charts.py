@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.config import RunConfig
+from hvsa_cvat.enrolled.people_time import minutes_by_round
+from hvsa_cvat.enrolled.runs import Run
 
 WIDTH, HEIGHT = 640, 280
 """Of the curve, in units of the SVG."""
@@ -41,11 +43,15 @@ class Tick:
 
 @dataclass(frozen=True)
 class Curve:
-    """Expected quality over clicks."""
+    """Expected quality over clicks or minutes of people."""
 
+    over: str
+    """`clicks` or `minutes`."""
     points: tuple[Point, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
+    target: Tick | None
+    """Of a task that has one."""
 
     @property
     def line(self) -> str:
@@ -61,29 +67,38 @@ class Curve:
 
     @property
     def told(self) -> str:
-        return "Expected mIoU over clicks. " + "; ".join(point.told for point in self.points)
+        target = "" if self.target is None else f"; the target is {self.target.label}"
+        points = "; ".join(point.told for point in self.points)
+        return f"Expected mIoU over {self.over}. {points}{target}"
 
 
-def quality_curve(run: Run) -> Curve | None:
-    """None before the first outlook, which comes with the answers of round 2."""
-    values = list[tuple[int, float, float | None, float | None, str]]()
+def quality_curve(run: Run, over: str = "clicks") -> Curve | None:
+    """Over `clicks` or `minutes`. None before the first outlook, which comes with the answers of
+    round 2."""
+    spent: list[float] = (
+        [one.clicks_so_far for one in run.rounds]
+        if over == "clicks"
+        else list(minutes_by_round(run))
+    )
+    values = list[tuple[float, float, float | None, float | None, str]]()
     for one in run.rounds:
         seen = one.outlook
         if seen is None:
             continue
         if not values and one.number > 0:
-            before = run.rounds[one.number - 1]
-            told = f"after round {before.number}"
-            values.append((before.clicks_so_far, seen.miou_before, None, None, told))
+            told = f"after round {one.number - 1}"
+            values.append((spent[one.number - 1], seen.miou_before, None, None, told))
         told = f"after round {one.number}"
-        values.append((one.clicks_so_far, seen.expected_miou, seen.low, seen.high, told))
+        values.append((spent[one.number], seen.expected_miou, seen.low, seen.high, told))
     if not values:
         return None
+    target = RunConfig.model_validate(run.session.config).target
     ends = [end for _, y, low, high, _ in values for end in (y, low, high) if end is not None]
+    ends += [] if target is None else [target]
     top = math.ceil(max(ends) * 10)
     tenths = range(min(math.floor(min(ends) * 10), top - 1), top + 1)
     bottom = tenths[0] / 10
-    least, most = _clicks_shown([x for x, *_ in values])
+    least, most = _shown([x for x, *_ in values])
 
     def across(clicks: float) -> float:
         return _LEFT + (clicks - least) / (most - least) * (WIDTH - _LEFT - _RIGHT)
@@ -93,6 +108,7 @@ def quality_curve(run: Run) -> Curve | None:
         return HEIGHT - _BOTTOM - share * (HEIGHT - _TOP - _BOTTOM)
 
     return Curve(
+        over,
         tuple(
             Point(
                 across(x),
@@ -100,25 +116,28 @@ def quality_curve(run: Run) -> Curve | None:
                 None if low is None else up(low),
                 None if high is None else up(high),
                 f"{100 * y:.1f}",
-                _told(x, y, low, high, which),
+                _told(x, over, y, low, high, which),
             )
             for x, y, low, high, which in values
         ),
         tuple(Tick(across(at), f"{at:,}") for at in _round_numbers(least, most)),
         tuple(Tick(up(at / 10), f"{10 * at} %") for at in tenths),
+        None if target is None else Tick(up(target), f"{100 * target:g} %"),
     )
 
 
-def _told(clicks: int, miou: float, low: float | None, high: float | None, which: str) -> str:
+def _told(
+    spent: float, over: str, miou: float, low: float | None, high: float | None, which: str
+) -> str:
     interval = "" if low is None or high is None else f" ({100 * low:.1f} to {100 * high:.1f} %)"
-    return f"{which}, {clicks:,} clicks: {100 * miou:.1f} %{interval}"
+    return f"{which}, {spent:,.0f} {over}: {100 * miou:.1f} %{interval}"
 
 
-def _clicks_shown(clicks: list[int]) -> tuple[float, float]:
+def _shown(spent: list[float]) -> tuple[float, float]:
     """From 0 to a little more than the largest, or from near the smallest where all are large."""
-    least, most = min(clicks), max(clicks)
+    least, most = min(spent), max(spent)
     margin = 0.06 * most + 1 if 2 * least < most else 0.15 * (most - least) + 1
-    return (0, most + margin) if 2 * least < most else (least - margin, most + margin)
+    return (0, most + margin) if 2 * least < most else (max(least - margin, 0), most + margin)
 
 
 def _round_numbers(least: float, most: float) -> list[int]:

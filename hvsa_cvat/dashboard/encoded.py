@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PilImage
 
-from hvsa_cvat.dashboard import pictures
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled import pictures
+from hvsa_cvat.enrolled.class_quality import changed_pixels
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.report import overlay
 from hvsa_cvat.report.pictures import shrink_image, shrink_map
 from hvsa_cvat.types import IGNORE
@@ -25,6 +26,8 @@ _WIDEST = 1280
 _THUMBNAIL = 320
 _DOUBT = np.array([255, 140, 0], np.uint8)
 """Orange."""
+_CHANGED = np.array([230, 0, 150], np.uint8)
+"""Magenta."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,15 @@ def doubt_picture(run: Run, number: int, frame: int) -> Encoded:
     painted = np.empty((*doubt.shape, 4), np.uint8)
     painted[..., :3] = _DOUBT
     painted[..., 3] = np.rint(255 * np.clip(doubt, 0, 1))
+    return _encoded(painted, "png")
+
+
+def changed_picture(run: Run, number: int, frame: int) -> Encoded:
+    """Magenta where people changed the masks in a round, to be laid over the frame."""
+    changed = shrink_map(changed_pixels(run, number, frame).astype(np.uint8), _WIDEST)
+    painted = np.empty((*changed.shape, 4), np.uint8)
+    painted[..., :3] = _CHANGED
+    painted[..., 3] = 255 * changed
     return _encoded(painted, "png")
 
 

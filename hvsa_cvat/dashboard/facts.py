@@ -6,8 +6,6 @@ import os
 import platform
 import shutil
 import sqlite3
-import threading
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import metadata
@@ -15,11 +13,8 @@ from pathlib import Path
 
 from hvsa_cvat import __version__
 from hvsa_cvat.agent.settings import LocalSettings
-from hvsa_cvat.cvat.doctor import Finding
 
 _PACKAGES = ("cvat-sdk", "torch", "timm", "numpy", "starlette", "uvicorn")
-_CHECKED_SECONDS = 60.0
-"""For which the findings hold; they load the start network."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,10 @@ class SystemFacts:
     load: tuple[float, ...]
     """Average number of processes that want to run, over 1, 5 and 15 minutes."""
     processors: int
-    findings: tuple[Finding, ...]
 
 
-def system_facts(settings: LocalSettings, findings: tuple[Finding, ...]) -> SystemFacts:
-    """The facts as they are now; `findings` are those of `Findings`."""
+def system_facts(settings: LocalSettings) -> SystemFacts:
+    """The facts as they are now."""
     root = settings.workspace
     return SystemFacts(
         tuple(_versions()),
@@ -55,7 +49,6 @@ def system_facts(settings: LocalSettings, findings: tuple[Finding, ...]) -> Syst
         sum(1 for _ in (root / "tasks").glob("*")),
         os.getloadavg(),
         os.cpu_count() or 1,
-        findings,
     )
 
 
@@ -80,27 +73,3 @@ def _bytes(path: Path) -> int | None:
         return path.stat().st_size
     except OSError:
         return None
-
-
-class Findings:
-    """What `doctor` finds on this machine, at most a minute old. Several threads may ask."""
-
-    def __init__(self, settings: LocalSettings, clock: Callable[[], float]) -> None:
-        """`clock` gives seconds since any start."""
-        self._settings = settings
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._kept: tuple[float, tuple[Finding, ...]] | None = None
-
-    def __call__(self) -> tuple[Finding, ...]:
-        """Empty where there is no workspace: a check of the disk would make it."""
-        # timm takes seconds to import, and only this page needs it
-        from hvsa_cvat.agent.doctor import examine_machine
-
-        if not self._settings.workspace.exists():
-            return ()
-        with self._lock:
-            now = self._clock()
-            if self._kept is None or not 0 <= now - self._kept[0] < _CHECKED_SECONDS:
-                self._kept = now, tuple(examine_machine(self._settings))
-            return self._kept[1]

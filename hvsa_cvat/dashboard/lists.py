@@ -18,6 +18,7 @@ SORTS: Mapping[str, Callable[[TaskSummary], Any]] = {
     "round": lambda row: (row.round, row.phase),
     "since": lambda row: row.since.timestamp() if row.since is not None else float("inf"),
     "clicks": lambda row: row.clicks,
+    "minutes": lambda row: row.time.spent_minutes if row.time is not None else -1.0,
     "quality": lambda row: row.quality if row.quality is not None else -1.0,
 }
 """Keys by the name of the column."""
@@ -30,6 +31,7 @@ class Wish:
     text: str = ""
     state: str = ""
     person: str = ""
+    project: str = ""
     sort: str = "state"
     down: bool = False
     page: int = 1
@@ -41,6 +43,7 @@ class Wish:
             text=query.get("text", "")[:100],
             state=query.get("state", "") if query.get("state") in list(State) else "",
             person=query.get("person", "")[:150],
+            project=query.get("project", "")[:300],
             sort=sort if sort in SORTS else "state",
             down=query.get("down") == "1",
             page=max(1, int(page)) if page.isdecimal() and len(page) < 7 else 1,
@@ -66,6 +69,7 @@ def listed(rows: tuple[TaskSummary, ...], wish: Wish) -> Listed:
         for row in rows
         if (not wish.state or row.state == wish.state)
         and (not wish.person or wish.person in row.people)
+        and (not wish.project or wish.project == row.project)
         and (not text or text in row.name.casefold() or text == str(row.task))
     ]
     matching.sort(key=lambda row: row.task)
@@ -78,3 +82,9 @@ def listed(rows: tuple[TaskSummary, ...], wish: Wish) -> Listed:
 def people(rows: tuple[TaskSummary, ...]) -> tuple[str, ...]:
     """Everybody who has a job that waits."""
     return tuple(sorted({name for row in rows for name in row.people}, key=str.casefold))
+
+
+def projects(rows: tuple[TaskSummary, ...]) -> tuple[str, ...]:
+    """The projects that tasks are in."""
+    found = {row.project for row in rows if row.project is not None}
+    return tuple(sorted(found, key=str.casefold))

@@ -11,17 +11,18 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hvsa_cvat.dashboard import encoded, links
-from hvsa_cvat.dashboard.asked import outlines_in
+from hvsa_cvat.dashboard import encoded
 from hvsa_cvat.dashboard.charts import bars, quality_curve
-from hvsa_cvat.dashboard.enrolled import EnrolledTask
-from hvsa_cvat.dashboard.facts import system_facts
-from hvsa_cvat.dashboard.lists import Wish, listed, people
-from hvsa_cvat.dashboard.live_report import live_report
-from hvsa_cvat.dashboard.runs import Run, read_run
+from hvsa_cvat.dashboard.lists import Wish, listed, people, projects
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import State, summarise, totals, with_enrollment
 from hvsa_cvat.dashboard.task_log import done_and_to_do
+from hvsa_cvat.enrolled import links
+from hvsa_cvat.enrolled.asked import outlines_in
+from hvsa_cvat.enrolled.class_quality import answered_in, class_qualities
+from hvsa_cvat.enrolled.live_report import live_report
+from hvsa_cvat.enrolled.runs import Run
+from hvsa_cvat.enrolled.tasks import EnrolledTask
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.report import FORMS
@@ -82,6 +83,7 @@ def tasks(site: Site, request: Request) -> Response:
         unread=rows.unread,
         states=[state.value for state in State],
         people=people(rows.summaries),
+        projects=projects(rows.summaries),
         link=lambda task: links.task_link(site.url, task),
     )
 
@@ -89,12 +91,13 @@ def tasks(site: Site, request: Request) -> Response:
 def task(site: Site, request: Request) -> Response:
     enrolled = _enrolled(site, request)
     try:
-        run = read_run(enrolled.place)
+        run = site.runs.read(enrolled.place)
     except HvsaError as problem:
         return _unreadable(site, request, enrolled, problem)
     counts = [run.asked_frames(one.number) for one in run.rounds]
     busiest = max((int(one.max(initial=0)) for one in counts), default=0)
     opened = Opened(enrolled, run)
+    over = "minutes" if request.query_params.get("over") == "minutes" else "clicks"
     last = run.newest_shown
     film = np.unique(np.linspace(0, len(run.names) - 1, min(len(run.names), _FILM))).astype(int)
     return site.page(
@@ -103,7 +106,9 @@ def task(site: Site, request: Request) -> Response:
         run.session.video,
         row=with_enrollment(summarise(enrolled.number, run, opened.rate), enrolled),
         run=run,
-        curve=quality_curve(run),
+        curve=quality_curve(run, over),
+        over=over,
+        qualities=class_qualities(run),
         strips=[
             (one, bars(counts[one.number], busiest)) for one in run.rounds if one.round.queried
         ],
@@ -153,6 +158,7 @@ def frame(site: Site, request: Request) -> Response:
         before=before,
         asked=links.asked_in(site.url, run, at),
         outlines=outlines_in(run, at),
+        changed=answered_in(run, at),
         link=links.frame_link(site.url, opened.number, run, at),
         made=opened.made,
         classes=list(zip(run.session.labels, run.colours, strict=True)),
@@ -179,6 +185,7 @@ def review(site: Site, request: Request) -> Response:
         number=opened.number,
         round=number,
         complete=complete,
+        answered=any(one.answered is not None for one in run.rounds),
         done=done,
         to_judge=len(ranking.frames),
         frames=(left if hidden else worst)[:_DOUBTFUL],
@@ -193,7 +200,7 @@ def review(site: Site, request: Request) -> Response:
 
 def reviews(site: Site, request: Request) -> Response:
     rows = site.overview.rows()
-    shown = [row for row in rows.summaries if row.round > 0 or row.state is State.DONE]
+    shown = [row for row in rows.summaries if row.masks is not None]
     shown.sort(key=lambda row: (row.quality if row.quality is not None else 1.0, row.task))
     return site.page(request, "reviews.html.j2", "Review", rows=shown, unread=rows.unread)
 
@@ -212,21 +219,6 @@ def mark_seen(site: Site, request: Request, form: dict[str, str], sender: str) -
     seen = form.get("seen") == "1"
     site.marks.mark(folder, int(number), int(at), seen=seen, sender=sender)
     return f"/tasks/{opened.number}/review" + ("?all=1" if form.get("all") == "1" else "")
-
-
-def system(site: Site, request: Request) -> Response:
-    rows = site.overview.rows()
-    return site.page(
-        request,
-        "system.html.j2",
-        "System",
-        facts=system_facts(site.settings, site.findings()),
-        rows=rows.summaries,
-        totals=totals(rows.summaries),
-        agents=sorted({row.owner for row in rows.summaries if row.owner is not None}),
-        cache=site.pictures.size,
-        actions=site.marks.actions(20),
-    )
 
 
 def report(site: Site, request: Request) -> Response:
@@ -249,12 +241,13 @@ def picture(site: Site, request: Request) -> Response:
     run, at = opened.run, _frame(opened.run, request)
     kind = request.path_params["kind"]
     number = request.path_params["round"]
-    if number >= len(run.rounds):
+    if number >= len(run.rounds) or (kind == "changed" and number == 0):
         raise HTTPException(404, "There is no such round.")
     makers: dict[str, Callable[[], encoded.Encoded]] = {
         "image": lambda: encoded.image_picture(run, at),
         "masks": lambda: encoded.mask_picture(run, number, at),
         "doubt": lambda: encoded.doubt_picture(run, number, at),
+        "changed": lambda: encoded.changed_picture(run, number, at),
         "small": lambda: encoded.thumbnail(run, number, at, doubtful=False),
         "doubtful": lambda: encoded.thumbnail(run, number, at, doubtful=True),
     }
@@ -283,7 +276,7 @@ def _enrolled(site: Site, request: Request) -> EnrolledTask:
 
 def _opened(site: Site, request: Request) -> Opened:
     enrolled = _enrolled(site, request)
-    return Opened(enrolled, read_run(enrolled.place))
+    return Opened(enrolled, site.runs.read(enrolled.place))
 
 
 def _frame(run: Run, request: Request) -> int:

@@ -9,9 +9,9 @@ from datetime import datetime
 from starlette.requests import Request
 from starlette.responses import Response
 
-from hvsa_cvat.dashboard import links
 from hvsa_cvat.dashboard.site import Site
 from hvsa_cvat.dashboard.summaries import Job, TaskSummary
+from hvsa_cvat.enrolled import links
 
 ANYONE = "anyone"
 """Who has the jobs that nobody is assigned to."""

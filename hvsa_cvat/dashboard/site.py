@@ -16,16 +16,18 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
 from hvsa_cvat import __version__
-from hvsa_cvat.agent.settings import LocalSettings
+from hvsa_cvat.agent.settings import AgentSettings, LocalSettings
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.dashboard.access import FORM_FIELD, Guard
-from hvsa_cvat.dashboard.doubtful import Rankings
 from hvsa_cvat.dashboard.encoded import PictureCache
-from hvsa_cvat.dashboard.enrolled import EnrolledTasks
-from hvsa_cvat.dashboard.facts import Findings
+from hvsa_cvat.dashboard.machine_checks import MachineChecks
 from hvsa_cvat.dashboard.marks import Marks
+from hvsa_cvat.dashboard.server_checks import ServerChecks
 from hvsa_cvat.dashboard.summaries import Overview
+from hvsa_cvat.enrolled.doubtful import Rankings
+from hvsa_cvat.enrolled.runs import RunCache
+from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.report.report import NONE, count, css, duration, percent, points
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -49,8 +51,14 @@ class Site:
     """The data behind the pages of one workspace and server."""
 
     def __init__(
-        self, settings: LocalSettings, options: SiteOptions, clock: Callable[[], float]
+        self,
+        settings: LocalSettings,
+        options: SiteOptions,
+        clock: Callable[[], float],
+        login: AgentSettings | None = None,
     ) -> None:
+        """`login`: the same settings with a login, where there is one; the checks of the server use
+        it, and nothing else does."""
         self.settings = settings
         self.options = options
         self.url = settings.address.url
@@ -58,10 +66,12 @@ class Site:
         self.guard = Guard(options.token, options.prefix, clock)
         self.tasks = EnrolledTasks(settings.place, self.url, clock)
         self.overview = Overview(self.tasks, options.patience)
+        self.runs = RunCache()
         self.rankings = Rankings()
         self.pictures = PictureCache()
         self.marks = Marks(settings.place, clock)
-        self.findings = Findings(settings, clock)
+        self.machine_checks = MachineChecks(settings, clock)
+        self.server_checks = ServerChecks(login, clock)
         self._templates = _environment(options.prefix)
 
     @property
@@ -78,6 +88,7 @@ class Site:
     def close(self) -> None:
         """End the threads of the site."""
         self.rankings.close()
+        self.server_checks.close()
 
     def path(self, path: str) -> str:
         """The address of a page of ours, for links."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -12,19 +12,15 @@ from enum import StrEnum
 from hvsa_cvat.agent.advice import clicks_budget, next_command
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
-from hvsa_cvat.cvat.state import memory_stamps
-from hvsa_cvat.dashboard.enrolled import EnrolledTask, EnrolledTasks
-from hvsa_cvat.dashboard.people_time import people_time_of
-from hvsa_cvat.dashboard.runs import Run, read_run
 from hvsa_cvat.database import Place
+from hvsa_cvat.enrolled.people_time import people_time_of
+from hvsa_cvat.enrolled.runs import Run, Stamp, read_run, run_stamps
+from hvsa_cvat.enrolled.tasks import EnrolledTask, EnrolledTasks
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Selection
 from hvsa_cvat.session.rounds import Phase, Session
-from hvsa_cvat.session.store import session_stamps
-
-Stamp = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class State(StrEnum):
@@ -89,6 +85,10 @@ class TaskSummary:
     """Of people."""
     target: str | None = None
     """How the task stands against its target, in words; None where it has none."""
+    project: str | None = None
+    """In CVAT; None outside projects."""
+    masks: int | None = None
+    """The newest round whose masks are there."""
 
     @property
     def people(self) -> tuple[str, ...]:
@@ -139,6 +139,8 @@ def summarise(task: int, run: Run, rate: Rate | None = None) -> TaskSummary:
         next_command=next_command(task, session, run.files(current.number)),
         time=people_time_of(run, rate),
         target=target_words(task, session, run.files(current.number)),
+        project=run.memory.project,
+        masks=run.newest_shown,
     )
 
 
@@ -229,7 +231,7 @@ class Overview:
         with self._lock:
             ends = self._clock() + self._patience
             places = [one.place for one in enrolled.values()]
-            stamps = _stamps(places)
+            stamps = run_stamps(places)
             found = {task: self._row(one, stamps, ends) for task, one in enrolled.items()}
             self._kept = {at: kept for at, kept in self._kept.items() if at in stamps}
         return Rows(
@@ -266,12 +268,6 @@ def _read(enrolled: EnrolledTask) -> TaskSummary:
         return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
 
 
-def _stamps(places: Sequence[Place]) -> Mapping[Place, Stamp]:
-    """Each changes whenever a phase ends, a request is made or a job is read."""
-    memories = memory_stamps([place / "cvat" for place in places])
-    return dict(zip(places, zip(session_stamps(places), memories, strict=True), strict=True))
-
-
 def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:
     """Sums over the rows of a list."""
     return {
@@ -282,4 +278,5 @@ def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:
         "clicks": sum(row.clicks for row in rows),
         "budget": sum(row.budget_clicks or 0 for row in rows),
         "minutes": sum(row.open_minutes for row in rows),
+        "worked": sum(row.time.spent_minutes for row in rows if row.time),
     }

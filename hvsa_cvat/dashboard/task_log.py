@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from hvsa_cvat.dashboard.action_pages import about_actions
-from hvsa_cvat.dashboard.enrolled import EnrolledTask
 from hvsa_cvat.dashboard.site import Site
-from hvsa_cvat.dashboard.timeline import FORMS, Entry, read_timeline
+from hvsa_cvat.enrolled.tasks import EnrolledTask
+from hvsa_cvat.enrolled.timeline import FORMS, Entry, read_timeline
 
 _LATEST = 40
 """Entries that the page of a task shows."""
@@ -30,9 +30,9 @@ def log(site: Site, request: Request) -> Response:
 def done_and_to_do(site: Site, enrolled: EnrolledTask) -> dict[str, Any]:
     """What the page of a task shows of what was done, the newest first, and of what can be done."""
     latest = _timeline(site, enrolled.number)[::-1][:_LATEST]
-    return {"timeline": latest, **about_actions(enrolled)}
+    return {"timeline": latest, **about_actions(site, enrolled)}
 
 
 def _timeline(site: Site, task: int) -> list[Entry]:
     """Everything that was done with a task, the oldest first."""
-    return read_timeline(site.settings.place, site.url, task)
+    return read_timeline(site.settings.place, site.url, task, site.runs.read)

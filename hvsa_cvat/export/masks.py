@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.errors import ConfigError, SessionError
 from hvsa_cvat.session.artefacts import RoundFiles, VideoFiles
 from hvsa_cvat.session.outlook import LEVELS

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hvsa_cvat import __version__
-from hvsa_cvat.dashboard.runs import Run
 from hvsa_cvat.datasets.write import check_free
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.export.cityscapes import Cityscapes
 from hvsa_cvat.export.coco import Coco

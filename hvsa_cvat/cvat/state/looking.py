@@ -53,6 +53,8 @@ class TaskMemory:
     """The colour of each class on the server, as `#rrggbb`; empty where it was never read."""
     files: tuple[str, ...] = ()
     """The name of each image as it was uploaded; empty for a video."""
+    project: str | None = None
+    """Name or number of the task's project; None outside projects, and before the first pass."""
 
 
 def memory_stamps(places: Sequence[Where]) -> list[tuple[int, ...]]:
@@ -77,6 +79,7 @@ def read_memory(where: Where) -> TaskMemory:
         jobs = rows(_job_frames(), tables.pushed)
         colours = rows(_colours(), tables.class_colours)
         files = rows(_files(), tables.frame_files)
+        projects = rows(sa.select(tables.project), tables.project)
     # a job that goes back is read as of the same date; once it is finished again, the date differs
     sent_back = {row.job for row in begun if readings.get(row.job) in (None, row.updated_date)}
     return TaskMemory(
@@ -89,6 +92,7 @@ def read_memory(where: Where) -> TaskMemory:
         tuple(JobFrames(row.job, row.first, row.last, row.shapes) for row in jobs),
         tuple(row.colour for row in colours),
         tuple(row.name for row in files),
+        next((row.name or f"project {row.number}" for row in projects), None),
     )
 
 

@@ -105,6 +105,13 @@ class_colours = sa.Table(
     sa.Column("colour", sa.String(20), nullable=False),  # as the server has it: #rrggbb
 )
 
+project = sa.Table(
+    "project",  # one row: that of the task
+    metadata,
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("name", sa.Text),
+)
+
 frame_files = sa.Table(
     "frame_files",
     metadata,

@@ -65,6 +65,16 @@ class TaskFacts:
         ]
         self._replace(tables.frame_files, rows)
 
+    def project(self) -> tuple[int, str | None] | None:
+        """Number and name of the task's project when it was read last; None outside projects."""
+        with self._database.transaction() as connection:
+            row = connection.execute(sa.select(tables.project)).first()
+        return None if row is None else (row.number, row.name)
+
+    def set_project(self, project: tuple[int, str | None] | None) -> None:
+        rows = [] if project is None else [{"number": project[0], "name": project[1]}]
+        self._replace(tables.project, rows)
+
     def _column(self, column: sa.Column[Any], order: sa.Column[Any]) -> list[Any] | None:
         with self._database.transaction() as connection:
             return list(connection.scalars(sa.select(column).order_by(order))) or None

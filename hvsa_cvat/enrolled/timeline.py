@@ -16,8 +16,8 @@ from hvsa_cvat.agent.events import Event, Recorded, read_events
 from hvsa_cvat.agent.workspace import enrollment_places
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.keys import server_key
-from hvsa_cvat.dashboard.runs import RoundFacts, Run, read_run
 from hvsa_cvat.database import Where, place_of
+from hvsa_cvat.enrolled.runs import RoundFacts, Run, read_run
 from hvsa_cvat.errors import ConfigError, HvsaError
 from hvsa_cvat.session.rounds import Phase
 from hvsa_cvat.video.segments import granularity_by_round
@@ -57,9 +57,12 @@ class Entry:
         }
 
 
-def read_timeline(workspace: Where, url: str, task: int) -> list[Entry]:
+def read_timeline(
+    workspace: Where, url: str, task: int, read: Callable[[Where], Run] = read_run
+) -> list[Entry]:
     """Everything that is known of a task of the server at `url`, the oldest first; also where the
-    task is withdrawn. `ConfigError` where the workspace knows nothing of it."""
+    task is withdrawn. `read` reads a session. `ConfigError` where the workspace knows nothing of
+    it."""
     server = server_key(url)
     recorded = read_events(workspace, server, task)
     places = enrollment_places(workspace, server, task)
@@ -71,15 +74,19 @@ def read_timeline(workspace: Where, url: str, task: int) -> list[Entry]:
     entries = [_of_log(one) for one in recorded]
     for place in places:
         with suppress(HvsaError):  # what the log has is told all the same
-            run = read_run(place)
+            run = read(place)
             entries += _of_session(run, entries)
             entries = [_with_what_was_asked(one, run) for one in entries]
-    return sorted(entries, key=lambda one: one.time)
+    return _with_who_had_it(sorted(entries, key=lambda one: one.time))
 
 
 def _of_log(one: Recorded) -> Entry:
     time = datetime.fromtimestamp(one.time, UTC)
-    return Entry(time, one.who, one.what, one.enrollment or "", one.round, detail=one.detail)
+    detail = dict(one.detail)
+    job = detail.pop("job", None)
+    if one.what is Event.REASSIGNED:
+        detail = {name: detail[name] or "nobody" for name in ("from", "to")}
+    return Entry(time, one.who, one.what, one.enrollment or "", one.round, job, detail)
 
 
 def _of_session(run: Run, known: Sequence[Entry]) -> Iterator[Entry]:
@@ -132,6 +139,20 @@ def _with_what_was_asked(entry: Entry, run: Run) -> Entry:
     ):
         return entry
     return replace(entry, detail={**(entry.detail or {}), **dict(_asked(run, number))})
+
+
+def _with_who_had_it(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, in order of time; what was answered after a job was reassigned is of the person
+    who had it then."""
+    has: dict[int, str] = {}
+    found = []
+    for one in entries:
+        if one.what is Event.REASSIGNED and one.job is not None:
+            has[one.job] = str((one.detail or {})["to"])
+        if one.what in (Event.ANSWERED, Event.SENT_BACK) and one.job in has:
+            one = replace(one, who=has[one.job])
+        found.append(one)
+    return found
 
 
 def _asked(run: Run, number: int) -> Iterator[tuple[str, Any]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hvsa_cvat.cvat.state import Request
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 
 
 def task_link(url: str, task: int) -> str:

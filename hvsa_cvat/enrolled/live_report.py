@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.budgets import total_text
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.dashboard import pictures
-from hvsa_cvat.dashboard.asked import asked_pixels
-from hvsa_cvat.dashboard.people_time import minutes_by_round, people_time_of
-from hvsa_cvat.dashboard.runs import RoundFacts, Run
+from hvsa_cvat.enrolled import pictures
+from hvsa_cvat.enrolled.asked import asked_pixels
+from hvsa_cvat.enrolled.people_time import minutes_by_round, people_time_of
+from hvsa_cvat.enrolled.runs import RoundFacts, Run
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.plain_text import plural
 from hvsa_cvat.rates import Rate

@@ -10,8 +10,8 @@ import numpy as np
 
 from hvsa_cvat.annotation.polygons import corners, outlines
 from hvsa_cvat.cvat.state import Card, read_content
-from hvsa_cvat.dashboard import pictures
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled import pictures
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.types import Mask, Size
 

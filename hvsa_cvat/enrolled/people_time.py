@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hvsa_cvat.config import RunConfig
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.rates import Rate
 from hvsa_cvat.session.effort import minutes_so_far, people_time
 from hvsa_cvat.session.people_time import PeopleTime

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.errors import HvsaError
 from hvsa_cvat.session import doubt
 
@@ -68,6 +68,12 @@ class Ranking:
         return chosen
 
 
+def frames_to_judge(length: int) -> list[int]:
+    """Those of a video of so many frames, at even distances."""
+    even = np.linspace(0, length - 1, min(length, _JUDGED)).astype(int)
+    return [int(frame) for frame in np.unique(even)]
+
+
 def wrong_given(run: Run, number: int) -> NDArray[np.float64]:
     """float64 (C, LEVELS), see `session.doubt`."""
     return doubt.wrong_given(run.files(number), run.current.number, len(run.session.labels))
@@ -99,9 +105,7 @@ class Rankings:
         with self._lock:
             ranking = self._kept.get(key)
             if ranking is None:
-                length = len(run.names)
-                even = np.unique(np.linspace(0, length - 1, min(length, _JUDGED)).astype(int))
-                ranking = self._kept[key] = Ranking(even.tolist())
+                ranking = self._kept[key] = Ranking(frames_to_judge(len(run.names)))
                 while len(self._kept) > _KEPT:
                     self._kept.popitem(last=False)
                 self._worker.submit(self._judge, key, run, number, ranking)

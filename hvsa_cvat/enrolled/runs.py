@@ -7,7 +7,9 @@ checksums of all masks to show a page.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.cvat.state import Request, TaskMemory, read_memory
+from hvsa_cvat.cvat.state import Request, TaskMemory, memory_stamps, read_memory
 from hvsa_cvat.database import Place, Where, place_of
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.report import class_colours
@@ -26,7 +28,7 @@ from hvsa_cvat.session.checksums import Checksums
 from hvsa_cvat.session.outlook import Outlook
 from hvsa_cvat.session.records import Agreement, Planted, Selection
 from hvsa_cvat.session.rounds import Round, Session
-from hvsa_cvat.session.store import Store
+from hvsa_cvat.session.store import Store, session_stamps
 
 _COLOUR = re.compile("#([0-9a-fA-F]{2})([0-9a-fA-F]{2})([0-9a-fA-F]{2})")
 
@@ -132,6 +134,42 @@ def read_run(where: Where) -> Run:
         _colours(memory, len(session.labels)),
         tuple(_rounds(place, session)),
     )
+
+
+class RunCache:
+    """The tasks that were read last, each read again when its databases have changed: that is when
+    a phase ends, a request is made or a job is read. Several threads may ask."""
+
+    def __init__(self, most: int = 64) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[Place, tuple[Stamp, Run]] = OrderedDict()
+
+    def read(self, where: Where) -> Run:
+        """As `read_run`."""
+        place = place_of(where)
+        stamp = run_stamps([place])[place]
+        with self._lock:
+            kept = self._kept.get(place)
+            if kept is not None and kept[0] == stamp:
+                self._kept.move_to_end(place)
+                return kept[1]
+        run = read_run(place)
+        with self._lock:
+            self._kept[place] = stamp, run
+            self._kept.move_to_end(place)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return run
+
+
+Stamp = tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def run_stamps(places: Sequence[Place]) -> Mapping[Place, Stamp]:
+    """Each changes whenever a phase ends, a request is made or a job is read."""
+    memories = memory_stamps([place / "cvat" for place in places])
+    return dict(zip(places, zip(session_stamps(places), memories, strict=True), strict=True))
 
 
 def _names(root: Path, memory: TaskMemory) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from hvsa_cvat.dashboard.runs import Run
+from hvsa_cvat.enrolled.runs import Run
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.session.artefacts import VideoFiles
 from hvsa_cvat.session.checksums import Checksums
