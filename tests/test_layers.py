@@ -25,6 +25,7 @@ LAYERS = (
         "ports",
         "files",
         "database",
+        "objects",
         "threads",
         "class_lists",
         "lookalikes",

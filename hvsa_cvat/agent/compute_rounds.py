@@ -87,7 +87,8 @@ class _Work:
 
     @cached_property
     def _checkpoint(self) -> Path:
-        return start_checkpoint(self._store.root, self._order.options, self._config.size)
+        store, size = self._store, self._config.size
+        return start_checkpoint(store.root, self._order.options, size, store.checksums)
 
     @cached_property
     def _context(self) -> RunContext:
@@ -98,8 +99,10 @@ class _Work:
         takes = check_machine(media, classes, self._config, network, flow, device, root)
         if self.session.current.number == 0:
             self._contact.log(f"task {self._order.task}: takes {takes}")
+        chunks = self._store.path("cvat", "chunks")
+        self._store.bring(chunks)
         inputs = RunInputs(
-            source=open_kept_frames(self._order.server, media, self._store.path("cvat", "chunks")),
+            source=open_kept_frames(self._order.server, media, chunks),
             labels=self.session.labels,
             config=self._config,
             checkpoint=self._checkpoint,

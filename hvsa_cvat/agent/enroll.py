@@ -13,6 +13,7 @@ from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.agent.orders import ChooseStart, ChosenStart
 from hvsa_cvat.agent.reports import TaskReport, one_line, told
+from hvsa_cvat.agent.start_file import START_FILE
 from hvsa_cvat.agent.workspace import Enrollment, Workspace
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.cvat.frame_order import order_warning
@@ -60,12 +61,12 @@ def enroll(
     for name in options.annotators:
         find_person(agent.client, name)
     enrollment = _new_enrollment(agent, watched, options)
-    folder = agent.workspace.folder(enrollment)
-    order = ChooseStart(options, watched, folder, agent.workspace.root)
+    place = agent.workspace.session_place(enrollment)
+    order = ChooseStart(options, watched, place, agent.workspace.root)
     start = agent.compute.ask(order, agent.contact())
     agent.log(f"task {task}: {start.told}")
     agent.log(f"task {task}: takes {start.takes}")
-    _make_session(agent.workspace, enrollment, watched, start.config)
+    _make_session(agent.workspace, enrollment, watched, start)
     agent.workspace.add_task(task, enrollment.key, enrollment.classes, options)
     if warning := order_warning(task, watched.media.files):
         agent.log(warning)
@@ -179,10 +180,13 @@ def _make_session(
     workspace: Workspace,
     enrollment: Enrollment,
     task: WatchedTask,
-    config: RunConfig,
+    start: ChosenStart,
 ) -> None:
     """In the folder in which the network that it starts from lies already."""
+    config = start.config
     with Store(workspace.session_place(enrollment)) as store:
+        if store.place.artefacts is not None:
+            store.checksums.expect(store.root / START_FILE, start.checksum)
         store.create(
             Session(
                 id=f"{workspace.server}/tasks/{task.id}/{enrollment.key}",

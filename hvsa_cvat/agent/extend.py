@@ -197,5 +197,5 @@ def _takes(agent: AgentContext, enrollment: Enrollment, store: Store, config: Ru
     """What all rounds take of this machine, in words; `CapacityError` where it lacks that."""
     in_use = State(store.place / "cvat").facts.frames_in_use()
     task = read_enrolled(agent.client, enrollment, in_use)
-    order = MeasureRounds(enrollment.options, task.media, len(task.labels), config, store.root)
+    order = MeasureRounds(enrollment.options, task.media, len(task.labels), config, store.place)
     return agent.compute.ask(order, agent.contact())

@@ -61,6 +61,8 @@ class ChosenStart:
     """What the rounds take of this machine, in words."""
     config: RunConfig
     """The settings of the rounds, which depend on the machine."""
+    checksum: str
+    """Of the file with the network."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class ChooseStart:
 
     options: EnrollOptions
     task: WatchedTask
-    folder: Path
+    place: Place
     """Of the session that is to be made."""
     disk: Path
     """A folder on the disk that the rounds will fill."""
@@ -90,7 +92,7 @@ class MeasureRounds:
     media: TaskMedia
     classes: int
     config: RunConfig
-    folder: Path
+    place: Place
     """Of the session."""
 
     def carry_out(self, contact: Contact) -> str:
@@ -104,6 +106,8 @@ class FeatureMap:
     """What the backbone of round 0 says of one frame, by which superpixels are merged."""
 
     checkpoint: Path
+    place: Place
+    """Of the session, in whose folder the checkpoint is."""
     labels: LabelSet
     config: RunConfig
     device: str

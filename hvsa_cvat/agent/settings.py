@@ -21,6 +21,7 @@ from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
 from hvsa_cvat.database import Place, checked_address
 from hvsa_cvat.errors import ConfigError
+from hvsa_cvat.objects import checked_artefacts
 from hvsa_cvat.plain_text import decode_text, expand_home, without_mark
 
 FILE = "hvsa.toml"
@@ -48,6 +49,8 @@ ENVIRONMENT = {
     "HVSA_WORKSPACE": "Folder of everything that the agent remembers.",
     "HVSA_DATABASE": "Address of the PostgreSQL database, instead of `database` in that file.",
     "PGPASSWORD": "Password of that database; PGPASSFILE and the others of libpq work, too.",
+    "HVSA_ARTEFACTS": "Address of the bucket for files, instead of `artefacts` in that file.",
+    "HVSA_CACHE": "On a machine of a Ray cluster: folder for files that are kept in a bucket.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
 }
 """Every environment variable that is read, and its meaning."""
@@ -184,6 +187,13 @@ class SettingsFile(_Section):
         "postgresql+psycopg://hvsa@db/hvsa. HVSA_DATABASE replaces it. Default: SQLite files in "
         "the workspace.",
     )
+    artefacts: str | None = Field(
+        None,
+        description="Where the files of sessions are kept, for agents on several machines: "
+        "s3://bucket/prefix or another address that fsspec opens, without a login, or a shared "
+        "folder. HVSA_ARTEFACTS replaces it. The workspace's folder is a cache of them then. "
+        "Default: the workspace.",
+    )
     interval: float = Field(30.0, gt=0, description="Seconds between two passes of `sync --watch`.")
     metrics: str | None = Field(
         None,
@@ -216,6 +226,8 @@ class LocalSettings:
     """Folder of everything that the agent remembers."""
     database: str | None
     """Address of the PostgreSQL database; None: SQLite files in the workspace."""
+    artefacts: str | None
+    """Address of the bucket for the files of sessions; None: they are in the workspace."""
     interval: float
     """Seconds between two passes of `sync --watch`."""
     metrics: str | None
@@ -234,7 +246,7 @@ class LocalSettings:
     @property
     def place(self) -> Place:
         """Where the workspace is."""
-        return Place(self.workspace, self.database)
+        return Place(self.workspace, self.database, artefacts=self.artefacts)
 
     def enroll_options(self, project: int | None, given: Mapping[str, Any]) -> EnrollOptions:
         """The options for a task of a project; values of `given` that are None were not given."""
@@ -288,6 +300,7 @@ def load_local_settings(
             "--server https://cvat.example.com"
         )
     database = environment.get("HVSA_DATABASE") or content.database
+    artefacts = environment.get("HVSA_ARTEFACTS") or content.artefacts
     folder = workspace or content.workspace
     settings = LocalSettings(
         address=Address(
@@ -297,6 +310,7 @@ def load_local_settings(
         ),
         workspace=folder,
         database=_address(database, folder) if database else None,
+        artefacts=checked_artefacts(artefacts, Path.cwd()) if artefacts else None,
         interval=content.interval,
         metrics=content.metrics,
         log_format=content.log_format,
@@ -358,6 +372,7 @@ def _read(path: Path, *, required: bool) -> SettingsFile:
     return read.model_copy(
         update={
             "workspace": _absolute(read.workspace, folder),
+            "artefacts": checked_artefacts(read.artefacts, folder) if read.artefacts else None,
             "server": read.server.model_copy(
                 update={"ca": _absolute(ca, folder) if ca is not None else None}
             ),

@@ -20,6 +20,7 @@ from hvsa_cvat.cvat.media import TaskMedia
 from hvsa_cvat.cvat.task import WatchedTask
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.files import atomic_write
+from hvsa_cvat.objects import File, objects_of
 from hvsa_cvat.ports import FlowEstimator
 from hvsa_cvat.segmentation.checkpoint import load_checkpoint, read_info
 from hvsa_cvat.segmentation.checkpoint_info import known_classes
@@ -27,9 +28,11 @@ from hvsa_cvat.segmentation.device import choose_device
 from hvsa_cvat.segmentation.official import convert_official, is_official, load_official
 from hvsa_cvat.segmentation.predict import predict
 from hvsa_cvat.segmentation.start import Backbone, choose_start
+from hvsa_cvat.session.checksums import file_checksum
 from hvsa_cvat.session.demand import demand_of
 from hvsa_cvat.session.machine import this_machine
 from hvsa_cvat.session.memory import check_fits
+from hvsa_cvat.session.store import Store
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.flow_estimators import choose_flow
 from hvsa_cvat.video.frames import resize_image
@@ -106,8 +109,12 @@ def put_start(order: ChooseStart, contact: Contact) -> ChosenStart:
     takes = check_machine(
         task.media, len(task.labels), config, start.network, flow, device, order.disk
     )
-    start.write(order.folder, config.size)
-    return ChosenStart(start.network, start.known, start.told, takes, config)
+    folder = order.place.folder
+    start.write(folder, config.size)
+    checksum = file_checksum(folder / START_FILE)
+    if (objects := objects_of(order.place, file_checksum)) is not None:
+        objects.put([File(START_FILE, folder / START_FILE, checksum)], folder)
+    return ChosenStart(start.network, start.known, start.told, takes, config, checksum)
 
 
 def measure_rounds(order: MeasureRounds) -> str:
@@ -115,13 +122,16 @@ def measure_rounds(order: MeasureRounds) -> str:
     options, config = order.options, order.config
     device = choose_device(options.device)
     flow, _ = choose_flow(config.flow, device.type, options.flow_weights)
-    network = read_info(start_checkpoint(order.folder, options, config.size)).network
-    return check_machine(order.media, order.classes, config, network, flow, device, order.folder)
+    folder, checksums = order.place.folder, Store.peek_checksums(order.place, START_FILE)
+    network = read_info(start_checkpoint(folder, options, config.size, checksums)).network
+    return check_machine(order.media, order.classes, config, network, flow, device, folder)
 
 
 def feature_map(order: FeatureMap) -> NDArray[np.float32]:
     """float32 (D, h, w): what the backbone of round 0 says of an image."""
     device, size = choose_device(order.device), order.image.shape[:2]
+    if not order.checkpoint.exists():
+        Store.peek_checksums(order.place, START_FILE).check(order.checkpoint)
     network, _ = load_checkpoint(order.checkpoint, order.labels, seed=order.config.seed)
     frames = resize_image(order.image, order.config.size)[np.newaxis]
     (dense,) = predict(network, frames, (size[0], size[1]), device=device)

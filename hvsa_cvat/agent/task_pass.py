@@ -51,7 +51,7 @@ class TaskPass:
     ) -> None:
         """`now` is the time of the server."""
         self.session = stored_session(store)
-        self.state = State(store.place / "cvat")
+        self.state = State(store.place / "cvat", store)
         self._agent = agent
         self._enrollment = enrollment
         self._options = enrollment.options
@@ -174,7 +174,10 @@ class TaskPass:
     @cached_property
     def _frames(self) -> FrameSource:
         cache = self._store.path("cvat", "chunks")
-        return open_task_frames(self._agent.client, self._task.media, cache, self._progress)
+        self._store.bring(cache)
+        frames = open_task_frames(self._agent.client, self._task.media, cache, self._progress)
+        self._store.keep(cache)
+        return frames
 
     def fetch_frames(self) -> None:
         """Fetch those that are not on this machine."""
@@ -182,7 +185,8 @@ class TaskPass:
 
     @cached_property
     def _checkpoint(self) -> Path:
-        return start_checkpoint(self._store.root, self._options, self._config.size)
+        store, size = self._store, self._config.size
+        return start_checkpoint(store.root, self._options, size, store.checksums)
 
     @cached_property
     def _context(self) -> AskContext:
@@ -194,7 +198,8 @@ class TaskPass:
         """PREDICT has cut all frames into superpixels; this is for what was lost since."""
         labels, device = self.session.labels, self._options.device
         image = self._frames[frame]
-        order = FeatureMap(self._checkpoint, labels, self._config, device, image)
+        checkpoint, place = self._checkpoint, self._store.place
+        order = FeatureMap(checkpoint, place, labels, self._config, device, image)
         return self._agent.compute.ask(order, self._agent.contact())
 
 

@@ -34,6 +34,8 @@ from hvsa_cvat.database import (
     shared_time,
 )
 from hvsa_cvat.errors import ConfigError, HvsaError
+from hvsa_cvat.objects import claim
+from hvsa_cvat.session.store import session_places
 
 _TASKS = "tasks"
 
@@ -110,6 +112,7 @@ class Workspace:
         self.database = self.root / tables.TABLES.file
         self._clock = clock
         self._lease_seconds = lease_seconds
+        claim(self.place)
         self._database = open_database(self.place, tables.TABLES)
         self.events = Events(self._database, server, owner.partition(":")[0], clock)
         """What was done with the tasks."""
@@ -333,6 +336,9 @@ def enrollment_place(workspace: Where, server: str, enrollment: Enrollment) -> P
 def enrollment_places(workspace: Where, server: str, task: int) -> list[Place]:
     """The places of all enrollments of a task, those that have ended, too."""
     tasks = place_of(workspace) / _TASKS
+    if tasks.database is not None:  # the folders may be on other machines
+        start = _prefix(server, task)
+        return [one for one in session_places(tasks) if one.folder.name.startswith(start)]
     found = tasks.folder.glob(f"{glob.escape(_prefix(server, task))}*")
     return [tasks / folder.name for folder in sorted(found)]
 

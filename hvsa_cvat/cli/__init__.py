@@ -38,6 +38,7 @@ from hvsa_cvat.cli.sync import sync
 from hvsa_cvat.cli.utf8 import read_arguments_as_utf8
 from hvsa_cvat.cli.webhook import webhook
 from hvsa_cvat.cli.withdraw import withdraw
+from hvsa_cvat.cli.workspace import workspace
 from hvsa_cvat.errors import HvsaError
 
 
@@ -123,6 +124,7 @@ for _command in (
     pause,
     resume,
     withdraw,
+    workspace,
     webhook,
     notify,
     demo,

@@ -70,12 +70,15 @@ def warnings_to(tell: Callable[[str], None]) -> Iterator[None]:
         def emit(self, record: logging.LogRecord) -> None:
             tell(record.getMessage())
 
-    logger, handler = logging.getLogger("hvsa_cvat.database"), Told(logging.WARNING)
-    logger.addHandler(handler)
+    loggers = [logging.getLogger(f"hvsa_cvat.{part}") for part in ("database", "objects")]
+    handler = Told(logging.WARNING)
+    for logger in loggers:
+        logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(handler)
+        for logger in loggers:
+            logger.removeHandler(handler)
 
 
 def json_line(now: float, level: str, message: str) -> str:

@@ -69,7 +69,7 @@ def _cards(run: Run, number: int, frame: int) -> Iterator[tuple[Card, Mask]]:
     for place, card in enumerate(request.cards if request is not None else ()):
         if card.sample.frame == frame and request is not None:
             with suppress(SessionError):
-                yield card, read_content(run.root / "cvat", request.key, place) != 0
+                yield card, read_content(run.root / "cvat", request.key, place, run.bring) != 0
 
 
 def _outlines(card: Card, mask: Mask) -> Iterator[str]:

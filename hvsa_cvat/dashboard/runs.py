@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -86,7 +88,18 @@ class Run:
         return next((one.number for one in reversed(self.rounds) if one.shown), None)
 
     def files(self, number: int) -> RoundFiles:
-        return round_files(self.root, number)
+        return RoundFiles(self.root, number, self._checksums)
+
+    def bring(self, path: Path) -> None:
+        """Fetch a file that only other machines have."""
+        if not path.exists():
+            self._checksums.check(path)
+
+    @cached_property
+    def _checksums(self) -> Checksums:
+        if self.place.artefacts is None:
+            return Checksums(self.root)
+        return Store.peek_checksums(self.place)
 
     def request_of(self, number: int) -> Request | None:
         """What people were asked in a round; None where nobody was, or it is forgotten."""
@@ -117,13 +130,8 @@ def read_run(where: Where) -> Run:
         memory,
         _names(root, memory),
         _colours(memory, len(session.labels)),
-        tuple(_rounds(root, session)),
+        tuple(_rounds(place, session)),
     )
-
-
-def round_files(root: Path, number: int) -> RoundFiles:
-    """The files of a round, to be read without checksums."""
-    return RoundFiles(root, number, Checksums(root))
 
 
 def _names(root: Path, memory: TaskMemory) -> tuple[str, ...]:
@@ -142,13 +150,14 @@ def _colours(memory: TaskMemory, classes: int) -> NDArray[np.uint8]:
     return colours
 
 
-def _rounds(root: Path, session: Session) -> Iterator[RoundFacts]:
+def _rounds(place: Place, session: Session) -> Iterator[RoundFacts]:
     """All percentages are of the newest estimate, so that they can be compared."""
-    selections = [round_files(root, one.number).selection() for one in session.rounds]
+    checksums = _of_records(place)
+    every = [RoundFiles(place.folder, one.number, checksums) for one in session.rounds]
+    selections = [files.selection() for files in every]
     full = next((found.full_clicks for found in reversed(selections) if found), None)
     clicks = 0
-    for one, selection in zip(session.rounds, selections, strict=True):
-        files = round_files(root, one.number)
+    for one, files, selection in zip(session.rounds, every, selections, strict=True):
         clicks += one.clicks or 0
         yield RoundFacts(
             one,
@@ -160,8 +169,28 @@ def _rounds(root: Path, session: Session) -> Iterator[RoundFacts]:
             files.planted(),
             _written(files.folder / "selection.json"),
             _written(files.folder / "agreement.json"),
-            _written(files.label_map_path("").parent),
+            _shown(files),
         )
+
+
+def _of_records(place: Place) -> Checksums:
+    """Of what is read of all rounds, where it may have to be fetched: a long video has tens of
+    thousands of masks."""
+    if place.artefacts is None:
+        return Checksums(place.folder)
+    return Store.peek_checksums(place, "%.json", f"%/{RoundFiles.COUNTS}")
+
+
+def _shown(files: RoundFiles) -> datetime | None:
+    """When the masks of a round were made."""
+    here = _written(files.label_map_path("").parent)
+    pruned = files.pruned() if here is None else None
+    if pruned is not None and pruned.shown is not None:
+        return datetime.fromtimestamp(pruned.shown, UTC)
+    if here is None and files.has_level_counts():
+        with suppress(SessionError):
+            return _written(files.counts_path())
+    return here
 
 
 def _written(path: Path) -> datetime | None:

@@ -6,6 +6,7 @@ Whoever reads and writes knows a `Place` and its `Tables`, and never which of th
 from hvsa_cvat.database.opening import (
     Database,
     is_present,
+    names_below,
     open_database,
     read_only,
     shared_time,
@@ -25,6 +26,7 @@ __all__ = [
     "Where",
     "checked_address",
     "is_present",
+    "names_below",
     "open_database",
     "place_of",
     "read_only",

@@ -71,6 +71,13 @@ def is_present(where: Where, tables: Tables) -> bool:
     return server_at(place.database).has(tables)
 
 
+def names_below(folder: Place, tables: Tables, table: sa.Table) -> list[str]:
+    """The names of the places below one in PostgreSQL that have rows in a table."""
+    from hvsa_cvat.database.postgres import places_with
+
+    return places_with(folder, tables, table.name)
+
+
 def stamps(places: Sequence[Where], tables: Tables) -> list[tuple[int, ...]]:
     """For each place another tuple after each change of its tables. The places are all of one
     workspace; PostgreSQL is asked once."""

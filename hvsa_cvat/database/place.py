@@ -38,6 +38,9 @@ class Place:
     the workspace."""
     fence: Fence | None = None
     """Held by whoever may write. None: nobody else can, or nothing is written."""
+    artefacts: str | None = None
+    """Address of the bucket in which files are kept beside the folder, which is a cache then. None:
+    they are in the folder only."""
 
     def __truediv__(self, name: str) -> Place:
         """The place of a folder below this one."""

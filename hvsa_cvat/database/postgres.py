@@ -166,3 +166,16 @@ def stamps_of(address: str, names: Sequence[str], tables: Tables) -> list[tuple[
     )
     found = {row.place: (row.stamp,) for row in server.rows(query, {"names": list(names)})}
     return [found.get(name, ()) for name in names]
+
+
+def places_with(folder: Place, tables: Tables, table: str) -> list[str]:
+    """The names of the places below `folder` that have rows in a table."""
+    assert folder.database is not None
+    if not server_at(folder.database).has(tables):
+        return []
+    query = sa.text(
+        f"SELECT DISTINCT place FROM {tables_schema(tables)}.{table} "
+        "WHERE starts_with(place, :start) ORDER BY place"
+    )
+    with reading(folder, tables) as connection:
+        return list(connection.scalars(query, {"start": f"{folder.name}/"}))

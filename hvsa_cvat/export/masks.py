@@ -132,6 +132,7 @@ class RoundMasks:
         kind = granularity_by_round(config.granularity, len(config.budgets))[one.round - 1]
         kept = _KeptFrames(self.run.names, self.size)
         folder = VideoFiles(self.run.root, self._files.checksums).segments
+        self._files.checksums.bring(folder)
         segments = build_segments(kind, kept, folder, kept.features)
         return np.isin(segments[one.annotation.frame], one.confirmed)
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,7 @@ from hvsa_cvat.session.records import (
     Ahead,
     Planted,
     Propagation,
+    Pruned,
     RoundWork,
     Selection,
 )
@@ -52,7 +53,6 @@ _UNREADABLE = (
     zlib.error,
 )
 
-_COUNTS = "counts.npy"
 _POOL_COLUMNS = ("frames", "segments", "uncertainty", "features")
 
 KeepMasks = Callable[[str, LabelMap, NDArray[np.uint8], Mask | None], None]
@@ -67,6 +67,9 @@ class RoundFiles:
     root: Path
     number: int
     checksums: Checksums
+
+    COUNTS: ClassVar[str] = "counts.npy"
+    """Name of the file in which the pixels of the masks are counted."""
 
     @property
     def folder(self) -> Path:
@@ -84,7 +87,9 @@ class RoundFiles:
 
     def count_label_maps(self) -> int:
         """How many frames the round shows masks of."""
-        return sum(1 for _ in self.label_map_path("").parent.glob("*.png"))
+        folder = self.label_map_path("").parent
+        recorded = sum(name.endswith(".png") for name in self.checksums.below(folder))
+        return recorded or sum(1 for _ in folder.glob("*.png"))
 
     def label_map(self, name: str) -> LabelMap:
         """uint8 (H, W) of class indices."""
@@ -110,12 +115,21 @@ class RoundFiles:
 
     def level_counts(self) -> NDArray[np.int64]:
         """int64 (C, LEVELS): pixels of the round's masks by class and level of certainty."""
-        path = self.checksums.check(self._certainty / _COUNTS)
+        path = self.counts_path()
         try:
             counts: NDArray[np.int64] = np.load(path, allow_pickle=False)
         except _UNREADABLE as error:
             raise SessionError(f"{path} is missing or damaged; {FIX}") from error
         return counts
+
+    def counts_path(self) -> Path:
+        """The file of these counts, which every round with masks has."""
+        self._check_not_pruned(self._certainty / self.COUNTS)
+        return self.checksums.check(self._certainty / self.COUNTS)
+
+    def has_level_counts(self) -> bool:
+        """Whether they are recorded."""
+        return self.checksums.knows(self._certainty / self.COUNTS)
 
     @contextmanager
     def new_masks(self, classes: int) -> Iterator[KeepMasks]:
@@ -142,8 +156,8 @@ class RoundFiles:
                     self.checksums.note(final / path.name, path)
 
             yield keep
-            np.save(certainty / _COUNTS, counts)
-            self.checksums.note(self._certainty / _COUNTS, certainty / _COUNTS)
+            np.save(certainty / self.COUNTS, counts)
+            self.checksums.note(self._certainty / self.COUNTS, certainty / self.COUNTS)
 
     # -- selection
 
@@ -198,7 +212,7 @@ class RoundFiles:
     def save_corrections(self, corrections: Answers) -> None:
         """A round without corrections has no such file."""
         path = self.folder / "corrections.npz"
-        if corrections.annotations or path.exists():
+        if corrections.annotations or path.exists() or self.checksums.knows(path):
             with self._written(path) as temporary:
                 write_answers(temporary, corrections)
 
@@ -321,6 +335,13 @@ class RoundFiles:
     def save_metrics(self, metrics: BaseModel) -> None:
         self._save_record(self.folder / "metrics.json", metrics)
 
+    def pruned(self) -> Pruned | None:
+        """None where the masks were not removed to free space."""
+        return self._record(self.folder / "pruned.json", Pruned)
+
+    def save_pruned(self, pruned: Pruned) -> None:
+        self._save_record(self.folder / "pruned.json", pruned)
+
     # -- how they are written and read
 
     @property
@@ -350,7 +371,15 @@ class RoundFiles:
         except (OSError, ValueError, ValidationError) as error:
             raise SessionError(f"{path} is damaged; {FIX}") from error
 
+    def _check_not_pruned(self, path: Path) -> None:
+        if not path.exists() and not self.checksums.knows(path) and self.pruned() is not None:
+            raise SessionError(
+                f"the masks of round {self.number} were removed by `hvsa-agent workspace prune`; "
+                "take a later round, and give it --keep-rounds to keep more of them"
+            )
+
     def _image(self, path: Path) -> NDArray[np.uint8]:
+        self._check_not_pruned(path)
         self.checksums.check(path)
         try:
             with PillowImage.open(path, formats=["PNG"]) as image:

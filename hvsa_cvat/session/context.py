@@ -124,6 +124,7 @@ def segments_by_round(
     """The segments of each round that asks people. `features` is called for superpixels that are
     merged by them, where those of a frame are not kept yet."""
     kinds = granularity_by_round(inputs.config.granularity, len(inputs.config.budgets))
+    store.bring(store.video.segments)  # another GPU might not make the same ones
     segments = {
         kind: build_segments(kind, inputs.source, store.video.segments, features)
         for kind in set(kinds)

@@ -222,3 +222,12 @@ class Audit(BaseModel):
             f"an audit of {plural(self.frames, 'frame')} found a mIoU of {best:.1f} % "
             f"({low:.1f} to {high:.1f}) before it"
         )
+
+
+class Pruned(BaseModel):
+    """That the masks of a round were removed, kept in `rounds/K/pruned.json`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    shown: float | None
+    """When they were made, in seconds since 1970."""

@@ -14,9 +14,11 @@ from typing import IO
 import sqlalchemy as sa
 
 from hvsa_cvat.database import (
+    Place,
     Tables,
     Where,
     is_present,
+    names_below,
     open_database,
     place_of,
     read_only,
@@ -24,8 +26,10 @@ from hvsa_cvat.database import (
 )
 from hvsa_cvat.errors import HvsaError, SessionError
 from hvsa_cvat.files import make_folder, remove_partial
+from hvsa_cvat.objects import Objects, objects_of
 from hvsa_cvat.session.artefacts import RoundFiles, VideoFiles
-from hvsa_cvat.session.checksums import Checksums
+from hvsa_cvat.session.checksums import Checksums, file_checksum, is_local
+from hvsa_cvat.session.kept import KeptFiles
 from hvsa_cvat.session.rounds import Json, Session
 
 SCHEMA_VERSION = 2
@@ -91,8 +95,12 @@ class Store:
             self._database = open_database(self.place, _TABLES)
             if not closed_well:
                 remove_partial(root)
+            self._kept = KeptFiles.of(self.place)
             with self._database.transaction() as connection:
-                self.checksums = Checksums(root, _recorded(connection), self._expect)
+                recorded = _recorded(connection)
+            if self._kept is not None:
+                recorded = self._kept.with_local(recorded)
+            self.checksums = Checksums(root, recorded, self._expect, _elsewhere(self.place))
             self._resources = opening.pop_all()
 
     @staticmethod
@@ -107,12 +115,18 @@ class Store:
     @staticmethod
     def peek_round(where: Where, number: int) -> RoundFiles:
         """The files of a round, to be read without holding the folder."""
-        root, recorded = place_of(where).folder, dict[str, set[str]]()
+        return RoundFiles(place_of(where).folder, number, Store.peek_checksums(where))
+
+    @staticmethod
+    def peek_checksums(where: Where, *like: str) -> Checksums:
+        """What the files must contain whose names match a pattern of SQL, or all, and where they
+        are; to be read without holding the folder."""
+        place, recorded = place_of(where), dict[str, set[str]]()
         if is_present(where, _TABLES):
             with read_only(where, _TABLES) as connection:
                 if sa.inspect(connection).has_table(_artefacts.name):
-                    recorded = _recorded(connection)
-        return RoundFiles(root, number, Checksums(root, recorded))
+                    recorded = _recorded(connection, *like)
+        return Checksums(place.folder, recorded, elsewhere=_elsewhere(place))
 
     @staticmethod
     def peek_records(where: Where) -> tuple[Session, RoundFiles] | None:
@@ -121,14 +135,15 @@ class Store:
         has tens of thousands."""
         if not is_present(where, _TABLES):
             return None
-        root = place_of(where).folder
+        place = place_of(where)
         with read_only(where, _TABLES) as connection:
-            session = _load(connection, place_of(where).told(_TABLES.file))
+            session = _load(connection, place.told(_TABLES.file))
             present = sa.inspect(connection).has_table(_artefacts.name)
             recorded = _recorded(connection, f"%{_RECORD}") if present else {}
         if session is None:
             return None
-        return session, RoundFiles(root, session.current.number, Checksums(root, recorded))
+        checksums = Checksums(place.folder, recorded, elsewhere=_elsewhere(place))
+        return session, RoundFiles(place.folder, session.current.number, checksums)
 
     def __enter__(self) -> Store:
         return self
@@ -158,6 +173,7 @@ class Store:
 
     def create(self, session: Session) -> None:
         """Begin `session` in this folder."""
+        rows, gone = self._uploaded()
         with self._database.transaction() as connection:
             present = connection.scalar(sa.select(_sessions.c.id))
             if present is not None:
@@ -167,10 +183,13 @@ class Store:
                 )
             connection.execute(sa.insert(_sessions), _head(session))
             _write_rounds(connection, session)
+            _write_checksums(connection, rows, gone)
+        self.checksums.settle(gone)
 
     def save(self, session: Session) -> None:
         """Replace what is stored of `session`, and record the checksums of the files that were
-        written since: as a whole or not at all."""
+        written since: as a whole or not at all. Where there is a bucket, they are in it before."""
+        rows, gone = self._uploaded()
 
         def write(connection: sa.Connection) -> None:
             mine = sa.update(_sessions).where(_sessions.c.id == session.id)
@@ -180,16 +199,55 @@ class Store:
                 )
             connection.execute(sa.delete(_rounds).where(_rounds.c.session == session.id))
             _write_rounds(connection, session)
-            _write_checksums(connection, self.checksums.written)
+            _write_checksums(connection, rows, gone)
 
         self._database.run(write)
-        self.checksums.settle()
+        self.checksums.settle(gone)
 
     def save_checksums(self) -> None:
         """Record the checksums of files that were written outside the phases."""
         if self.checksums.written:
-            self._database.run(lambda c: _write_checksums(c, self.checksums.written))
-            self.checksums.settle()
+            rows, gone = self._uploaded()
+            self._database.run(lambda c: _write_checksums(c, rows, gone))
+            self.checksums.settle(gone)
+
+    def keep(self, folder: Path) -> None:
+        """Put the files below a folder that the caller has written, or the file itself, into the
+        bucket, where there is one; what is gone here is gone there. A file that was kept already
+        is not looked at, unless it is named itself."""
+        if self._kept is not None:
+            if folder.is_file():
+                self.checksums.note(folder)
+            gone = self._kept.note_new(self.checksums, folder)
+            rows, replaced = self._uploaded()
+            if rows or gone:
+                every = (*gone, *replaced)
+                self._database.run(lambda c: _write_checksums(c, rows, every))
+                self.checksums.settle(every)
+
+    def bring(self, folder: Path) -> None:
+        """Fetch the files below a folder, or the file itself, that other machines have kept and
+        that are not here; nothing without a bucket."""
+        self.checksums.bring(folder)
+
+    def drop(self, names: Sequence[str]) -> list[tuple[str, str]]:
+        """Record files no longer; the caller removes them then. Names and checksums of what was
+        recorded."""
+        found = [(name, one) for name in names for one in self.checksums.of(name)]
+        rows, replaced = self._uploaded()
+        every = (*names, *replaced)
+        self._database.run(lambda c: _write_checksums(c, rows, every))
+        self.checksums.settle(every)
+        return found
+
+    def keep_all(self) -> None:
+        """Put every file of the session that other machines need into the bucket, as when the
+        files were in the folder only until now."""
+        if self._kept is not None:
+            self._kept.note_all(self.checksums)
+            rows, replaced = self._uploaded()
+            self._database.run(lambda c: _write_checksums(c, rows, replaced))
+            self.checksums.settle(replaced)
 
     def load(self) -> Session | None:
         """The session as it was saved last, or None in a new folder."""
@@ -202,10 +260,29 @@ class Store:
             with self._database.transaction():
                 pass
 
+    def _uploaded(self) -> tuple[dict[str, str], Sequence[str]]:
+        """Upload what was written since, where there is a bucket. Names and checksums to record,
+        and names that are no longer needed."""
+        if self._kept is None:
+            return dict(self.checksums.written), ()
+        self._kept.note_new(self.checksums, self.video.segments)
+        return self._kept.upload(self.checksums)
+
     def _expect(self, name: str, checksum: str) -> None:
+        if self._kept is not None and is_local(name):
+            return
         with self._database.transaction() as connection:
             row = {"path": name, "checksum": checksum}
             connection.execute(sa.insert(_artefacts), row)
+
+
+def session_places(folder: Place) -> list[Place]:
+    """The places below a folder that hold sessions."""
+    if folder.database is None:
+        found = sorted(path.parent for path in folder.folder.glob(f"*/{_TABLES.file}"))
+        return [folder / path.name for path in found]
+    names = names_below(folder, _TABLES, _sessions)
+    return [folder / name.rpartition("/")[2] for name in names]
 
 
 def session_stamps(places: Sequence[Where]) -> list[tuple[int, ...]]:
@@ -239,20 +316,31 @@ def _write_rounds(connection: sa.Connection, session: Session) -> None:
     connection.execute(sa.insert(_rounds), rows)
 
 
-def _recorded(connection: sa.Connection, like: str = "%") -> dict[str, set[str]]:
+def _recorded(connection: sa.Connection, *like: str) -> dict[str, set[str]]:
     recorded = defaultdict[str, set[str]](set)
-    for row in connection.execute(sa.select(_artefacts).where(_artefacts.c.path.like(like))):
+    matching = sa.or_(*(_artefacts.c.path.like(one) for one in like or ("%",)))
+    for row in connection.execute(sa.select(_artefacts).where(matching)):
         recorded[row.path].add(row.checksum)
     return dict(recorded)
 
 
-def _write_checksums(connection: sa.Connection, written: dict[str, str]) -> None:
+def _write_checksums(
+    connection: sa.Connection, written: dict[str, str], gone: Sequence[str] = ()
+) -> None:
+    """Record what is `written`, in place of what was; `gone` are recorded no longer."""
+    if gone:
+        forgotten = sa.delete(_artefacts).where(_artefacts.c.path == sa.bindparam("name"))
+        connection.execute(forgotten, [{"name": name} for name in gone])
     if not written:
         return
     rows = [{"path": name, "checksum": checksum} for name, checksum in written.items()]
     replaced = sa.delete(_artefacts).where(_artefacts.c.path == sa.bindparam("name"))
     connection.execute(replaced, [{"name": name} for name in written])
     connection.execute(sa.insert(_artefacts), rows)
+
+
+def _elsewhere(place: Place) -> Objects | None:
+    return objects_of(place, file_checksum)
 
 
 def _is_begun(where: Where) -> bool:

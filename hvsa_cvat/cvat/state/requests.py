@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import sqlalchemy as sa
@@ -142,12 +142,23 @@ class CollectedAnswers:
     """Whether people changed them after they were first collected."""
 
 
+class SharedFiles(Protocol):
+    """Where files are kept that other machines need."""
+
+    def keep(self, folder: Path) -> None:
+        """Keep a file that was written."""
+
+    def bring(self, folder: Path) -> None:
+        """Fetch a file that is not on this machine, if it was kept."""
+
+
 class Requests:
     """All requests about one watched task."""
 
-    def __init__(self, folder: Path, database: Database) -> None:
+    def __init__(self, folder: Path, database: Database, files: SharedFiles | None = None) -> None:
         self._folder = folder / "requests"
         self._database = database
+        self._files = files
 
     def get(self, key: str) -> Request | None:
         """The finished request of this key; None while it is not wholly made."""
@@ -180,12 +191,18 @@ class Requests:
         int32 (height, width) each, in pixels of the frame: 0 where nothing was asked, `UNMASKED`,
         or the number of a part.
         """
-        with atomic_write(_contents_path(self._folder, key)) as path:
+        kept = _contents_path(self._folder, key)
+        with atomic_write(kept) as path:
             write_npz(path, ((f"arr_{card}", one) for card, one in enumerate(contents)))
+        if self._files is not None:
+            self._files.keep(kept)
 
     def content(self, key: str, card: int) -> NDArray[np.int32]:
         """int32 (height, width), see `save_contents`."""
-        return _content(_contents_path(self._folder, key), card)
+        path = _contents_path(self._folder, key)
+        if self._files is not None:
+            self._files.bring(path)
+        return _content(path, card)
 
     # -- what became of a request, by the number of its child task
 
@@ -228,9 +245,14 @@ def read_requests(where: Where) -> list[Request]:
         return all_requests(connection)
 
 
-def read_content(where: Where, key: str, card: int) -> NDArray[np.int32]:
-    """`Requests.content` in the `State` of a place, for processes that only look."""
-    return _content(_contents_path(place_of(where).folder / "requests", key), card)
+def read_content(
+    where: Where, key: str, card: int, bring: Callable[[Path], object] = lambda path: None
+) -> NDArray[np.int32]:
+    """`Requests.content` in the `State` of a place, for processes that only look. `bring` is called
+    for the file before it is read."""
+    path = _contents_path(place_of(where).folder / "requests", key)
+    bring(path)
+    return _content(path, card)
 
 
 def all_requests(connection: sa.Connection) -> list[Request]:

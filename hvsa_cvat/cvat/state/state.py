@@ -5,7 +5,7 @@ from __future__ import annotations
 from hvsa_cvat.cvat.state import tables
 from hvsa_cvat.cvat.state.ledger import Ledger
 from hvsa_cvat.cvat.state.readings import Readings
-from hvsa_cvat.cvat.state.requests import Requests
+from hvsa_cvat.cvat.state.requests import Requests, SharedFiles
 from hvsa_cvat.cvat.state.task_facts import TaskFacts
 from hvsa_cvat.cvat.state.work_times import WorkTimes
 from hvsa_cvat.database import Where, open_database, place_of
@@ -18,12 +18,13 @@ class State:
     the requests with `read_requests`.
     """
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: Where, files: SharedFiles | None = None) -> None:
+        """`files`: where files are kept for other machines, if they are."""
         self.place = place_of(where)
         self.folder = self.place.folder
         self.path = self.folder / tables.TABLES.file
         database = open_database(where, tables.TABLES)
-        self.requests = Requests(self.folder, database)
+        self.requests = Requests(self.folder, database, files)
         """What we asked people for."""
         self.readings = Readings(database)
         """Which jobs have been read."""
