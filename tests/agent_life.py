@@ -40,7 +40,9 @@ def opened(settings: AgentSettings) -> Iterator[Compute]:
     from hvsa_cvat.agent.ray_cluster import connected
     from hvsa_cvat.agent.ray_pool import RayPool
 
-    with connected(settings.compute, settings.workspace) as cluster, RayPool(cluster) as pool:
+    apart = settings.artefacts is not None and settings.database is not None
+    shared = None if apart else settings.workspace
+    with connected(settings.compute, shared) as cluster, RayPool(cluster) as pool:
         yield pool
 
 

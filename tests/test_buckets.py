@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hvsa_cvat.agent.settings import load_local_settings
 from hvsa_cvat.database import Place
 from hvsa_cvat.errors import ConfigError, SessionError
 from hvsa_cvat.objects import (
@@ -363,3 +364,13 @@ def test_a_shared_folder_without_the_right_to_write(tmp_path: Path) -> None:
     (tmp_path / "shared").mkdir(mode=0o555)
     with pytest.raises(SessionError, match="cannot write"):
         claim(place(tmp_path / "workspace", ".", f"file://{tmp_path}/shared"))
+
+
+def test_the_settings_name_the_bucket(tmp_path: Path) -> None:
+    file, known = tmp_path / "hvsa.toml", {"CVAT_HOST": "http://cvat"}
+    file.write_text('artefacts = "shared"\n')
+    assert load_local_settings(file, known).artefacts == f"file://{tmp_path}/shared"
+    known["HVSA_ARTEFACTS"] = "s3://bucket/hvsa"
+    assert load_local_settings(file, known).place.artefacts == "s3://bucket/hvsa"
+    file.write_text("")
+    assert load_local_settings(file, {"CVAT_HOST": "http://cvat"}).place.artefacts is None

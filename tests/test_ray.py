@@ -211,13 +211,20 @@ def test_a_cluster_without_what_a_task_takes_is_one_line(
 
 
 def test_a_folder_that_the_nodes_do_not_see_is_one_line(cluster: Cluster, tmp_path: Path) -> None:
-    folder = tmp_path / "workspace"
-    folder.mkdir(mode=0o500)
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    mine = Path(f"/proc/self/fd/{descriptor}")  # another process has another one, or none
     options = ComputeSection(engine="ray", address=cluster.address)
-    if os.access(folder, os.W_OK):
-        pytest.skip("root may write anywhere")
-    with pytest.raises(ConfigError, match="cannot write"), connected(options, folder):
-        raise AssertionError
+    try:
+        with (
+            pytest.raises(ConfigError, match=r"cannot write in .*; mount the folder there"),
+            connected(options, mine),
+        ):
+            raise AssertionError
+    finally:
+        os.close(descriptor)
+    assert list(tmp_path.iterdir()) == []
+    with connected(options, None) as found:  # the files go another way
+        assert found.places() == 2
 
 
 def test_places() -> None:

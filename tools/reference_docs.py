@@ -34,6 +34,8 @@ _ENVIRONMENT = {
     "HVSA_WEBHOOK_SECRET": "Secret that signs webhooks, here and where they are registered.",
     "HVSA_DASHBOARD_TOKEN": "What opens the pages of `dashboard`, where others can reach them.",
     "HVSA_NOTIFY_URLS": "Addresses for messages, as apprise writes them, with blanks between them.",
+    "HVSA_CACHE": "On a machine of a Ray cluster: folder for files that are kept in a bucket. "
+    "Default: the path of the agent's workspace.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
     "HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY": "The proxy between the agent and the server.",
 }

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import pickle
 import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import ray
 
 from hvsa_cvat.agent.compute import Contact, Order
+from hvsa_cvat.agent.node_cache import CACHE, in_cache
 from hvsa_cvat.agent.worker import Advance, CutOffError, Failed, Line, Step, answer
 from hvsa_cvat.threads import limit_processors
 
@@ -93,6 +96,8 @@ def carry_out(order: Order[Any], key: str, mailbox: Any, processors: int) -> byt
     """On the cluster: carry out an order, which the agent calls `key`. A pickled `Done` or
     `Failed`: as bytes, so that Ray neither wraps errors nor makes arrays read-only."""
     limit_processors(processors)
+    if cache := os.environ.get(CACHE):
+        order = in_cache(order, Path(cache))
     told = _Told(key, mailbox, time.monotonic)
     told.send(Begun())
     contact = Contact(

@@ -50,6 +50,7 @@ ENVIRONMENT = {
     "HVSA_DATABASE": "Address of the PostgreSQL database, instead of `database` in that file.",
     "PGPASSWORD": "Password of that database; PGPASSFILE and the others of libpq work, too.",
     "HVSA_ARTEFACTS": "Address of the bucket for files, instead of `artefacts` in that file.",
+    "HVSA_CACHE": "On a machine of a Ray cluster: folder for files that are kept in a bucket.",
     "HVSA_HEARTBEAT": "File that `sync --watch` touches while it works or waits.",
 }
 """Every environment variable that is read, and its meaning."""

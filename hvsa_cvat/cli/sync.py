@@ -286,7 +286,9 @@ def _open_ray(settings: AgentSettings, passes: Watch, lines: LogLines) -> Iterat
     from hvsa_cvat.agent.ray_cluster import connected
     from hvsa_cvat.agent.ray_pool import RayPool
 
-    with connected(settings.compute, settings.workspace) as cluster:
+    # files in a bucket and rows in PostgreSQL need no folder that all machines see
+    apart = settings.artefacts is not None and settings.database is not None
+    with connected(settings.compute, None if apart else settings.workspace) as cluster:
         at_once = plural(cluster.places(), "task")
         lines.info(f"computes {at_once} at once on the Ray cluster at {settings.compute.address}")
         with RayPool(cluster, passes.wake) as pool:
