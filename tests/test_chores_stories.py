@@ -64,6 +64,9 @@ class Story:
         person, tagged = self._person(job), {tag["frame"] for tag in job.tags.values()}
         if tagged == set(range(job.start, job.stop + 1)):
             answer_job(self.team.cvat, person, job.id, tiny.truth, NAMES)
+            for shape in self.team.cvat.shapes(job):  # people change what others drew
+                if shape["id"] in self.drawn:
+                    self.drawn[shape["id"]] = dict(shape)
         else:  # it came back
             person.finish(job)
 
