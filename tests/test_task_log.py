@@ -161,8 +161,9 @@ def test_a_job_that_people_give_to_somebody_else_is_in_the_log(team: Team) -> No
     enroll(agent, team.task, team.options)
     report = only(sync(agent, team.task))
     (first, second) = report.open_jobs
-    team.cvat.job(first.job).assignee = team.cvat.person("bob")
-    team.cvat.job(second.job).assignee = None
+    bob = team.cvat.job(second.job).assignee
+    agent.client.change("PATCH", f"jobs/{first.job}", {"assignee": bob.id})
+    agent.client.change("PATCH", f"jobs/{second.job}", {"assignee": None})
     team.now += 60
     for _ in range(2):
         assert only(sync(agent, team.task)).error is None
