@@ -97,7 +97,7 @@ def test_masks_are_those_of_one_machine(
 def test_only_what_is_kept_elsewhere_moves_into_the_cache(tmp_path: Path) -> None:
     image = tiny.COLOURS[tiny.truth(0)]
     place = Place(tmp_path / "w" / "tasks" / "one", "postgresql+psycopg://u@h/d", "tasks/one")
-    config = RunConfig(size=(48, 64))
+    config = RunConfig(size=(48, 64), budgets=(0.1,))
 
     def order(where: Place) -> FeatureMap:
         checkpoint = where.folder / "start.safetensors"
