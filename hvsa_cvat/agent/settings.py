@@ -307,6 +307,8 @@ def load_local_settings(
     database = environment.get("HVSA_DATABASE") or content.database
     artefacts = environment.get("HVSA_ARTEFACTS") or content.artefacts
     folder = workspace or content.workspace
+    if content.compute.engine == "ray":
+        folder = folder.absolute()  # its machines are in other folders
     settings = LocalSettings(
         address=Address(
             url,
