@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hvsa_cvat.dashboard.asked import asked_pixels
-from hvsa_cvat.dashboard.pictures import frame_masks
-from hvsa_cvat.dashboard.runs import read_run
+from hvsa_cvat.enrolled.asked import asked_pixels
+from hvsa_cvat.enrolled.pictures import frame_masks
+from hvsa_cvat.enrolled.runs import read_run
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from hvsa_cvat.dashboard.live_report import live_report
+from hvsa_cvat.enrolled.live_report import live_report
 
 from hvsa_cvat.agent.workspace_prune import unnamed
 from hvsa_cvat.cli import main
