@@ -23,6 +23,7 @@ def clips(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_the_table_is_written_between_the_marks(clips: Path, tmp_path: Path) -> None:
     document = tmp_path / "results.md"
     document.write_text(f"before\n{ablation.FIRST}\nold\n{ablation.LAST}\nafter\n")

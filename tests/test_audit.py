@@ -163,7 +163,7 @@ def test_an_audit_that_is_larger_than_the_video(tmp_path: Path, clip: tiny.Clip)
         build_segments(Granularity.parse("audit:99"), open_frames(clip.images), tmp_path)
 
 
-@pytest.mark.parametrize("answers", ["draw", "correct"])
+@pytest.mark.parametrize("answers", [pytest.param("draw", marks=pytest.mark.slow), "correct"])
 def test_the_last_round_measures_the_masks_and_teaches(
     clip: tiny.Clip, checkpoint: Path, tmp_path: Path, answers: str
 ) -> None:

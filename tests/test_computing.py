@@ -307,7 +307,7 @@ class Lives:
 
 @pytest.mark.parametrize(
     ("kills", "seed"),
-    [(1, 0), *(pytest.param(12, k, marks=pytest.mark.slow) for k in range(1, 4))],
+    [pytest.param(12, k, marks=pytest.mark.slow) for k in range(1, 4)],
 )
 def test_kills_change_nothing(team: Team, kills: int, seed: int) -> None:
     """Of the worker or of the agent, at any moment."""

@@ -80,6 +80,7 @@ def command(clips: Path, tmp_path: Path, *more: str) -> list[str]:
     return [*told, "--device", "cpu", "--out", str(tmp_path / "out"), *more]
 
 
+@pytest.mark.slow
 def test_a_run_is_kept_and_not_repeated(clips: Path, tmp_path: Path) -> None:
     document = tmp_path / "results.md"
     document.write_text(f"before\n{results.FIRST}\nold\n{results.LAST}\nafter\n")
