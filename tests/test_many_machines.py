@@ -7,9 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hvsa_cvat.enrolled.asked import asked_pixels
-from hvsa_cvat.enrolled.pictures import frame_masks
-from hvsa_cvat.enrolled.runs import read_run
 
 from hvsa_cvat.agent.context import AgentContext
 from hvsa_cvat.agent.enroll import enroll
@@ -17,6 +14,9 @@ from hvsa_cvat.agent.extend import Extension, extend
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.keys import server_key
+from hvsa_cvat.enrolled.asked import asked_pixels
+from hvsa_cvat.enrolled.pictures import frame_masks
+from hvsa_cvat.enrolled.runs import read_run
 from hvsa_cvat.export.masks import RoundMasks
 from hvsa_cvat.objects import forget_buckets
 from tests.buckets import another_machine, without_files

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from hvsa_cvat.enrolled.live_report import live_report
 
 from hvsa_cvat.agent.workspace_prune import unnamed
 from hvsa_cvat.cli import main
 from hvsa_cvat.database import Place
+from hvsa_cvat.enrolled.live_report import live_report
 from hvsa_cvat.errors import SessionError
 from hvsa_cvat.export.masks import RoundMasks
 from hvsa_cvat.objects import bucket_at, forget_buckets
