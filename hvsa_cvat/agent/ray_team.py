@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import pickle
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -57,8 +58,7 @@ class Helper:
         torch.set_num_threads(processors)
         try:
             with losing_a_process():
-                store = dist.TCPStore("127.0.0.1", port, team.size, is_master=False)
-                _join(store, team)
+                _join(_store(port, team), team)
                 take_part(pickle.loads(packed), team)
                 dist.destroy_process_group()
         except HvsaError as error:
@@ -81,7 +81,7 @@ class RayLeader:
         process must end, too."""
         check_devices(self.size, device, "set [compute] gpus_per_task = {}")
         team = Team(0, self.size)
-        store = dist.TCPStore("127.0.0.1", 0, self.size, is_master=True, wait_for_workers=False)
+        store = _store(0, team)
         helpers = [_start() for _ in range(1, self.size)]
         work: list[Any] = []
         try:
@@ -107,7 +107,17 @@ class RayLeader:
                 ray.kill(one)
 
 
-def _join(store: dist.Store, team: Team) -> None:
+def _store(port: int, team: Team) -> Any:
+    """Over which the processes of this machine find each other; that of the leader, at any port, or
+    the one at its port."""
+    leads = team.rank == 0
+    found: Any = dist.TCPStore(  # type: ignore[attr-defined]
+        "127.0.0.1", port, team.size, is_master=leads, wait_for_workers=False
+    )
+    return found
+
+
+def _join(store: Any, team: Team) -> None:
     if team.rank < torch.cuda.device_count():
         torch.cuda.set_device(team.rank)
     dist.init_process_group(backend(), store=store, rank=team.rank, world_size=team.size)
@@ -139,7 +149,9 @@ def _watched(work: Sequence[Any], helpers: Sequence[Any]) -> Iterator[None]:
         waiting = list(work)
         while waiting and not over.is_set():
             ended, waiting = ray.wait(waiting, timeout=_TICK)
-            if any(_failure(one) for one in ended):
+            failures = [found for one in ended if (found := _failure(one)) is not None]
+            if failures:
+                traceback.print_exception(failures[0])  # Ray keeps it in the worker's log
                 for one in helpers:
                     ray.kill(one)
                 if not over.wait(_GRACE):
@@ -164,7 +176,7 @@ def _failure(work: Any) -> Exception | None:
     return found
 
 
-def _cause(work: Sequence[Any], lost: ProcessLostError) -> HvsaError:
+def _cause(work: list[Any], lost: ProcessLostError) -> HvsaError:
     """Why this process has lost the others, as far as one of them could tell."""
     with suppress(RayError):
         for one in ray.wait(work, num_returns=len(work), timeout=_PATIENCE)[0] if work else ():

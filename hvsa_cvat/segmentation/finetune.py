@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -124,7 +124,7 @@ def train(
             value = loss(item)
             optimizer.zero_grad(set_to_none=True)
             # what a team takes is the mean of its gradients, and this makes it their sum
-            (team.size * value).backward()
+            (team.size * value).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total = total + value.detach()  # read once an epoch: reading waits for the device
             progress("train", at + 1, steps)
@@ -303,6 +303,7 @@ def _trained(
     def loss(batch: Batch) -> Tensor:
         return batch_loss(network, batch.to(device), weight, model, team)
 
+    parallel: AbstractContextManager[Callable[..., Tensor]]
     if team.size > 1:
         parallel = team.parallel(network)
     else:
