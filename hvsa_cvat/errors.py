@@ -4,7 +4,8 @@
   x ConfigError       an option, setting or environment variable cannot be used
   x MediaError        frames, labels or a video cannot be read, or do not belong together
   x CheckpointError   a file of weights is truncated, of another program, or for other classes
-  x SessionError      a workspace belongs to another run, or its phase does not allow a step
+  * SessionError      a workspace belongs to another run, or its phase does not allow a step
+    x ProcessLostError  one of the processes that train together has ended
   x AnnotationError   what a person drew cannot be understood
   x CapacityError     a run needs more memory or disk space than there is
   x ServerError       the annotation server refused a request, or did not answer
@@ -36,6 +37,10 @@ class CheckpointError(HvsaError):
 
 class SessionError(HvsaError):
     """A workspace belongs to another run, or its phase does not allow a step."""
+
+
+class ProcessLostError(SessionError):
+    """One of the processes that train together has ended; the training goes on when repeated."""
 
 
 class AnnotationError(HvsaError):

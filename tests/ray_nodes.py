@@ -12,12 +12,12 @@ _TRIES = 3
 
 
 @contextmanager
-def started(cpus: int) -> Iterator[Nodes]:
-    """A cluster of one machine, whose address is `.address`."""
+def started(cpus: int, gpus: int = 0) -> Iterator[Nodes]:
+    """A cluster of one machine, whose address is `.address`. Ray counts `gpus` that nobody has."""
     for attempt in range(1, _TRIES + 1):
         nodes = Nodes()
         try:
-            nodes.add_node(num_cpus=cpus, include_dashboard=False)
+            nodes.add_node(num_cpus=cpus, num_gpus=gpus, include_dashboard=False)
         except Exception:
             nodes.shutdown()
             if attempt == _TRIES:

@@ -8,12 +8,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from hvsa_cvat.segmentation.distributed import pack
 from tests import distributed_trainings, tiny
@@ -44,27 +42,11 @@ def torchrun(*command: object) -> subprocess.CompletedProcess[str]:
     )
 
 
-def weights(state: dict[str, Any]) -> Tensor:
-    """All of them in a row; the statistics of batch norm are no part."""
-    names = [name for name, _ in distributed_trainings.network().named_parameters()]
-    return torch.cat([state[name].flatten() for name in names])
-
-
 @pytest.mark.parametrize("name", ALIKE)
 def test_two_processes_train_as_one_does(name: str, tmp_path: Path) -> None:
     done = torchrun("tests.distributed_trainings", tmp_path, name)
     assert done.returncode == 0, done.stderr
-    found = torch.load(tmp_path / f"{name}.pt")
-
-    alone, losses = distributed_trainings.train(name, distributed_trainings.video(name))
-
-    assert found["losses"] == pytest.approx(losses, rel=1e-4)
-    start, end = weights(distributed_trainings.network().state_dict()), weights(alone.state_dict())
-    # one process that takes the pairs of a batch in another order strays by 1.5 %
-    assert (weights(found["network"]) - end).norm() < 0.03 * (end - start).norm()
-    for key, value in alone.state_dict().items():
-        if "running" in key:
-            assert torch.allclose(found["network"][key], value, rtol=0.01, atol=1e-3), key
+    distributed_trainings.assert_as_alone(tmp_path, name)
 
 
 @pytest.mark.slow

@@ -150,7 +150,9 @@ def test_the_example_of_the_documentation_runs() -> None:
 
 def test_ray_is_imported_where_it_is_chosen_and_nowhere_else() -> None:
     """`cli/sync.py` imports these modules in a function, when the settings say so."""
-    chosen = {f"hvsa_cvat.agent.{name}" for name in ("ray_cluster", "ray_pool", "ray_task")}
+    chosen = {
+        f"hvsa_cvat.agent.{name}" for name in ("ray_cluster", "ray_pool", "ray_task", "ray_team")
+    }
     others = [name for name in MODULES if name not in chosen]
     code = (
         "import importlib, json, sys\n"

@@ -199,6 +199,7 @@ def test_versions_that_differ_are_one_line(cluster: Cluster, tmp_path: Path) -> 
             {"gpus_per_task": 1},
             r"has 1 GPUs and 1 CPUs for a task \(it has .*: 2 CPUs, 0 GPUs\);",
         ),
+        ({"gpus_per_task": 4}, r"has 4 GPUs and 1 CPUs for a task .*lower \[compute\] gpus_per"),
         ({"cpus_per_task": 8}, r"has 8 CPUs for a task .*: 2 CPUs, 0 GPUs.*cpus_per_task$"),
     ],
 )

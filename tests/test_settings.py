@@ -84,6 +84,11 @@ def test_options_come_over_projects_over_defaults(tmp_path: Path) -> None:
         ("password = 'abc'", ("password", "environment")),
         ("workers = 0", ("workers", "greater than or equal to 1")),
         ("workers = 'many'", ("workers", "valid integer")),
+        ("[compute]\ngpus_per_task = 2", ("gpus_per_task", 'need engine = "ray"', "torchrun")),
+        (
+            '[compute]\nengine = "ray"\ngpus_per_task = 1.5',
+            ("gpus_per_task", "a share below 1, or a whole number"),
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, patterns: tuple[str, ...]) -> None:

@@ -76,6 +76,11 @@ class Share:
     def __str__(self) -> str:
         return f"{self.gpus:g} GPUs and {self.cpus:g} CPUs" if self.gpus else f"{self.cpus:g} CPUs"
 
+    @property
+    def processes(self) -> int:
+        """How many train together: one for each GPU."""
+        return max(1, int(self.gpus))
+
     def places(self, node: Node) -> int:
         """How many tasks a node computes at once."""
         found = int(node.cpus // self.cpus)

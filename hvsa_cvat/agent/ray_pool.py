@@ -41,6 +41,7 @@ from hvsa_cvat.agent.worker import (
     Step,
     WorkerDiedError,
 )
+from hvsa_cvat.errors import ProcessLostError
 
 T = TypeVar("T")
 
@@ -59,9 +60,10 @@ _LOST = (
     NodeDiedError,
     ObjectLostError,
     OutOfMemoryError,
+    ProcessLostError,
     WorkerCrashedError,
 )
-"""What Ray raises where the process that worked, or its machine, is gone."""
+"""What is raised where a process that worked, or its machine, is gone."""
 
 
 class _Heard:
@@ -101,7 +103,9 @@ class RayPool(Pool):
         actor: Any = ray.remote(Mailbox)
         # it takes nothing of the machines, and is there for as long as the agent
         self._mailbox = actor.options(num_cpus=0, max_restarts=-1).remote()
-        self._carry: Any = ray.remote(carry_out)
+        together = cluster.share.processes > 1
+        # a process in which a training with others has failed does not work again
+        self._carry: Any = ray.remote(max_calls=1)(carry_out) if together else ray.remote(carry_out)
         self._deaf = threading.Event()
         self._ear = threading.Thread(target=self._listen, name="mailbox", daemon=True)
         self._ear.start()
@@ -169,7 +173,8 @@ class RayPool(Pool):
         with self._hearing(contact, begun) as (key, heard):
             cpus = max(1, int(self._cluster.share.cpus))
             remote = self._carry.options(**self._options(of_task=of_task))
-            reference = remote.remote(order, key, self._mailbox, cpus)
+            processes = self._cluster.share.processes
+            reference = remote.remote(order, key, self._mailbox, cpus, processes)
             while not ray.wait([reference], timeout=_TICK)[0]:
                 if cut_off():
                     ray.cancel(reference, force=True)
@@ -252,4 +257,6 @@ def _why(error: Exception) -> str:
         return "the machine of the worker is lost"
     if isinstance(error, ObjectLostError):
         return "the result of the worker is lost"
+    if isinstance(error, ProcessLostError):
+        return "one of the processes that train together has ended"
     return "the worker died"

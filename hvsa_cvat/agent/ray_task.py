@@ -7,8 +7,8 @@ import os
 import pickle
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,10 @@ class Mailbox:
         self._stopped.discard(order)
 
 
-def carry_out(order: Order[Any], key: str, mailbox: Any, processors: int) -> bytes:
-    """On the cluster: carry out an order, which the agent calls `key`. A pickled `Done` or
-    `Failed`: as bytes, so that Ray neither wraps errors nor makes arrays read-only."""
+def carry_out(order: Order[Any], key: str, mailbox: Any, processors: int, processes: int) -> bytes:
+    """On the cluster: carry out an order, which the agent calls `key`, with `processes` that train
+    together. A pickled `Done` or `Failed`: as bytes, so that Ray neither wraps errors nor makes
+    arrays read-only."""
     limit_processors(processors)
     if cache := os.environ.get(CACHE):
         order = in_cache(order, Path(cache))
@@ -110,9 +111,22 @@ def carry_out(order: Order[Any], key: str, mailbox: Any, processors: int) -> byt
     if told.stopping():  # while it waited for a place
         given = pickle.dumps(Failed(CutOffError("the agent stops")))
     else:
-        given = pickle.dumps(answer(order, contact))
+        with _trained_by(processes, processors):
+            given = pickle.dumps(answer(order, contact))
     told.end()
     return given
+
+
+@contextmanager
+def _trained_by(processes: int, processors: int) -> Iterator[None]:
+    if processes == 1:
+        yield
+        return
+    from hvsa_cvat.agent.ray_team import RayLeader  # which imports PyTorch
+    from hvsa_cvat.segmentation.distributed import led_by
+
+    with led_by(RayLeader(processes, processors)):
+        yield
 
 
 class _Told:

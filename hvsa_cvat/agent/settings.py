@@ -15,7 +15,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from hvsa_cvat.agent.options import EnrollOptions
 from hvsa_cvat.cvat.http.credentials import Address, Credentials
@@ -167,16 +167,29 @@ class ComputeSection(_Section):
     gpus_per_task: float | None = Field(
         None,
         ge=0,
-        le=1,
-        description="GPUs of a task; 0.5 puts two tasks on one. Default: 1 where the cluster has "
-        "GPUs, else 0.",
+        description="GPUs of a task; 0.5 puts two tasks on one. From 2 on they are those of one "
+        "machine, and fine-tuning takes all. Default: 1 where the cluster has GPUs, else 0.",
     )
     cpus_per_task: float = Field(
-        1.0, gt=0, description="Processor cores of a task. Give a GPU all that are beside it."
+        1.0, gt=0, description="Processor cores of a task. Give GPUs all that are beside them."
     )
     retries: int = Field(
         3, ge=0, description="How often what a lost worker did is begun again within one pass."
     )
+
+    @field_validator("gpus_per_task")
+    @classmethod
+    def _whole_gpus(cls, gpus: float | None, info: ValidationInfo) -> float | None:
+        if gpus is None or gpus <= 1:
+            return gpus
+        if not gpus.is_integer():
+            raise ValueError("write a share below 1, or a whole number of GPUs")
+        if info.data.get("engine") == "workers":
+            raise ValueError(
+                'several GPUs for a task need engine = "ray"; without Ray, `torchrun` starts a '
+                "process for each GPU of the machine"
+            )
+        return gpus
 
 
 class SettingsFile(_Section):

@@ -83,8 +83,9 @@ class _Group(click.Group):
             from hvsa_cvat.segmentation.distributed import joined
             from hvsa_cvat.segmentation.finetune import help_out
 
-            with joined() as team:
-                return super().invoke(ctx) if team.rank == 0 else help_out(team)
+            with joined() as processes:
+                leads = processes.team.rank == 0
+                return super().invoke(ctx) if leads else help_out(processes)
         except HvsaError as error:
             usage = error.exit_code == _UsageError.exit_code
             kind = _UsageError if usage else click.ClickException

@@ -1,8 +1,9 @@
-"""Fine-tuning on several devices of one machine, with a process for each, started by `torchrun`.
+"""Fine-tuning on several devices of one machine, with a process for each.
 
 The first process, the leader, runs the program. The others, the helpers, only take part in its
-trainings: they wait for the next one and compute a share of the pairs of every step. They write no
-file, call no server and print nothing.
+trainings and compute a share of the pairs of every step. They write no file, call no server and
+print nothing. `torchrun` starts them beside the leader, and they wait for its trainings; on a Ray
+cluster the leader starts them for each training (`agent/ray_team.py`).
 """
 
 from __future__ import annotations
@@ -12,10 +13,11 @@ import mmap
 import os
 import pickle
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from inspect import signature
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,7 +25,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from hvsa_cvat.errors import ConfigError, SessionError
+from hvsa_cvat.errors import ConfigError, ProcessLostError, SessionError
 
 T = TypeVar("T")
 
@@ -39,23 +41,14 @@ _OPTIONS: dict[str, Any] = {
     else "broadcast_buffers": False,
 }
 
-_team: Team | None = None
 
-
-def current_team() -> Team | None:
-    """The processes that train together; None if there is only this one."""
-    return _team
-
-
+@dataclass(frozen=True)
 class Team:
-    """The processes that train together, seen from one of them."""
+    """The processes that train together, seen from one of them. One alone is a team, too."""
 
-    def __init__(self, rank: int, size: int) -> None:
-        self.rank = rank
-        """0 is the leader."""
-        self.size = size
-        self._waiting: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
-        self._training = False
+    rank: int = 0
+    """0 is the leader, who writes."""
+    size: int = 1
 
     def share(self, pairs: Sequence[T]) -> Sequence[T]:
         """The pairs of a step that this process computes. They may be none."""
@@ -63,52 +56,11 @@ class Team:
 
     def total(self, value: Tensor) -> Tensor:
         """The sum over all processes."""
+        if self.size == 1:
+            return value
         value = value.clone()
         dist.all_reduce(value)
         return value
-
-    @contextmanager
-    def leading(self, training: object, device: torch.device) -> Iterator[None]:
-        """Start `training` in the helpers too; the leader trains inside this context."""
-        if device.type == "cuda" and self.size > torch.cuda.device_count():
-            raise ConfigError(
-                f"{self.size} processes, but this machine has {torch.cuda.device_count()} GPUs; "
-                f"start torchrun with --nproc-per-node {torch.cuda.device_count()}"
-            )
-        if self._training:
-            raise SessionError(
-                "an earlier training on several devices failed, so the processes no longer wait "
-                "for the same step; start the program again, and the training goes on"
-            )
-        self._training = True
-        with losing_a_process():
-            self._send(training)
-            yield
-        self._training = False
-
-    def trainings(self) -> Iterator[Any]:
-        """The trainings that the leader sends to this helper, until it sends no more."""
-        self._training = True
-        while (training := self._receive()) is not None:
-            yield training
-        self._training = False
-
-    def part(self) -> None:
-        """Leave the team. After a failed training this does nothing: the process must end."""
-        if self._training:
-            return
-        if self.rank == 0:
-            with suppress(RuntimeError):  # a helper may have ended already
-                self._send(None)
-        dist.destroy_process_group()
-
-    def _send(self, message: object) -> None:
-        dist.broadcast_object_list([pack(message)], src=0, group=self._waiting)
-
-    def _receive(self) -> Any:
-        packed = [b""]
-        dist.broadcast_object_list(packed, src=0, group=self._waiting)
-        return pickle.loads(packed[0])
 
     @contextmanager
     def parallel(self, network: nn.Module) -> Iterator[nn.Module]:
@@ -127,6 +79,103 @@ class Team:
         finally:
             for norm in norms:
                 norm.__class__ = nn.BatchNorm2d
+
+
+ALONE = Team()
+
+
+class Leader(Protocol):
+    """How the process that runs the program gets others to take part in its trainings."""
+
+    @property
+    def size(self) -> int:
+        """How many train together, this process included."""
+
+    def training(self, given: object, device: torch.device) -> AbstractContextManager[Team]:
+        """Start the training that is `given` in the others; train inside this context."""
+
+
+_leader: Leader | None = None
+
+
+def current_leader() -> Leader | None:
+    """By what this process trains together with others; None where it trains alone."""
+    return _leader
+
+
+def team_size() -> int:
+    """How many processes train together."""
+    return 1 if _leader is None else _leader.size
+
+
+@contextmanager
+def led_by(leader: Leader) -> Iterator[None]:
+    """Trainings inside this context are those of all processes of `leader`."""
+    global _leader
+    _leader = leader
+    try:
+        yield
+    finally:
+        _leader = None
+
+
+def check_devices(size: int, device: torch.device, fix: str) -> None:
+    """`ConfigError` where fewer GPUs than processes are seen; `fix` takes their number."""
+    seen = torch.cuda.device_count()
+    if device.type == "cuda" and size > seen:
+        raise ConfigError(f"{size} processes, but this machine has {seen} GPUs; {fix.format(seen)}")
+
+
+class Torchrun:
+    """The processes that torchrun has started, seen from one of them."""
+
+    def __init__(self, team: Team) -> None:
+        self.team = team
+        self._waiting: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
+        self._training = False
+
+    @property
+    def size(self) -> int:
+        return self.team.size
+
+    @contextmanager
+    def training(self, given: object, device: torch.device) -> Iterator[Team]:
+        """Start `given` in the helpers too; the leader trains inside this context."""
+        check_devices(self.size, device, "start torchrun with --nproc-per-node {}")
+        if self._training:
+            raise SessionError(
+                "an earlier training on several devices failed, so the processes no longer wait "
+                "for the same step; start the program again, and the training goes on"
+            )
+        self._training = True
+        with losing_a_process():
+            self._send(given)
+            yield self.team
+        self._training = False
+
+    def trainings(self) -> Iterator[Any]:
+        """The trainings that the leader sends to this helper, until it sends no more."""
+        self._training = True
+        while (training := self._receive()) is not None:
+            yield training
+        self._training = False
+
+    def part(self) -> None:
+        """Leave the team. After a failed training this does nothing: the process must end."""
+        if self._training:
+            return
+        if self.team.rank == 0:
+            with suppress(RuntimeError):  # a helper may have ended already
+                self._send(None)
+        dist.destroy_process_group()
+
+    def _send(self, message: object) -> None:
+        dist.broadcast_object_list([pack(message)], src=0, group=self._waiting)
+
+    def _receive(self) -> Any:
+        packed = [b""]
+        dist.broadcast_object_list(packed, src=0, group=self._waiting)
+        return pickle.loads(packed[0])
 
 
 class _Total(torch.autograd.Function):
@@ -192,32 +241,36 @@ class _Pickler(pickle.Pickler):
         return np.memmap, (value.filename, value.dtype, "r", value.offset, value.shape)
 
 
+def backend() -> str:
+    """By what the processes speak."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+
+
 @contextmanager
-def joined() -> Iterator[Team]:
-    """Join the team of all processes that torchrun has started. All of them must call this."""
-    global _team
+def joined() -> Iterator[Torchrun]:
+    """Join all processes that torchrun has started. All of them must call this."""
     rank, size, local = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     if int(os.environ["LOCAL_WORLD_SIZE"]) != size:
         raise ConfigError("all processes must run on one machine; start torchrun on one only")
     if local < torch.cuda.device_count():
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    _team = team = Team(rank, size)
+    dist.init_process_group(backend())
+    processes = Torchrun(Team(rank, size))
     try:
-        yield team
+        with led_by(processes):
+            yield processes
     finally:
-        _team = None
-        team.part()
+        processes.part()
 
 
 @contextmanager
 def losing_a_process() -> Iterator[None]:
-    """Turn what PyTorch raises when another process has ended into a `SessionError`."""
+    """Turn what PyTorch raises when another process has ended into a `ProcessLostError`."""
     try:
         yield
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
-            raise SessionError(
+            raise ProcessLostError(
                 "one of the processes that train together has ended; start the program again, "
                 "and the training goes on"
             ) from error

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -23,13 +23,14 @@ from hvsa_cvat.segmentation.device import (
     resident_bytes,
     searched_kernels,
 )
-from hvsa_cvat.segmentation.distributed import Team, current_team, losing_a_process
-from hvsa_cvat.segmentation.losses import (
-    Total,
-    consistency_loss,
-    labeled_cross_entropy,
-    unshared_total,
+from hvsa_cvat.segmentation.distributed import (
+    ALONE,
+    Team,
+    Torchrun,
+    current_leader,
+    losing_a_process,
 )
+from hvsa_cvat.segmentation.losses import consistency_loss, labeled_cross_entropy
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 from hvsa_cvat.segmentation.pairs import (
     Batch,
@@ -100,7 +101,7 @@ def train(
     loss: Callable[[T], Tensor],
     state: Path | None = None,
     progress: Progress = silent,
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> TrainingRun:
     """Minimise `loss` over `batches(epoch)`, which must be equally many every epoch.
 
@@ -123,16 +124,12 @@ def train(
             value = loss(item)
             optimizer.zero_grad(set_to_none=True)
             # what a team takes is the mean of its gradients, and this makes it their sum
-            whole = value if team is None else team.size * value
-            whole.backward()  # type: ignore[no-untyped-call]
+            (team.size * value).backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total = total + value.detach()  # read once an epoch: reading waits for the device
             progress("train", at + 1, steps)
-        if team is not None:
-            total = team.total(torch.as_tensor(total))
-        losses.append(float(total) / len(items))
-        writes = team is None or team.rank == 0
-        if state is not None and writes and epoch + 1 < config.epochs:
+        losses.append(float(team.total(torch.as_tensor(total))) / len(items))
+        if state is not None and team.rank == 0 and epoch + 1 < config.epochs:
             content = {
                 "network": network.state_dict(),
                 "optimizer": optimizer.state_dict(),
@@ -177,31 +174,37 @@ def finetune(
 
     L = lambda L_tc + L_ce (Eq. 6) over pairs of all frames, labeled or not. Where the data have
     features, the head alone learns on them. The same seed gives
-    the same weights on a CPU, also when the training was interrupted. Where `torchrun` has started
-    several processes, all of them take part.
+    the same weights on a CPU, also when the training was interrupted. Where this process leads
+    others (`distributed.py`), all of them take part.
     """
     if not data.targets:
         raise ValueError("nothing to learn from: no frame has a label")
-    team = current_team()
-    if team is None:
+    leader = current_leader()
+    if leader is None:
         return _fit(network, data, config, seed, device, state, progress)
     made = network.name, network.classes, network.align_corners
-    with team.leading((made, data, config, seed, device.type, state), device):
+    with leader.training((made, data, config, seed, device.type, state), device) as team:
         return _fit(network, data, config, seed, device, state, progress, team)
 
 
-def help_out(team: Team) -> None:
-    """Take part in the trainings of the team's leader until it has no more.
+def help_out(processes: Torchrun) -> None:
+    """Take part in the trainings of the leader until it has no more.
 
     The leader meets the same errors and reports them, so this process ends without a message.
     """
     try:
         with losing_a_process():
-            for (name, classes, aligned), data, config, seed, device, state in team.trainings():
-                network = SegmentationNetwork(name, classes, align_corners=aligned)
-                _fit(network, data, config, seed, torch.device(device), state, silent, team)
+            for training in processes.trainings():
+                take_part(training, processes.team)
     except (HvsaError, KeyboardInterrupt):
         raise SystemExit(1) from None
+
+
+def take_part(training: Any, team: Team) -> None:
+    """In a helper: the training that `finetune` has given to its leader."""
+    (name, classes, aligned), data, config, seed, device, state = training
+    network = SegmentationNetwork(name, classes, align_corners=aligned)
+    _fit(network, data, config, seed, torch.device(device), state, silent, team)
 
 
 def batch_loss(
@@ -209,7 +212,7 @@ def batch_loss(
     batch: Batch,
     consistency: float,
     model: Callable[..., Tensor] | None = None,
-    total: Total = unshared_total,
+    team: Team = ALONE,
 ) -> Tensor:
     """Eq. 6 with `consistency` as lambda, of a batch on the device of `network`. `model` is what
     computes the logits, where that is not the network itself but something around it."""
@@ -221,11 +224,11 @@ def batch_loss(
     logits = network.logits_at(logits, (height, width))
     taught = batch.taught  # the others' cross-entropy is nothing, slowly computed
     weights = None if batch.weights is None else batch.weights[taught]
-    value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, total)
+    value = labeled_cross_entropy(logits[taught], batch.targets[taught], weights, team.total)
     if consistency > 0:
         anchors, others = logits.softmax(dim=1).tensor_split(2)
         value = value + consistency * consistency_loss(
-            anchors, others, batch.flow, batch.valid, total
+            anchors, others, batch.flow, batch.valid, team.total
         )
     return value
 
@@ -238,7 +241,7 @@ def _fit(
     device: torch.device,
     state: Path | None,
     progress: Progress,
-    team: Team | None = None,
+    team: Team = ALONE,
 ) -> TrainingRun:
     height, width = data.frames.shape[1:3]
     with (
@@ -272,7 +275,7 @@ def _trained(
     device: torch.device,
     state: Path | None,
     progress: Progress,
-    team: Team | None,
+    team: Team,
 ) -> TrainingRun:
     network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     labeled = sorted(data.targets)
@@ -291,23 +294,23 @@ def _trained(
         return epoch_pairs(len(data.frames), labeled, config.sampling, config.batch_pairs, rng)
 
     def batches(epoch: int) -> Gathered:
-        whole = steps(epoch)
-        mine = whole if team is None else [team.share(pairs) for pairs in whole]
+        mine = [team.share(pairs) for pairs in steps(epoch)]
         return Gathered(mine, gather, ahead=device.type == "cuda" and not fits)
 
     consistent = config.consistency_weight > 0 and data.flow is not None
     weight = config.consistency_weight if consistent else 0.0
 
     def loss(batch: Batch) -> Tensor:
-        return batch_loss(network, batch.to(device), weight, model, total)
+        return batch_loss(network, batch.to(device), weight, model, team)
 
-    total = unshared_total if team is None else team.total
-    if team is None:
+    parallel: AbstractContextManager[Callable[..., Tensor]]
+    if team.size > 1:
+        parallel = team.parallel(network)
+    else:
         # a thread that pins memory meanwhile would end the recording of a graph
         # a head alone has too few kernels for a graph to gain anything
         first = steps(0) if fits and data.features is None else []
         images, size = 2 * max(map(len, first), default=0), data.frames.shape[1:3]
-        alone = for_training(network, device, images, size, config.epochs * len(first))
-    parallel = alone if team is None else team.parallel(network)
+        parallel = for_training(network, device, images, size, config.epochs * len(first))
     with kept_memory(device), searched_kernels(device), parallel as model:
         return train(network, config, batches, loss, state, progress, team)

@@ -10,7 +10,7 @@ import torch
 from hvsa_cvat.config import RunConfig
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation.device import computes_in_bfloat16
-from hvsa_cvat.segmentation.distributed import current_team
+from hvsa_cvat.segmentation.distributed import team_size
 from hvsa_cvat.threads import processors
 from hvsa_cvat.types import Size
 from hvsa_cvat.video.segments import (
@@ -72,7 +72,6 @@ def demand_of(
             "round 1 cannot be an audit, because the masks before it have learnt nothing of the "
             "video; name the audit for a later round"
         )
-    team = current_team()
     return Demand(
         length=len(names),
         frames=frames,
@@ -85,7 +84,7 @@ def demand_of(
         half=computes_in_bfloat16(device),
         threads=processors(),
         video_bytes=video_bytes,
-        processes=team.size if team is not None else 1,
+        processes=team_size(),
     )
 
 
