@@ -152,9 +152,11 @@ def take(page: Page, address: str, out: Path, height: int, removed: tuple[str, .
     page.evaluate("text => document.querySelector('.server a').textContent = text", _SHOWN_ADDRESS)
     page.wait_for_load_state("networkidle")
     shot = PillowImage.open(io.BytesIO(page.screenshot())).convert("RGB")
+    colours = PillowImage.Quantize.MAXCOVERAGE  # keeps rare ones, such as those of classes
     if page.locator("img").count():  # frames of a video make files large
         shot = shot.resize((_SMALL, height * _SMALL // _WIDTH), PillowImage.Resampling.LANCZOS)
-    shot = shot.quantize(256, PillowImage.Quantize.MAXCOVERAGE, dither=PillowImage.Dither.NONE)
+        colours = PillowImage.Quantize.MEDIANCUT
+    shot = shot.quantize(256, colours, kmeans=1, dither=PillowImage.Dither.NONE)
     shot.save(out, optimize=True)
     click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB")
 
@@ -174,11 +176,11 @@ def take_all(workspace: Path, url: str, out: Path) -> None:
             executable_path=shutil.which("chromium"), args=arguments
         )
         page = browser.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme="light")
-        take(page, f"{address}/", out / "dashboard_tasks.png", 640)
+        take(page, f"{address}/", out / "dashboard_tasks.png", 650)
         others = tuple(f"[aria-labelledby={part}]" for part in ("jobs", "rounds", "frames"))
-        take(page, f"{address}/tasks/2", out / "dashboard_task.png", 2000, others)
+        take(page, f"{address}/tasks/2", out / "dashboard_task.png", 1960, others)
         take(page, f"{address}/tasks/2/frames/10", out / "dashboard_frame.png", 940)
-        take(page, f"{address}/tasks/2/review", out / "dashboard_review.png", 900)
+        take(page, f"{address}/tasks/2/review", out / "dashboard_review.png", 820)
         browser.close()
 
 
