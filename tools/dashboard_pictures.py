@@ -176,11 +176,11 @@ def take_all(workspace: Path, url: str, out: Path) -> None:
             executable_path=shutil.which("chromium"), args=arguments
         )
         page = browser.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme="light")
-        take(page, f"{address}/", out / "dashboard_tasks.png", 650)
         others = tuple(f"[aria-labelledby={part}]" for part in ("jobs", "rounds", "frames"))
         take(page, f"{address}/tasks/2", out / "dashboard_task.png", 1960, others)
         take(page, f"{address}/tasks/2/frames/10", out / "dashboard_frame.png", 940)
         take(page, f"{address}/tasks/2/review", out / "dashboard_review.png", 820)
+        take(page, f"{address}/", out / "dashboard_tasks.png", 650)
         browser.close()
 
 
