@@ -99,7 +99,6 @@ def fill(cvat: StandIn, root: Path, clip: Clip) -> None:
             "budget": "6%",
             "rounds": 3,
             "answers": "draw",
-            "epsilon": 0,  # these people follow every pixel of an outline
             **more,
         }
         enroll(agent, task, options)
