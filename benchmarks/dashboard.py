@@ -29,7 +29,8 @@ import click
 import cv2
 import numpy as np
 
-from hvsa_cvat.agent.workspace import enrollment_folder, look_into
+from hvsa_cvat.agent.looking import look_into
+from hvsa_cvat.agent.workspace import enrollment_place
 from hvsa_cvat.cvat.keys import server_key
 from tests import tiny
 from tests.lead import DONE, Filled, fill_workspace
@@ -73,7 +74,7 @@ def _workspace(root: Path, tasks: int, frames: int) -> Filled:
     (base,) = (
         one for one in look_into(filled.workspace, server, 0).enrollments if one.task == DONE
     )
-    folder = enrollment_folder(filled.workspace, server, base)
+    folder = enrollment_place(filled.workspace, server, base).folder
     _lengthen(folder, frames)
     database = filled.workspace / "workspace.db"
     with closing(sqlite3.connect(database)) as connection, connection:
@@ -88,7 +89,7 @@ def _workspace(root: Path, tasks: int, frames: int) -> Filled:
                 connection.execute(f"INSERT INTO tasks VALUES ({marks})", list(row.values()))
     for one in look_into(filled.workspace, server, 0).enrollments:
         if one.task != DONE:
-            _share(folder, enrollment_folder(filled.workspace, server, one))
+            _share(folder, enrollment_place(filled.workspace, server, one).folder)
     return filled
 
 

@@ -47,7 +47,7 @@ _SHOWN_ADDRESS = "cvat.example.com"
 """In place of the stand-in's, which is another one each time."""
 _WIDTH = 1280
 _SMALL = 960
-"""Width of pictures with frames in them, in pixels: others are kept as they are."""
+"""Pixels of width of pictures with frames in them."""
 _STEP = 2
 """Of the clip every second frame is used."""
 
@@ -98,7 +98,7 @@ def fill(cvat: StandIn, root: Path, clip: Clip) -> None:
             "picture_side": 700,
             "budget": "6%",
             "rounds": 3,
-            "answers": "correct",
+            "answers": "draw",
             **more,
         }
         enroll(agent, task, options)
@@ -115,7 +115,7 @@ def fill(cvat: StandIn, root: Path, clip: Clip) -> None:
             answer_job(cvat, cvat.person(person.username), job, clip.truth, list(clip.labels))
         passed(task)
 
-    done = add("Kitchen, morning", budget="18%", rounds=2, audit=2, target="75%")
+    done = add("Kitchen, morning", budget="18%", rounds=2, audit=2, target="85%")
     passed(done)
     for _ in range(3):  # two rounds and the audit
         answered(done)
@@ -151,9 +151,11 @@ def take(page: Page, address: str, out: Path, height: int, removed: tuple[str, .
     page.evaluate("text => document.querySelector('.server a').textContent = text", _SHOWN_ADDRESS)
     page.wait_for_load_state("networkidle")
     shot = PillowImage.open(io.BytesIO(page.screenshot())).convert("RGB")
-    if page.locator("img").count():  # frames of a video take many colours
+    colours = PillowImage.Quantize.MAXCOVERAGE  # keeps rare ones, such as those of classes
+    if page.locator("img").count():  # frames of a video make files large
         shot = shot.resize((_SMALL, height * _SMALL // _WIDTH), PillowImage.Resampling.LANCZOS)
-        shot = shot.quantize(256, kmeans=1, dither=PillowImage.Dither.NONE)
+        colours = PillowImage.Quantize.MEDIANCUT
+    shot = shot.quantize(256, colours, kmeans=1, dither=PillowImage.Dither.NONE)
     shot.save(out, optimize=True)
     click.echo(f"{out}: {out.stat().st_size / 1024:.0f} KiB")
 
@@ -173,11 +175,11 @@ def take_all(workspace: Path, url: str, out: Path) -> None:
             executable_path=shutil.which("chromium"), args=arguments
         )
         page = browser.new_page(viewport={"width": _WIDTH, "height": 900}, color_scheme="light")
-        take(page, f"{address}/", out / "dashboard_tasks.png", 640)
         others = tuple(f"[aria-labelledby={part}]" for part in ("jobs", "rounds", "frames"))
-        take(page, f"{address}/tasks/2", out / "dashboard_task.png", 1900, others)
-        take(page, f"{address}/tasks/2/frames/10", out / "dashboard_frame.png", 920)
-        take(page, f"{address}/tasks/2/review", out / "dashboard_review.png", 900)
+        take(page, f"{address}/tasks/2", out / "dashboard_task.png", 1960, others)
+        take(page, f"{address}/tasks/2/frames/10", out / "dashboard_frame.png", 940)
+        take(page, f"{address}/tasks/2/review", out / "dashboard_review.png", 820)
+        take(page, f"{address}/", out / "dashboard_tasks.png", 650)
         browser.close()
 
 
