@@ -225,6 +225,7 @@ def test_a_database_is_named_in_the_file_or_the_environment(tmp_path: Path) -> N
         ("mysql://hvsa@db/hvsa", "mysql is not supported; write postgresql"),
         ("postgresql://hvsa:s3cret@db/hvsa", "holds a password; remove it there, and set PGPASS"),
         ("postgresql://hvsa@db/hvsa?password=s3cret", "holds a password"),
+        ("postgresql://hvsa@db/hvsa?sslpassword=s3cret", "holds a password"),
         ("postgresql://hvsa@db", "names no database"),
         ("db", "no address of a database"),
         ("postgresql://db:port/hvsa", "no address of a database"),

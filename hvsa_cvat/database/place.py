@@ -61,7 +61,7 @@ def checked_address(text: str) -> str:
         url = sa.make_url(text)
     except (sa.exc.ArgumentError, ValueError) as error:
         raise ConfigError(f"database: this is no address of a database; write {shown}") from error
-    if url.password is not None or "password" in url.query:
+    if url.password is not None or {"password", "sslpassword"} & set(url.query):
         raise ConfigError(
             "database: the address holds a password; remove it there, and set PGPASSWORD in the "
             "environment"
