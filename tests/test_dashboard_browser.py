@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -109,8 +110,12 @@ def check_page(page: Page, path: str) -> None:
     settled(page)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
     found = Axe().run(page).response["violations"]
-    serious = [one["id"] for one in found if one["impact"] in ("serious", "critical")]
-    assert serious == [], path
+    assert [one["id"] for one in found if _is_bad(one)] == [], path
+
+
+def _is_bad(finding: dict[str, Any]) -> bool:
+    """Landmarks of one name are no serious finding, but a screen reader lists them."""
+    return finding["impact"] in ("serious", "critical") or finding["id"] == "landmark-unique"
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hvsa_cvat import __version__
 from hvsa_cvat.agent.settings import LocalSettings
+from hvsa_cvat.dashboard.site import size
 
 _PACKAGES = ("cvat-sdk", "torch", "timm", "numpy", "starlette", "uvicorn")
 
@@ -29,9 +30,9 @@ class SystemFacts:
     versions: tuple[tuple[str, str], ...]
     """Name and version."""
     disk: Disk | None
-    """Of the workspace; None where there is no workspace yet."""
-    database: int | None
-    """Bytes of the workspace's database."""
+    """Of the workspace's folder; None where that is not there yet."""
+    storage: tuple[tuple[str, str], ...]
+    """What is kept, and where."""
     folders: int
     """Of sessions, with those of tasks that were withdrawn."""
     load: tuple[float, ...]
@@ -45,7 +46,7 @@ def system_facts(settings: LocalSettings) -> SystemFacts:
     return SystemFacts(
         tuple(_versions()),
         _disk(root),
-        _bytes(root / "workspace.db"),
+        tuple(_storage(settings)),
         sum(1 for _ in (root / "tasks").glob("*")),
         os.getloadavg(),
         os.cpu_count() or 1,
@@ -58,6 +59,21 @@ def _versions() -> list[tuple[str, str]]:
         with suppress(metadata.PackageNotFoundError):
             found.append((name, metadata.version(name)))
     return [*found, ("SQLite", sqlite3.sqlite_version), ("system", platform.platform(terse=True))]
+
+
+def _storage(settings: LocalSettings) -> list[tuple[str, str]]:
+    """Without secrets: the addresses hold none, see `checked_address` and `checked_artefacts`."""
+    database = settings.database
+    if database is None:
+        found = _bytes(settings.workspace / "workspace.db")
+        database = "not there yet" if found is None else f"SQLite in the workspace, {size(found)}"
+    if settings.artefacts is None:
+        return [("workspace", str(settings.workspace)), ("database", database)]
+    return [
+        ("workspace, a cache of the bucket", str(settings.workspace)),
+        ("database", database),
+        ("bucket for the files of sessions", settings.artefacts),
+    ]
 
 
 def _disk(root: Path) -> Disk | None:
