@@ -44,7 +44,7 @@ def pool(cluster: Cluster) -> Iterator[RayPool]:
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 290
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
