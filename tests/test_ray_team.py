@@ -44,7 +44,7 @@ def pool(cluster: Cluster) -> Iterator[RayPool]:
 
 
 def wait_for(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 290
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -83,4 +83,4 @@ def test_a_helper_that_dies_again_and_again_is_one_line(pool: RayPool, tmp_path:
         error=f"{LOST}, 2 times; see the logs of its machine; the next pass retries"
     )
     assert not (tmp_path / "doomed.pt").exists()
-    assert len(torch.load(tmp_path / "doomed-state.pt")["losses"]) == 1
+    assert len(torch.load(tmp_path / "doomed-state.pt")["losses"]) == 2  # one each time
