@@ -52,7 +52,7 @@ test-slow: $(VENV)/dev-installed
 
 # PostgreSQL, S3 and Ray, which the tests start on this machine
 test-cluster: $(VENV)/dev-installed
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m cluster --timeout 900
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "cluster and not slow" --timeout 900
 
 # against the server that CVAT_HOST and CVAT_ACCESS_TOKEN name; see docs/testing.md
 test-cvat: $(VENV)/dev-installed
