@@ -116,6 +116,7 @@ def test_only_the_command_line_talks_to_people() -> None:
 def test_torch_stays_where_networks_run() -> None:
     names_a_device = {
         "hvsa_cvat.agent.doctor",
+        "hvsa_cvat.agent.ray_team",  # joins processes that train together
         "hvsa_cvat.agent.start_network",
         "hvsa_cvat.selection.diversity",
         "hvsa_cvat.serving.model",
