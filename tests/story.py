@@ -8,14 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
+from hvsa_cvat.agent.compute import Compute
 from hvsa_cvat.agent.context import AgentContext
+from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.passes import sync
 from hvsa_cvat.agent.reports import TaskReport
 from hvsa_cvat.session.rounds import Session
 from hvsa_cvat.session.store import Store
-from tests.team import Team, only
+from tests.team import Team, only, only_folder
 
 
 def masks(folder: Path) -> dict[str, bytes]:
@@ -48,6 +51,24 @@ def run_to_the_end(team: Team, agent: AgentContext, task: int) -> None:
             return
         team.answer()
     raise AssertionError
+
+
+def ends_as_in_one_process(team: Team, pool: Compute) -> tuple[AgentContext, int]:
+    """A task is computed here, another one like it in `pool`; the agent and task of that."""
+    options = {**team.options, "method": "hvsa", "budget": "40%", "rounds": 1}
+    alone, other = team.agent(), team.add_task("clip")
+    enroll(alone, team.task, options)
+    run_to_the_end(team, alone, team.task)
+    apart = replace(team.agent(), compute=pool)
+    enroll(apart, other, options)
+    run_to_the_end(team, apart, other)
+    folders = [only_folder(team, task) for task in (team.task, other)]
+    assert len(masks(folders[0])) == 2 * 6
+    # everything but the random parts of the two sessions' names decides the masks
+    assert masks(folders[0]) == masks(folders[1])
+    first, second = map(session_of, folders)
+    assert [one.queried for one in first.rounds] == [one.queried for one in second.rounds]
+    return apart, other
 
 
 def command(team: Team, *more: str) -> tuple[list[str], dict[str, str]]:

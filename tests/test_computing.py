@@ -26,6 +26,7 @@ from hvsa_cvat.session.rounds import Phase
 from tests.standin import StandIn
 from tests.story import (
     command,
+    ends_as_in_one_process,
     masks,
     memory_of,
     run_to_the_end,
@@ -79,19 +80,7 @@ def a_worker_of(agent: int) -> int:
 
 
 def test_masks_are_those_of_one_process(team: Team, pool: WorkerPool) -> None:
-    options = {**team.options, "method": "hvsa", "budget": "40%", "rounds": 1}
-    alone, other = team.agent(), team.add_task("clip")
-    enroll(alone, team.task, options)
-    run_to_the_end(team, alone, team.task)
-    apart = replace(team.agent(), compute=pool)
-    enroll(apart, other, options)
-    run_to_the_end(team, apart, other)
-    folders = [only_folder(team, task) for task in (team.task, other)]
-    assert len(masks(folders[0])) == 2 * 6
-    # everything but the random parts of the two sessions' names decides the masks
-    assert masks(folders[0]) == masks(folders[1])
-    first, second = map(session_of, folders)
-    assert [one.queried for one in first.rounds] == [one.queried for one in second.rounds]
+    apart, other = ends_as_in_one_process(team, pool)
     noted = events_of(apart, other)
     assert noted.count(Event.PUBLISHED) == 2
 

@@ -281,6 +281,7 @@ def test_a_workspace_that_refuses_a_sign_stops_nothing(team: Team) -> None:
     agent.workspace.database.write_bytes(b"no database")
     agent.workspace.signs.give(Doing)
     agent.workspace.signs.end()
+    assert agent.workspace.database.read_bytes() == b"no database"
 
 
 def test_the_command_for_cron_tells_of_agents_that_are_down(team: Team) -> None:

@@ -14,7 +14,6 @@ import pytest
 import ray
 
 from hvsa_cvat.agent.compute import Computed, Contact, Ended, UnderWay
-from hvsa_cvat.agent.enroll import enroll
 from hvsa_cvat.agent.ray_cluster import Cluster, Node, Share, connected, refusal, versions_here
 from hvsa_cvat.agent.ray_pool import RayPool
 from hvsa_cvat.agent.settings import ComputeSection
@@ -23,8 +22,8 @@ from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.ports import silent
 from tests.ray_nodes import started
 from tests.standin import StandIn
-from tests.story import masks, run_to_the_end, session_of
-from tests.team import Team, only_folder
+from tests.story import ends_as_in_one_process
+from tests.team import Team
 from tests.worker_orders import Death, Gate, Refusal, Steps
 
 pytestmark = pytest.mark.cluster
@@ -157,19 +156,7 @@ def test_a_stop_ends_after_the_current_step_and_begins_nothing(
 
 def test_masks_are_those_of_one_process(cluster: Cluster, tmp_path: Path, checkpoint: Path) -> None:
     with StandIn() as cvat, RayPool(cluster) as pool:
-        team = Team(cvat, tmp_path, checkpoint)
-        options = {**team.options, "method": "hvsa", "budget": "40%", "rounds": 1}
-        alone, other = team.agent(), team.add_task("clip")
-        enroll(alone, team.task, options)
-        run_to_the_end(team, alone, team.task)
-        apart = replace(team.agent(), compute=pool)
-        enroll(apart, other, options)
-        run_to_the_end(team, apart, other)
-        folders = [only_folder(team, task) for task in (team.task, other)]
-        assert len(masks(folders[0])) == 2 * 6
-        assert masks(folders[0]) == masks(folders[1])
-        first, second = map(session_of, folders)
-        assert [one.queried for one in first.rounds] == [one.queried for one in second.rounds]
+        ends_as_in_one_process(Team(cvat, tmp_path, checkpoint), pool)
 
 
 # -- what is checked before anything moves
