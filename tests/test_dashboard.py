@@ -21,7 +21,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from hvsa_cvat.agent.settings import AgentSettings, LocalSettings, load_local_settings
+from hvsa_cvat.agent.workspace import Workspace
 from hvsa_cvat.cvat.doctor import Finding
+from hvsa_cvat.cvat.keys import server_key
 from hvsa_cvat.cvat.state import Reading, State
 from hvsa_cvat.dashboard.app import application, shown
 from hvsa_cvat.dashboard.encoded import Encoded, PictureCache
@@ -356,16 +358,30 @@ def test_a_fault_that_nobody_foresaw_is_a_page_and_a_file(copied: Filled) -> Non
 
 
 def test_only_tasks_that_changed_are_read_again(copied: Filled) -> None:
+    now = [0.0]
     tasks = EnrolledTasks(copied.workspace, copied.url, lambda: 0.0)
-    overview = Overview(tasks, patience=60)
+    overview = Overview(tasks, patience=60, clock=lambda: now[0])
     first = overview.rows()
     assert [row.task for row in first.summaries] == [DONE, WAITING, FRESH, FAILED]
-    again = overview.rows()
-    assert again == first
     folder = tasks.one(FRESH).folder
     with closing(sqlite3.connect(folder / "session.db")) as database, database:
         database.execute("UPDATE sessions SET video = 'renamed'")
-    assert overview.rows().summaries[2].name == "renamed"
+    now[0] += 0.9
+    assert overview.rows() is first
+    now[0] += 0.2
+    second = overview.rows()
+    assert second.summaries[2].name == "renamed"
+    unchanged = (0, 1, 3)
+    assert [second.summaries[i] for i in unchanged] == [first.summaries[i] for i in unchanged]
+
+
+def test_what_people_did_to_a_task_is_shown_at_once(copied: Filled) -> None:
+    tasks = EnrolledTasks(copied.workspace, copied.url, lambda: 0.0)
+    overview = Overview(tasks, patience=60, clock=lambda: 0.0)
+    assert overview.rows().summaries[2].state is not TaskState.PAUSED
+    workspace = Workspace(copied.workspace, server_key(copied.url), "me", lambda: 0.0)
+    workspace.pauses.pause(FRESH)
+    assert overview.rows().summaries[2].state is TaskState.PAUSED
 
 
 def test_a_page_does_not_wait_for_ten_thousand_tasks(copied: Filled) -> None:

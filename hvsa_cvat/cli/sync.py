@@ -177,6 +177,7 @@ def sync(
         beats.append(lambda: _give_sign(work, monitor, workers or settings.workers))
         _pass_after_pass(work, ask_again, monitor)
         agent.workspace.signs.end()
+    lines.info("stopped")  # not before the workers have ended their steps
 
 
 def _give_sign(work: _Work, monitor: Monitor, workers: int) -> None:
@@ -327,7 +328,6 @@ def _pass_after_pass(work: _Work, ask_again: bool, monitor: Monitor) -> None:
                 work.one_pass(ask_again=ask_again and number == 0, unchanged=unchanged)
         except HvsaError as error:
             work.lines.error(" ".join(str(error).split()))
-    agent.log("stopped")
 
 
 @contextmanager

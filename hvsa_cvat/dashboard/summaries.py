@@ -23,6 +23,11 @@ from hvsa_cvat.session.records import Selection
 from hvsa_cvat.session.rounds import Phase, Session
 
 
+_FRESH = 1.0
+"""Seconds for which rows hold while the workspace does not change. To ask many files whether they
+have changed takes longer than to show them."""
+
+
 class State(StrEnum):
     """What a task waits for."""
 
@@ -223,17 +228,26 @@ class Overview:
         self._clock = clock
         self._patience = patience
         self._kept: dict[Place, tuple[Stamp, TaskSummary]] = {}
+        self._newest: tuple[Mapping[int, EnrolledTask], float, Rows] | None = None
         self._lock = threading.Lock()
 
     def rows(self) -> Rows:
         """All rows. Reading tasks that were never read takes turns with showing them."""
         enrolled = self._tasks.all()
         with self._lock:
-            ends = self._clock() + self._patience
-            places = [one.place for one in enrolled.values()]
-            stamps = run_stamps(places)
-            found = {task: self._row(one, stamps, ends) for task, one in enrolled.items()}
-            self._kept = {at: kept for at, kept in self._kept.items() if at in stamps}
+            now = self._clock()
+            newest = self._newest
+            if newest is not None and newest[0] is enrolled and 0 <= now - newest[1] < _FRESH:
+                return newest[2]
+            rows = self._read(enrolled, now + self._patience)
+            # tasks that are left are read by the next page
+            self._newest = None if rows.unread else (enrolled, now, rows)
+            return rows
+
+    def _read(self, enrolled: Mapping[int, EnrolledTask], ends: float) -> Rows:
+        stamps = run_stamps([one.place for one in enrolled.values()])
+        found = {task: self._row(one, stamps, ends) for task, one in enrolled.items()}
+        self._kept = {at: kept for at, kept in self._kept.items() if at in stamps}
         return Rows(
             tuple(with_enrollment(row, enrolled[task]) for task, row in found.items()),
             sum(row.state is State.UNREAD for row in found.values()),
