@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -32,8 +34,10 @@ from hvsa_cvat.dashboard.site import Site, SiteOptions, code
 from hvsa_cvat.dashboard.summaries import Overview, summarise
 from hvsa_cvat.dashboard.summaries import State as TaskState
 from hvsa_cvat.enrolled.doubtful import Doubt, Ranking, Rankings
+from hvsa_cvat.enrolled.pictures import frame_doubt
 from hvsa_cvat.enrolled.tasks import EnrolledTasks
 from hvsa_cvat.session.store import Store
+from hvsa_cvat.types import IGNORE
 from tests.lead import DONE, FAILED, FRESH, WAITING, Filled, run_of
 from tests.team import LENGTH
 
@@ -74,6 +78,11 @@ def page(client: TestClient, path: str, status: int = 200) -> str:
     assert answer.status_code == status, answer.text
     assert "Traceback" not in answer.text
     return answer.text
+
+
+def decoded(picture: bytes) -> NDArray[np.uint8]:
+    """uint8 (H, W, 4) RGBA."""
+    return np.asarray(PillowImage.open(io.BytesIO(picture)).convert("RGBA"))
 
 
 def form_value(text: str) -> str:
@@ -212,8 +221,12 @@ def test_pictures_show_what_the_files_hold(browser: TestClient, filled: Filled) 
     run = run_of(filled, DONE)
     masks = browser.get(f"/tasks/{DONE}/pictures/2/1/masks")
     assert masks.headers["content-type"] == "image/png"
-    shown = np.asarray(PillowImage.open(io.BytesIO(masks.content)))
+    shown = decoded(masks.content)
     np.testing.assert_array_equal(shown[..., :3], run.colours[run.files(2).label_map(run.names[1])])
+    assert (shown[..., 3] == 255).all()
+    doubt = decoded(browser.get(f"/tasks/{DONE}/pictures/2/1/doubt").content)
+    assert (doubt[..., :3] == (255, 140, 0)).all()
+    np.testing.assert_array_equal(doubt[..., 3], np.rint(255 * frame_doubt(run, 2, 1)))
     image = browser.get(f"/tasks/{DONE}/pictures/0/1/image")
     assert PillowImage.open(io.BytesIO(image.content)).size == (64, 48)
     for kind in ("doubt", "small", "doubtful"):
@@ -223,6 +236,18 @@ def test_pictures_show_what_the_files_hold(browser: TestClient, filled: Filled) 
     page(browser, f"/tasks/{DONE}/pictures/2/1/nonsense", 404)
     page(browser, f"/tasks/{DONE}/pictures/9/1/masks", 404)
     page(browser, f"/tasks/{DONE}/pictures/2/99/masks", 404)
+
+
+def test_pixels_without_a_class_are_transparent(copied: Filled) -> None:
+    run = run_of(copied, DONE)
+    shown = run.files(2).label_map(run.names[0]).copy()
+    shown[:2], shown[2:4], shown[4:6] = IGNORE, len(run.colours), 0
+    cv2.imwrite(str(run.files(2).label_map_path(run.names[0])), shown)
+    with browsing(copied) as client:
+        painted = decoded(client.get(f"/tasks/{DONE}/pictures/2/0/masks").content)
+    assert (painted[:4, :, 3] == 0).all()
+    assert (painted[4:, :, 3] == 255).all()
+    assert (painted[4:6, :, :3] == run.colours[0]).all()
 
 
 def test_the_review_begins_with_the_worst_frame(browser: TestClient) -> None:

@@ -99,6 +99,7 @@ def fill(cvat: StandIn, root: Path, clip: Clip) -> None:
             "budget": "6%",
             "rounds": 3,
             "answers": "draw",
+            "epsilon": 0,
             **more,
         }
         enroll(agent, task, options)

@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,35 +66,28 @@ class PictureCache:
 
 def image_picture(run: Run, frame: int) -> Encoded:
     """The frame."""
-    return _encoded(shrink_image(pictures.frame_image(run, frame), _WIDEST), "webp")
+    return _encoded(shrink_image(pictures.frame_image(run, frame), _WIDEST))
 
 
 def mask_picture(run: Run, number: int, frame: int) -> Encoded:
     """What a round shows, opaque where it shows a class, to be laid over the frame."""
     shown = shrink_map(pictures.frame_masks(run, number, frame), _WIDEST)
-    painted = np.zeros((*shown.shape, 4), np.uint8)
-    known = (shown != IGNORE) & (shown < len(run.colours))
-    painted[known, :3] = run.colours[shown[known]]
-    painted[known, 3] = 255
-    return _encoded(painted, "png")
+    known = np.arange(256) < min(len(run.colours), IGNORE)
+    colours = np.zeros((256, 3), np.uint8)
+    colours[known] = run.colours[:IGNORE]
+    return _painted(shown, colours, 255 * known)
 
 
 def doubt_picture(run: Run, number: int, frame: int) -> Encoded:
     """Orange where the masks of a round are uncertain, to be laid over the frame."""
     doubt = shrink_map(pictures.frame_doubt(run, number, frame), _WIDEST)
-    painted = np.empty((*doubt.shape, 4), np.uint8)
-    painted[..., :3] = _DOUBT
-    painted[..., 3] = np.rint(255 * np.clip(doubt, 0, 1))
-    return _encoded(painted, "png")
+    return _painted(np.rint(255 * np.clip(doubt, 0, 1)), _DOUBT, np.arange(256))
 
 
 def changed_picture(run: Run, number: int, frame: int) -> Encoded:
     """Magenta where people changed the masks in a round, to be laid over the frame."""
     changed = shrink_map(changed_pixels(run, number, frame).astype(np.uint8), _WIDEST)
-    painted = np.empty((*changed.shape, 4), np.uint8)
-    painted[..., :3] = _CHANGED
-    painted[..., 3] = 255 * changed
-    return _encoded(painted, "png")
+    return _painted(255 * changed, _CHANGED, np.arange(256))
 
 
 def thumbnail(run: Run, number: int, frame: int, doubtful: bool) -> Encoded:
@@ -107,11 +101,24 @@ def thumbnail(run: Run, number: int, frame: int, doubtful: bool) -> Encoded:
         shown = pictures.resized(pictures.frame_masks(run, number, frame), size)
         shown[shown >= len(run.colours)] = IGNORE
         mixed = overlay(image, shown, run.colours, 0.5)
-    return _encoded(mixed, "webp")
+    return _encoded(mixed)
 
 
-def _encoded(picture: NDArray[np.uint8], kind: str) -> Encoded:
+def _painted(values: NDArray[Any], colours: NDArray[np.uint8], opacity: NDArray[Any]) -> Encoded:
+    """A PNG with a palette, which is made several times as fast as one with four channels.
+
+    `values` (H, W) are 0..255; of each value `colours` uint8 (256, 3), or (3,) for all, has the
+    colour, and `opacity` (256,) says how little of the frame shines through, 0..255.
+    """
+    picture = PilImage.fromarray(values.astype(np.uint8))
+    picture.putpalette(np.broadcast_to(colours, (256, 3)).tobytes())
     buffer = io.BytesIO()
-    options = {"quality": 82} if kind == "webp" else {"compress_level": 3}
-    PilImage.fromarray(picture).save(buffer, kind, **options)
-    return Encoded(buffer.getvalue(), f"image/{kind}")
+    transparency = opacity.astype(np.uint8).tobytes()
+    picture.save(buffer, "png", compress_level=3, transparency=transparency)
+    return Encoded(buffer.getvalue(), "image/png")
+
+
+def _encoded(picture: NDArray[np.uint8]) -> Encoded:
+    buffer = io.BytesIO()
+    PilImage.fromarray(picture).save(buffer, "webp", quality=82)
+    return Encoded(buffer.getvalue(), "image/webp")

@@ -22,7 +22,6 @@ from hvsa_cvat.session.people_time import PeopleTime
 from hvsa_cvat.session.records import Selection
 from hvsa_cvat.session.rounds import Phase, Session
 
-
 _FRESH = 1.0
 """Seconds for which rows hold while the workspace does not change. To ask many files whether they
 have changed takes longer than to show them."""
