@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import click
 
-from benchmarks.ablation import between_marks
 from benchmarks.results import (
     GroupedClip,
     Point,
@@ -28,8 +26,11 @@ from benchmarks.results import (
     Run,
     git_commit,
     group_means,
+    groups_of,
     mean_series,
     measure,
+    publish,
+    read_clips,
 )
 from hvsa_cvat.budgets import parse_budgets
 
@@ -189,28 +190,18 @@ def main(
     write: Path | None,
     table_only: bool,
 ) -> None:
-    found = {
-        name: GroupedClip.model_validate(clip)
-        for name, clip in tomllib.loads(clips.read_text()).items()
-    }
+    found = read_clips(clips)
     commit, rows = commit or git_commit(), Rows(out / "rows.json")
     failed: list[str] = []
     if not table_only:
         runs = due(found, [int(seed) for seed in seeds.split(",")], budget, commit)
         failed = measure(runs, rows, out, device=device, jobs=jobs, end=float("inf"))
-    groups: dict[str, set[str]] = {}
-    for name, clip in found.items():
-        groups.setdefault(clip.group, set()).add(name)
+    groups = groups_of(found)
     # a group of several clips lacks a seed until all of them have it; its clips stand beside it
     each = {name: {name} for clips_of in groups.values() if len(clips_of) > 1 for name in clips_of}
     each = {name: clips_of for name, clips_of in sorted(each.items()) if name not in groups}
     text = report(rows.all, {**groups, **each}, commit, budget)
-    if write is None:
-        click.echo(text)
-    else:
-        write.write_text(between_marks(write.read_text(), text, FIRST, LAST))
-    if failed:
-        raise click.ClickException("\n".join(["these runs failed:", *failed]))
+    publish(text, write, (FIRST, LAST), failed)
 
 
 if __name__ == "__main__":

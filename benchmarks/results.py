@@ -25,7 +25,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -358,6 +358,30 @@ def _savings(group: str, frames: float, best: dict[str, tuple[Point, ...]]) -> I
             yield "  `hvsa` does not reach that."
 
 
+def read_clips(path: Path) -> dict[str, GroupedClip]:
+    """By name, as a TOML file lists them."""
+    listed = tomllib.loads(path.read_text())
+    return {name: GroupedClip.model_validate(clip) for name, clip in listed.items()}
+
+
+def groups_of(clips: Mapping[str, GroupedClip]) -> dict[str, set[str]]:
+    """The names of the clips of each group."""
+    groups: dict[str, set[str]] = {}
+    for name, clip in clips.items():
+        groups.setdefault(clip.group, set()).add(name)
+    return groups
+
+
+def publish(text: str, write: Path | None, marks: tuple[str, str], failed: Sequence[str]) -> None:
+    """Print the text, or put it between two marks of a file; then say which runs failed."""
+    if write is None:
+        click.echo(text)
+    else:
+        write.write_text(between_marks(write.read_text(), text, *marks))
+    if failed:
+        raise click.ClickException("\n".join(["these runs failed:", *failed]))
+
+
 def git_commit() -> str:
     told = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
@@ -392,10 +416,7 @@ def main(
     write: Path | None,
     table_only: bool,
 ) -> None:
-    found = {
-        name: GroupedClip.model_validate(clip)
-        for name, clip in tomllib.loads(clips.read_text()).items()
-    }
+    found = read_clips(clips)
     chosen = [one for one in SETTINGS if any(part in one for part in settings.split(","))]
     commit = commit or git_commit()
     rows = Rows(path or out / "rows.json")
@@ -404,16 +425,8 @@ def main(
         runs = due(found, chosen, [int(seed) for seed in seeds.split(",")], budget, commit)
         end = float("inf") if minutes is None else time.monotonic() + 60 * minutes
         failed = measure(runs, rows, out, device=device, jobs=jobs, end=end)
-    groups: dict[str, set[str]] = {}
-    for name, clip in found.items():
-        groups.setdefault(clip.group, set()).add(name)
-    text = report(rows.all, groups, commit, budget)
-    if write is None:
-        click.echo(text)
-    else:
-        write.write_text(between_marks(write.read_text(), text, FIRST, LAST))
-    if failed:
-        raise click.ClickException("\n".join(["these runs failed:", *failed]))
+    text = report(rows.all, groups_of(found), commit, budget)
+    publish(text, write, (FIRST, LAST), failed)
 
 
 if __name__ == "__main__":
