@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 from hvsa_cvat.errors import ConfigError
 from hvsa_cvat.segmentation.checkpoint import new_network
 from hvsa_cvat.segmentation.checkpoint_info import IMAGENET
+from hvsa_cvat.segmentation.hrnet import resize_by_products
 from hvsa_cvat.segmentation.network import SegmentationNetwork
 
 PARITY = Path(__file__).parent / "data" / "hrnet_parity.npz"
@@ -139,3 +143,34 @@ def test_the_seed_decides_the_weights_and_nothing_else_does() -> None:
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["backbone.conv1.weight"], other["backbone.conv1.weight"])
     assert not torch.equal(first["last_layer.3.weight"], other["last_layer.3.weight"])
+
+
+@given(
+    sizes=st.tuples(*[st.integers(1, 9)] * 4),
+    align_corners=st.booleans(),
+    channels_last=st.booleans(),
+)
+def test_products_interpolate_as_pytorch_does(
+    sizes: tuple[int, int, int, int], align_corners: bool, channels_last: bool
+) -> None:
+    height, width, to_height, to_width = sizes
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    values = torch.randn(2, 3, height, width, generator=torch.Generator().manual_seed(0))
+    values = values.contiguous(memory_format=layout).requires_grad_()
+    to = (to_height, to_width)
+    by_pytorch = F.interpolate(values, to, mode="bilinear", align_corners=align_corners)
+    by_products = resize_by_products(values, to, align_corners)
+    torch.testing.assert_close(by_products, by_pytorch)
+    weights = torch.randn(by_pytorch.shape, generator=torch.Generator().manual_seed(1))
+    (expected,) = torch.autograd.grad(by_pytorch, values, weights)
+    (found,) = torch.autograd.grad(by_products, values, weights)
+    torch.testing.assert_close(found, expected)
+
+
+def test_products_keep_the_type_of_the_values_under_autocast() -> None:
+    values = torch.rand(1, 2, 3, 4).to(torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        resized = resize_by_products(values, (6, 8), align_corners=False)
+    expected = F.interpolate(values.float(), (6, 8), mode="bilinear")
+    assert resized.dtype == torch.bfloat16
+    assert (resized.float() - expected).abs().max() < 0.01

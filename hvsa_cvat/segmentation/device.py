@@ -79,12 +79,17 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -3, -4
 """Of glibc's mallopt."""
 
 
+_SEARCH_FROM = 2000
+"""Steps of a training. On an H200 a search took 6 to 10 s in a new process for each shape of a
+batch, and a step of W48 then took 53 ms in place of 59, or 50 in place of 54."""
+
+
 @contextmanager
-def searched_kernels(device: torch.device) -> Iterator[None]:
-    """On a GPU, cuDNN tries its kernels at the first batch of a shape and keeps the fastest: a step
-    of W48 took 151 ms in place of 168 on an H200, for 0.4 s at the start."""
+def searched_kernels(device: torch.device, steps: int) -> Iterator[None]:
+    """In a long training on a GPU, cuDNN tries its kernels at the first batch of a shape and keeps
+    the fastest."""
     before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = before or device.type == "cuda"
+    torch.backends.cudnn.benchmark = before or (device.type == "cuda" and steps >= _SEARCH_FROM)
     try:
         yield
     finally:

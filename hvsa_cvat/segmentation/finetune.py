@@ -303,14 +303,16 @@ def _trained(
     def loss(batch: Batch) -> Tensor:
         return batch_loss(network, batch.to(device), weight, model, team)
 
+    first = steps(0)
     parallel: AbstractContextManager[Callable[..., Tensor]]
     if team.size > 1:
         parallel = team.parallel(network)
     else:
         # a thread that pins memory meanwhile would end the recording of a graph
         # a head alone has too few kernels for a graph to gain anything
-        first = steps(0) if fits and data.features is None else []
+        replayed = len(first) if fits and data.features is None else 0
         images, size = 2 * max(map(len, first), default=0), data.frames.shape[1:3]
-        parallel = for_training(network, device, images, size, config.epochs * len(first))
-    with kept_memory(device), searched_kernels(device), parallel as model:
+        parallel = for_training(network, device, images, size, config.epochs * replayed)
+    searched = searched_kernels(device, config.epochs * len(first))
+    with kept_memory(device), searched, parallel as model:
         return train(network, config, batches, loss, state, progress, team)
