@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
@@ -26,6 +28,9 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 
 _LARGEST_FORM = 2**13
 """Bytes."""
+
+_THREADS = ThreadPoolExecutor(int(os.environ.get("TT", "2")), "page")
+"""Few: more threads only wait for Python's lock and for each other's caches."""
 
 Page = Callable[[Site, Request], Response]
 Action = Callable[[Site, Request, dict[str, str], str], str]
@@ -118,10 +123,18 @@ class _Frame:
         return None
 
 
-def shown(site: Site, page: Page) -> Callable[[Request], Response]:
+async def _made(answer: Callable[..., Response], *given: object) -> Response:
+    """What `answer` returns, in one of the threads for pages."""
+    return await asyncio.get_running_loop().run_in_executor(_THREADS, answer, *given)
+
+
+def shown(site: Site, page: Page) -> Callable[[Request], Awaitable[Response]]:
     """A page for those who may see it. Errors become a page that says what to do."""
 
-    def endpoint(request: Request) -> Response:
+    async def endpoint(request: Request) -> Response:
+        return await _made(answer, request)
+
+    def answer(request: Request) -> Response:
         if not site.guard.visitor(request).admitted:
             if "/pictures/" in request.scope["path"]:
                 return PlainTextResponse("log in first\n", status_code=401)
@@ -146,7 +159,7 @@ def done(site: Site, action: Action) -> Callable[[Request], object]:
 
     async def endpoint(request: Request) -> Response:
         form = await _form(request)
-        return await run_in_threadpool(answer, request, form)
+        return await _made(answer, request, form)
 
     def answer(request: Request, form: dict[str, str]) -> Response:
         if not site.guard.visitor(request).admitted:
