@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,8 +28,9 @@ from hvsa_cvat.errors import ConfigError, HvsaError
 _LARGEST_FORM = 2**13
 """Bytes."""
 
-_THREADS = ThreadPoolExecutor(int(os.environ.get("TT", "2")), "page")
-"""Few: more threads only wait for Python's lock and for each other's caches."""
+_THREADS = ThreadPoolExecutor(2, "page")
+"""Two: a slow page does not stop the others. Threads wait for Python's lock: with 40 a third as
+many pages a second are made."""
 
 Page = Callable[[Site, Request], Response]
 Action = Callable[[Site, Request, dict[str, str], str], str]

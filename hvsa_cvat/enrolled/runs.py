@@ -140,7 +140,7 @@ class RunCache:
     """The tasks that were read last, each read again when its databases have changed: that is when
     a phase ends, a request is made or a job is read. Several threads may ask."""
 
-    def __init__(self, most: int = 64) -> None:
+    def __init__(self, most: int = 256) -> None:
         self._most = most
         self._lock = threading.Lock()
         self._kept: OrderedDict[Place, tuple[Stamp, Run]] = OrderedDict()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Sequence
+from functools import cache
 from typing import TypeVar
 
 import cv2
@@ -47,6 +48,11 @@ def class_colours(n: int) -> NDArray[np.uint8]:
     The first ten are Matplotlib's. Each next one is farthest, in CIELAB, from all before it. So the
     first k colours do not depend on `n`.
     """
+    return np.array(_class_colours(n), np.uint8).reshape(n, 3)
+
+
+@cache
+def _class_colours(n: int) -> NDArray[np.uint8]:
     known = [mpl.colors.to_rgb(name) for name in mpl.colors.TABLEAU_COLORS]
     colours = np.round(255 * np.array(known)).astype(np.uint8)
     grid = np.arange(0, 256, 17, dtype=np.uint8)
@@ -62,7 +68,7 @@ def class_colours(n: int) -> NDArray[np.uint8]:
         farthest = int(distance.argmax())
         chosen.append(candidates[farthest])
         distance = np.minimum(distance, np.linalg.norm(lab - lab[farthest], axis=-1))
-    return np.array(chosen[:n], np.uint8).reshape(n, 3)
+    return np.array(chosen[:n], np.uint8)
 
 
 def round_colour(number: int) -> NDArray[np.uint8]:

@@ -70,7 +70,8 @@ def read_memory(where: Where) -> TaskMemory:
         present = table_names(connection)
 
         def rows(query: sa.Select[Any], table: sa.Table) -> list[sa.Row[Any]]:
-            return list(connection.execute(query)) if table.name in present else []
+            # all at once: a long video has thousands of rows
+            return list(connection.execute(query).all()) if table.name in present else []
 
         requests = all_requests(connection)
         readings = {row.job: row.updated_date for row in rows(_readings(), tables.readings)}
@@ -88,7 +89,7 @@ def read_memory(where: Where) -> TaskMemory:
         frozenset(sent_back),
         {job: date for job, date in readings.items() if job not in sent_back},
         {row.job: row.updated_date for row in begun},
-        tuple(sorted(row.number for row in numbers)),
+        tuple(sorted(number for (number,) in numbers)),
         tuple(JobFrames(row.job, row.first, row.last, row.shapes) for row in jobs),
         tuple(row.colour for row in colours),
         tuple(row.name for row in files),
