@@ -6,6 +6,8 @@
 Runs against the server of the tests, on this machine: small tasks that people have answered, from
 there until they are asked again. A pass before has started the workers. Prints Markdown. The memory
 is that of an agent started by the command, which holds no PyTorch. Every worker has one thread.
+The frames are tiny and the network works at `--size`: the agent and the server take about a second
+of a core for each task, whatever it computes, which leaves two workers less of two cores.
 With Ray, a cluster of that many cores runs on this machine. What Ray adds to an order are the
 seconds from giving an empty one until its result, less those of a worker process.
 """
@@ -60,7 +62,8 @@ class _Row:
 @click.option("--tasks", default=8, show_default=True)
 @click.option("--method", default="hvsa", show_default=True)
 @click.option("--engine", type=click.Choice(["workers", "ray"]), default="workers")
-def main(tasks: int, method: str, engine: str) -> None:
+@click.option("--size", default="144x192", show_default=True, help="At which the network works.")
+def main(tasks: int, method: str, engine: str, size: str) -> None:
     # one thread a worker in both rows: else the first row has two threads that share tiny arrays,
     # wait for each other on a busy machine, and the second row only looks better
     os.environ["OMP_NUM_THREADS"] = "1"
@@ -70,7 +73,7 @@ def main(tasks: int, method: str, engine: str) -> None:
     )
     rows = []
     for workers in (1, 2):
-        row = _measured(tasks, method, engine, workers)
+        row = _measured(tasks, {"method": method, "size": size}, engine, workers)
         rows.append(row)
         click.echo(
             f"| {workers} | {row.rate:.1f} | {row.waiting:.1%} | {row.busy:.2f} s | "
@@ -80,7 +83,7 @@ def main(tasks: int, method: str, engine: str) -> None:
     click.echo(f"\n{times:.2f} times as fast with two ({engine}, {os.cpu_count()} cores).")
 
 
-def _measured(tasks: int, method: str, engine: str, workers: int) -> _Row:
+def _measured(tasks: int, options: dict[str, str], engine: str, workers: int) -> _Row:
     with (
         StandIn() as cvat,
         tempfile.TemporaryDirectory() as scratch,
@@ -90,7 +93,7 @@ def _measured(tasks: int, method: str, engine: str, workers: int) -> _Row:
         agent = team.agent()
         for number in range(tasks):
             task = team.task if number == 0 else team.add_task(f"clip {number}")
-            enroll(agent, task, {**team.options, "method": method})
+            enroll(agent, task, {**team.options, **options})
         peak = _ask_by_command(team, workers, address)
         with _pool(team, workers, address) as pool:
             _start(pool, agent, workers)

@@ -42,7 +42,7 @@ class SiteOptions:
     token: str | None = None
     read_only: bool = False
     """Whether nothing can be marked or done."""
-    patience: float = 0.25
+    patience: float = 0.1
     """Seconds for which a page waits for tasks that were never read; the next one goes on with
     them."""
 
@@ -143,6 +143,8 @@ def _environment(prefix: str) -> jinja2.Environment:
         code=code,
     )
     environment.globals.update(NONE=NONE, root=prefix, round_css=_round_css)
+    for name in environment.list_templates():  # else the first pages would wait for it
+        environment.get_template(name)
     return environment
 
 
