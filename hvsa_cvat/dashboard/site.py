@@ -65,8 +65,8 @@ class Site:
         self.clock = clock
         self.guard = Guard(options.token, options.prefix, clock)
         self.tasks = EnrolledTasks(settings.place, self.url, clock)
-        self.overview = Overview(self.tasks, options.patience)
         self.runs = RunCache()
+        self.overview = Overview(self.tasks, options.patience, read=self.runs.read)
         self.rankings = Rankings()
         self.pictures = PictureCache()
         self.marks = Marks(settings.place, clock)

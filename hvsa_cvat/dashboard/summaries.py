@@ -12,7 +12,7 @@ from enum import StrEnum
 from hvsa_cvat.agent.advice import clicks_budget, next_command
 from hvsa_cvat.agent.goal import target_words
 from hvsa_cvat.agent.workspace import Enrollment
-from hvsa_cvat.database import Place
+from hvsa_cvat.database import Place, Where
 from hvsa_cvat.enrolled.people_time import people_time_of
 from hvsa_cvat.enrolled.runs import Run, Stamp, read_run, run_stamps
 from hvsa_cvat.enrolled.tasks import EnrolledTask, EnrolledTasks
@@ -221,9 +221,12 @@ class Overview:
         tasks: EnrolledTasks,
         patience: float,
         clock: Callable[[], float] = time.monotonic,
+        read: Callable[[Where], Run] = read_run,
     ) -> None:
-        """`patience`: seconds after which the tasks that are left are shown unread."""
+        """`patience`: seconds after which the tasks that are left are shown unread. `read` may keep
+        what it reads for other pages."""
         self._tasks = tasks
+        self._read_run = read
         self._clock = clock
         self._patience = patience
         self._kept: dict[Place, tuple[Stamp, TaskSummary]] = {}
@@ -261,24 +264,22 @@ class Overview:
             return kept[1]
         if self._clock() > ends:
             return kept[1] if kept is not None else _unread(enrolled.enrollment)
-        row = _read(enrolled)
+        row = self._summary(enrolled)
         self._kept[enrolled.place] = stamp, row
         return row
+
+    def _summary(self, enrolled: EnrolledTask) -> TaskSummary:
+        """The row of a task; where its folder cannot be read, it says so."""
+        try:
+            run = self._read_run(enrolled.place)
+            return summarise(enrolled.number, run, enrolled.enrollment.options.rate)
+        except HvsaError as problem:
+            name = f"task {enrolled.number}"
+            return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
 
 
 def _unread(enrollment: Enrollment) -> TaskSummary:
     return TaskSummary(enrollment.task, f"task {enrollment.task}", State.UNREAD)
-
-
-def _read(enrolled: EnrolledTask) -> TaskSummary:
-    """The row of a task; where its folder cannot be read, it says so."""
-    try:
-        return summarise(
-            enrolled.number, read_run(enrolled.place), enrolled.enrollment.options.rate
-        )
-    except HvsaError as problem:
-        name = f"task {enrolled.number}"
-        return TaskSummary(enrolled.number, name, State.STOPPED, error=str(problem))
 
 
 def totals(rows: tuple[TaskSummary, ...]) -> Mapping[str, float]:
