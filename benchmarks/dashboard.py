@@ -38,8 +38,6 @@ from tests.team import LENGTH
 
 _FRAME, _MASK = (180, 320), (720, 1280)
 _THREADS = 64
-_FIRST = 20.0
-"""Seconds in which nearly every task is read for the first time; told apart."""
 
 _KINDS = {
     "list of tasks": (20, lambda task, frame: "/"),
@@ -169,14 +167,14 @@ def _load(address: str, tasks: int, frames: int, rate: float, seconds: float) ->
     names, weights = list(_KINDS), [weight for weight, _ in _KINDS.values()]
     begun = time.perf_counter()
 
-    def send(number: int, name: str, path: str) -> tuple[str, float, float | None]:
+    def send(number: int, name: str, path: str) -> tuple[str, float | None]:
         due = begun + number / rate
         time.sleep(max(0.0, due - time.perf_counter()))
         try:
             _get(address + path)
         except OSError:
-            return name, due - begun, None
-        return name, due - begun, time.perf_counter() - due
+            return name, None
+        return name, time.perf_counter() - due
 
     with ThreadPoolExecutor(_THREADS) as pool:
         asked = []
@@ -186,19 +184,14 @@ def _load(address: str, tasks: int, frames: int, rate: float, seconds: float) ->
             asked.append(pool.submit(send, number, name, path))
         found = [one.result() for one in asked]
     took = time.perf_counter() - begun
-    click.echo(
-        f"| request | number | median, ms | p95, ms | p95 after {_FIRST:.0f} s, ms | failed |\n"
-        "|---|---:|---:|---:|---:|---:|"
-    )
+    click.echo("| request | number | median, ms | p95, ms | failed |\n|---|---:|---:|---:|---:|")
     for name in (*names, "all"):
-        mine = [(at, seconds) for one, at, seconds in found if name in ("all", one)]
-        good = [1000 * seconds for _, seconds in mine if seconds is not None]
-        later = [1000 * seconds for at, seconds in mine if seconds is not None and at >= _FIRST]
-        shown = [
-            f"{np.percentile(values, share):.0f}" if values else "-"
-            for values, share in ((good, 50), (good, 95), (later, 95))
-        ]
-        click.echo(f"| {name} | {len(mine)} | {' | '.join(shown)} | {len(mine) - len(good)} |")
+        mine = [seconds for one, seconds in found if name in ("all", one)]
+        good = [1000 * seconds for seconds in mine if seconds is not None]
+        if good:
+            median, p95 = np.percentile(good, (50, 95))
+            failed = len(mine) - len(good)
+            click.echo(f"| {name} | {len(mine)} | {median:.0f} | {p95:.0f} | {failed} |")
     click.echo(f"\n{len(found) / took:.1f} requests a second were answered.")
 
 
